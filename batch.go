@@ -1,0 +1,448 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+)
+
+// savedState is the one row of the state table.
+type savedState struct {
+	numbers [kinds]int64
+	status  int64
+	clock   instant
+	wall    int64
+	rounds  int64
+	doomed  []int64 // groups that are deleted, whose messages are not yet
+}
+
+// batchWriter is the one goroutine that changes the database: it takes all that
+// waits, makes one transaction of it and tells each how it went. One bad change
+// fails alone.
+type batchWriter struct {
+	conn     *sql.Conn
+	stmts    writeStmts
+	wall     wallClock
+	periodic bool
+	done     sync.WaitGroup
+	quit     chan struct{}
+
+	// owned by the goroutine, after start
+	saved  savedState
+	queue  *writeQueue
+	clock  *clock
+	lists  *listSet
+	growth map[int64]groupGrowth // of the running transaction
+	gone   []int64               // groups it deleted, groups it finished with
+	over   []int64
+}
+
+// groupGrowth is by how much a group's counts change in a transaction.
+type groupGrowth struct{ messages, tops int64 }
+
+// writeStmts are the writer's statements, prepared once.
+type writeStmts struct {
+	begin, commit, rollback             *sql.Stmt
+	addAccount, addRoom, addGroup       *sql.Stmt
+	addMessage, answer                  *sql.Stmt
+	setAccount, setRoom                 *sql.Stmt
+	dropAccount, dropRoom, doomGroup    *sql.Stmt
+	touchRoom, touchGroup, growGroup    *sql.Stmt
+	endedMessages, doomedMessages, next *sql.Stmt
+	dropMessage, dropGroup, saveState   *sql.Stmt
+}
+
+// newBatchWriter opens the writer's connection and reads the state.
+func newBatchWriter(db *sql.DB, o storeOptions) (*batchWriter, error) {
+	ctx := context.Background()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, explainDamage(err)
+	}
+	w := &batchWriter{conn: conn, wall: o.now, periodic: o.periodic, quit: make(chan struct{})}
+	if err := errors.Join(w.prepare(ctx), w.readState(ctx)); err != nil {
+		return nil, errors.Join(explainDamage(err), conn.Close())
+	}
+	return w, nil
+}
+
+// prepare prepares every statement.
+func (w *batchWriter) prepare(ctx context.Context) error {
+	s := &w.stmts
+	for stmt, text := range map[**sql.Stmt]string{
+		&s.begin: "BEGIN IMMEDIATE", &s.commit: "COMMIT", &s.rollback: "ROLLBACK",
+		&s.addAccount: "INSERT INTO accounts VALUES (?, ?, ?)",
+		&s.addRoom:    "INSERT INTO rooms VALUES (?, ?, ?, ?)",
+		&s.addGroup:   "INSERT INTO groups VALUES (?, ?, ?, 0, 0, 0, ?)",
+		&s.addMessage: "INSERT INTO messages VALUES (?, ?, ?, 0, ?, ?, ?)",
+		&s.answer:     "UPDATE messages SET replies = replies + 1 WHERE id = ? AND grp = ? AND ends > ? RETURNING ends",
+		&s.setAccount: "UPDATE accounts SET head = ?2, body = ?3 WHERE id = ?1",
+		&s.setRoom:    "UPDATE rooms SET owner = ?2, ends = ?3, head = ?4 WHERE id = ?1",
+
+		&s.dropAccount: "DELETE FROM accounts WHERE id = ?",
+		&s.dropRoom:    "DELETE FROM rooms WHERE id = ?",
+		&s.doomGroup:   "UPDATE groups SET deleted = 1 WHERE id = ?",
+		&s.touchRoom:   "UPDATE rooms SET ends = ?2 WHERE id = ?1",
+		&s.touchGroup:  "UPDATE groups SET ends = ?2 WHERE id = ?1",
+		&s.growGroup:   "UPDATE groups SET messages = messages + ?2, tops = tops + ?3 WHERE id = ?1",
+
+		&s.endedMessages:  "SELECT id, grp, parent FROM messages INDEXED BY messages_ends WHERE ends <= ? ORDER BY ends LIMIT ?",
+		&s.doomedMessages: "SELECT id, grp, parent FROM messages INDEXED BY messages_group WHERE grp = ? LIMIT ?",
+		&s.next:           "SELECT coalesce(min(ends), 9223372036854775807) FROM messages",
+		&s.dropMessage:    "DELETE FROM messages WHERE id = ?",
+		&s.dropGroup:      "DELETE FROM groups WHERE id = ?",
+		&s.saveState: "UPDATE state SET account = ?, room = ?, grp = ?, message = ?," +
+			" status = ?, clock = ?, wall = ?, rounds = ?",
+	} {
+		prepared, err := w.conn.PrepareContext(ctx, text)
+		if err != nil {
+			return fmt.Errorf("preparing %q: %w", text, err)
+		}
+		*stmt = prepared
+	}
+	return nil
+}
+
+// readState reads where the last run ended.
+func (w *batchWriter) readState(ctx context.Context) error {
+	s := &w.saved
+	row := w.conn.QueryRowContext(ctx, "SELECT account, room, grp, message, status, clock, wall, rounds FROM state")
+	err := row.Scan(&s.numbers[kindAccount], &s.numbers[kindRoom], &s.numbers[kindGroup], &s.numbers[kindMessage],
+		&s.status, &s.clock, &s.wall, &s.rounds)
+	if err != nil {
+		return fmt.Errorf("reading the state: %w", err)
+	}
+	rows, err := w.conn.QueryContext(ctx, "SELECT id FROM groups WHERE deleted = 1")
+	if err != nil {
+		return fmt.Errorf("reading the state: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return fmt.Errorf("reading the state: %w", err)
+		}
+		s.doomed = append(s.doomed, id)
+	}
+	return rows.Err()
+}
+
+// start makes the queue continue where the last run ended, sets status numbers
+// aside (which shows that the database can be written) and starts the goroutine.
+func (w *batchWriter) start(q *writeQueue, c *clock, lists *listSet, o storeOptions) error {
+	w.queue, w.clock, w.lists = q, c, lists
+	q.periodic, q.every, q.wake = o.periodic, o.every, make(chan struct{}, 1)
+	q.numbers, q.setAside = w.saved.numbers, w.saved.numbers
+	q.status.Store(w.saved.status)
+	q.statusMark.Store(w.saved.status + statusBlock/2)
+	if err := w.transact(batch{numbers: w.saved.numbers}, w.saved.status+statusBlock); err != nil {
+		return err
+	}
+	w.done.Go(w.loop)
+	return nil
+}
+
+// loop writes whenever something waits, and once more before it ends.
+func (w *batchWriter) loop() {
+	for {
+		select {
+		case <-w.queue.wake:
+		case <-w.quit:
+			w.drain()
+			return
+		}
+		w.drain()
+	}
+}
+
+// drain writes until nothing waits any more.
+func (w *batchWriter) drain() {
+	for b, ok := w.queue.next(); ok; b, ok = w.queue.next() {
+		w.write(b)
+	}
+}
+
+// stop saves what waits, then the exact numbers and time, and ends.
+func (w *batchWriter) stop() error {
+	w.queue.mu.Lock()
+	w.queue.urgent = true
+	if w.queue.timer != nil {
+		w.queue.timer.Stop()
+		w.queue.timer = nil
+	}
+	w.queue.mu.Unlock()
+	close(w.quit)
+	w.done.Wait()
+	b := batch{numbers: w.queue.numbers}
+	err := w.transact(b, w.queue.status.Load())
+	if err != nil {
+		err = fmt.Errorf("saving the state at the end: %w", err)
+	}
+	return errors.Join(err, w.conn.Close())
+}
+
+// write brings a batch into the database and tells everyone. A change that
+// fails is taken out, told, and the rest is tried again without it.
+func (w *batchWriter) write(b batch) {
+	for {
+		status := w.queue.status.Load() + statusBlock
+		err := w.transact(b, status)
+		if err == nil {
+			w.finish(b, status)
+			return
+		}
+		var bad *badChange
+		if !errors.As(err, &bad) {
+			w.refuse(b, err)
+			return
+		}
+		b.changes = slices.DeleteFunc(slices.Clone(b.changes), func(c *change) bool { return c == bad.change })
+		if bad.change.done == nil {
+			slog.Error("a change cannot be stored and is lost", "error", bad.err)
+			w.queue.saved(batch{changes: []*change{bad.change}}, w.queue.setAside, w.queue.statusMark.Load())
+		}
+		bad.change.finish(bad.err)
+	}
+}
+
+// finish tells everyone in a batch that it is stored.
+func (w *batchWriter) finish(b batch, status int64) {
+	w.saved.doomed = append(w.saved.doomed, w.gone...)
+	w.saved.doomed = slices.DeleteFunc(w.saved.doomed, func(id int64) bool { return slices.Contains(w.over, id) })
+	w.queue.saved(b, w.setAside(b), status-statusBlock/2)
+	for _, c := range b.changes {
+		c.finish(nil)
+	}
+}
+
+// refuse tells everyone who waits that a batch could not be stored.
+func (w *batchWriter) refuse(b batch, err error) {
+	if w.queue.giveBack(b) {
+		slog.Error("cannot store what changed", "error", err)
+	}
+	for _, c := range b.changes {
+		c.finish(err)
+	}
+}
+
+// setAside is what the database gets as the last number of each kind: in
+// periodic mode more than were given.
+func (w *batchWriter) setAside(b batch) [kinds]int64 {
+	numbers := b.numbers
+	if b.reserved {
+		for k := range numbers {
+			numbers[k] += numberBlock
+		}
+	}
+	return numbers
+}
+
+// badChange is the one change on which a transaction failed.
+type badChange struct {
+	change *change
+	err    error
+}
+
+func (e *badChange) Error() string { return e.err.Error() }
+
+// transact makes one transaction of a batch: all of it, or nothing.
+func (w *batchWriter) transact(b batch, status int64) error {
+	if _, err := w.stmts.begin.Exec(); err != nil {
+		return fmt.Errorf("beginning a transaction: %w", err)
+	}
+	err := w.apply(b, status)
+	if err == nil {
+		if _, err = w.stmts.commit.Exec(); err == nil {
+			return nil
+		}
+		err = fmt.Errorf("committing a transaction: %w", err)
+	}
+	// SQLite rolls back by itself after some errors; then this one fails, which
+	// changes nothing.
+	_, _ = w.stmts.rollback.Exec()
+	return err
+}
+
+// apply does what a batch says, inside the transaction.
+func (w *batchWriter) apply(b batch, status int64) error {
+	w.growth, w.gone, w.over = map[int64]groupGrowth{}, nil, nil
+	for _, c := range b.changes {
+		if err := w.change(c); err != nil {
+			if isDiskFull(err) {
+				return err
+			}
+			return &badChange{c, err}
+		}
+	}
+	for id, g := range w.growth {
+		if _, err := w.stmts.growGroup.Exec(id, g.messages, g.tops); err != nil {
+			return fmt.Errorf("counting messages: %w", err)
+		}
+	}
+	for key, ends := range b.touched {
+		stmt := w.stmts.touchRoom
+		if key.kind == kindGroup {
+			stmt = w.stmts.touchGroup
+		}
+		if _, err := stmt.Exec(key.id, ends); err != nil {
+			return fmt.Errorf("storing an end: %w", err)
+		}
+	}
+	n := w.setAside(b)
+	_, err := w.stmts.saveState.Exec(n[kindAccount], n[kindRoom], n[kindGroup], n[kindMessage],
+		status, w.clock.now(), w.wall().UnixMilli(), w.saved.rounds)
+	if err != nil {
+		return fmt.Errorf("storing the state: %w", err)
+	}
+	return nil
+}
+
+// change applies one change.
+func (w *batchWriter) change(c *change) error {
+	switch c.verb {
+	case verbAdd:
+		return w.add(&c.rec)
+	case verbReplace:
+		return w.replace(c.rec)
+	case verbRemove:
+		return w.remove(c.rec.kind, c.rec.id)
+	case verbPurge:
+		return w.purge(&c.purged)
+	}
+	return nil
+}
+
+func (w *batchWriter) add(r *record) (err error) {
+	switch r.kind {
+	case kindAccount:
+		_, err = w.stmts.addAccount.Exec(r.id, r.head, r.body)
+	case kindRoom:
+		_, err = w.stmts.addRoom.Exec(r.id, r.parent, r.ends, r.head)
+	case kindGroup:
+		_, err = w.stmts.addGroup.Exec(r.id, r.parent, r.ends, r.head)
+	case kindMessage:
+		err = w.addMessage(r)
+	}
+	return err
+}
+
+// addMessage stores a message; a reply counts at its parent and ends with it.
+func (w *batchWriter) addMessage(r *record) error {
+	growth := w.growth[r.group]
+	growth.messages++
+	if r.parent == 0 {
+		growth.tops++
+	} else {
+		err := w.stmts.answer.QueryRow(r.parent, r.group, w.clock.now()).Scan(&r.ends)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fail(statusNotFound)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if _, err := w.stmts.addMessage.Exec(r.id, r.group, r.parent, r.ends, r.head, r.body); err != nil {
+		return err
+	}
+	w.growth[r.group] = growth
+	return nil
+}
+
+func (w *batchWriter) replace(r record) (err error) {
+	if r.kind == kindAccount {
+		_, err = w.stmts.setAccount.Exec(r.id, r.head, r.body)
+	} else {
+		_, err = w.stmts.setRoom.Exec(r.id, r.parent, r.ends, r.head)
+	}
+	return err
+}
+
+func (w *batchWriter) remove(k kind, id int64) (err error) {
+	switch k {
+	case kindAccount:
+		_, err = w.stmts.dropAccount.Exec(id)
+	case kindRoom:
+		_, err = w.stmts.dropRoom.Exec(id)
+	case kindGroup:
+		_, err = w.stmts.doomGroup.Exec(id)
+		w.gone = append(w.gone, id)
+	}
+	return err
+}
+
+// purgeSize is how many messages one change deletes: few enough that posts do
+// not wait long behind it.
+const purgeSize = 500
+
+// purge deletes messages of deleted groups and messages that have ended.
+func (w *batchWriter) purge(p *purged) error {
+	*p = purged{}
+	bound := w.lists.oldest(w.clock)
+	if err := w.dropFound(p, w.stmts.endedMessages, bound); err != nil {
+		return err
+	}
+	for _, id := range w.saved.doomed {
+		if len(p.gone) >= purgeSize {
+			break
+		}
+		before := len(p.gone)
+		if err := w.dropFound(p, w.stmts.doomedMessages, id); err != nil {
+			return err
+		}
+		if len(p.gone) == before {
+			if _, err := w.stmts.dropGroup.Exec(id); err != nil {
+				return err
+			}
+			w.over = append(w.over, id)
+		}
+	}
+	if err := w.stmts.next.QueryRow().Scan(&p.next); err != nil {
+		return err
+	}
+	p.more = len(p.gone) > 0 && (p.next <= bound || len(w.saved.doomed) > len(w.over))
+	p.held = p.next <= w.clock.now() && !p.more
+	return nil
+}
+
+// dropFound deletes the messages that a statement finds, up to purgeSize in one
+// purge, and notes them.
+func (w *batchWriter) dropFound(p *purged, find *sql.Stmt, key int64) error {
+	found, err := w.collect(find, key, purgeSize-len(p.gone))
+	if err != nil {
+		return err
+	}
+	for _, m := range found {
+		if _, err := w.stmts.dropMessage.Exec(m.id); err != nil {
+			return err
+		}
+		growth := w.growth[m.group]
+		growth.messages--
+		if m.parent == 0 {
+			growth.tops--
+		}
+		w.growth[m.group] = growth
+	}
+	p.gone = append(p.gone, found...)
+	return nil
+}
+
+// collect reads the messages that a statement finds, most at the most.
+func (w *batchWriter) collect(find *sql.Stmt, key int64, most int) (found []record, err error) {
+	rows, err := find.Query(key, most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		m := record{kind: kindMessage}
+		if err := rows.Scan(&m.id, &m.group, &m.parent); err != nil {
+			return nil, err
+		}
+		found = append(found, m)
+	}
+	return found, rows.Err()
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// server is a running chat server.
+type server struct {
+	// fixed when it is made
+	cfg        config
+	folder     *folderLock
+	store      store
+	clock      *clock
+	rounds     int       // of password hashing
+	decoy      *verifier // what passwords for unknown names are held against
+	hasher     *hasher
+	expirer    *expirer
+	messageEnd expiry // the message that ends next
+	commands   map[string]*command
+	rooms      *places
+	home       *place
+	groups     *places
+	admission  *admission
+	stopExpiry chan struct{}
+	background sync.WaitGroup
+
+	users    users
+	messages atomic.Int64 // stored, in all groups
+
+	mu       sync.Mutex
+	listener net.Listener
+	sessions map[*session]bool
+	stopping bool
+	running  sync.WaitGroup // readers
+}
+
+// newServer opens the data folder and makes a server that is ready to listen.
+func newServer(cfg config) (*server, error) {
+	folder, err := lockFolder(cfg.Server.Data)
+	if err != nil {
+		return nil, err
+	}
+	srv := &server{
+		cfg: cfg, folder: folder, hasher: newHasher(), commands: commandTable(),
+		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopExpiry: make(chan struct{}),
+		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
+	}
+	st, err := openStore(storeOptions{
+		folder: cfg.Server.Data, periodic: cfg.Persist.Mode == "periodic", every: cfg.Persist.Every.Duration,
+		readers: max(2, runtime.GOMAXPROCS(0)), rounds: calibrateRounds, now: time.Now,
+	})
+	if err != nil {
+		return nil, errors.Join(err, folder.release())
+	}
+	srv.store, srv.clock, srv.rounds = st, st.clock, st.rounds
+	if cfg.Auth.Iterations > 0 {
+		srv.rounds = cfg.Auth.Iterations
+	}
+	if err := srv.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), st.close(), folder.release())
+	}
+	srv.background.Go(func() { srv.expirer.run(srv.stopExpiry) })
+	return srv, nil
+}
+
+// load brings what is live into memory: accounts' heads, rooms and groups.
+func (srv *server) load() error {
+	srv.expirer = newExpirer(srv.clock)
+	srv.rooms, srv.home = newRooms(srv)
+	srv.groups = newGroups(srv)
+	srv.decoy = &verifier{salt: randomBytes(saltBytes), rounds: srv.rounds, storedKey: randomBytes(32), serverKey: randomBytes(32)}
+	accounts, err := srv.loadAccounts()
+	if err != nil {
+		return err
+	}
+	srv.messageEnd.run = srv.expireMessages
+	srv.groups.removed = func() { srv.expirer.set(&srv.messageEnd, srv.clock.now()) }
+	srv.groups.removed() // what ended while the server was off, or was not deleted to the end
+	return errors.Join(srv.loadRooms(accounts), srv.loadGroups(accounts))
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // it never fails (crypto/rand)
+	return b
+}
+
+// listen opens the port.
+func (srv *server) listen(ctx context.Context) error {
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp", srv.cfg.Server.Listen)
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s: %w", srv.cfg.Server.Listen, err)
+	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	srv.listener = l
+	return nil
+}
+
+// accept serves whoever connects, until the listener is closed.
+func (srv *server) accept() error {
+	const longestPause = time.Second
+	pause := time.Duration(0)
+	for {
+		conn, err := srv.listener.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			srv.serve(conn)
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		default: // the limit of open files, say: it may pass
+			if pause == 0 {
+				slog.Warn("cannot accept connections", "error", err)
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), longestPause)
+			time.Sleep(pause)
+		}
+	}
+}
+
+// serve starts a session on a connection, if the limits allow it.
+func (srv *server) serve(conn net.Conn) {
+	s := &session{srv: srv, conn: conn, addr: addressOf(conn), waiting: true}
+	if refusal := srv.admission.admit(s.addr); refusal != "" {
+		refuse(conn, refusal)
+		return
+	}
+	s.out = newOutbox(conn)
+	s.in.open(conn)
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.stopping {
+		srv.admission.leave(s)
+		conn.Close()
+		return
+	}
+	srv.sessions[s] = true
+	srv.running.Go(s.serve)
+}
+
+// refuse tells a connection why it is not served. One line fits into any fresh
+// socket, so this does not wait.
+func refuse(conn net.Conn, why string) {
+	_ = conn.SetWriteDeadline(time.Now().Add(farewell))
+	_, _ = conn.Write(warningFrame(why).line)
+	conn.Close()
+}
+
+// addressOf is where a connection comes from; invalid if it has no IP address.
+func addressOf(conn net.Conn) netip.Addr {
+	ap, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap().WithZone("")
+}
+
+// gone forgets a session that has ended and tells who waits for its name.
+func (srv *server) gone(s *session) {
+	srv.admission.leave(s)
+	srv.users.mu.Lock()
+	s.taken = true
+	if s.left != nil {
+		close(s.left)
+	}
+	srv.users.mu.Unlock()
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	delete(srv.sessions, s)
+}
+
+func (srv *server) isStopping() bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return srv.stopping
+}
+
+// announce gives everyone who is logged in a frame.
+func (srv *server) announce(f *frame) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for s := range srv.sessions {
+		if s.who.Load() != nil {
+			s.out.put(f)
+		}
+	}
+}
+
+// stopTime is how long a stop waits for the sessions.
+const stopTime = 3 * time.Second
+
+// stop tells everyone, ends all sessions, saves and closes.
+func (srv *server) stop(why string) error {
+	srv.mu.Lock()
+	srv.stopping = true
+	if srv.listener != nil {
+		srv.listener.Close()
+	}
+	last := warningFrame(why)
+	for s := range srv.sessions {
+		s.out.end(last)
+	}
+	srv.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		srv.running.Wait()
+		close(ended)
+	}()
+	timer := time.AfterFunc(stopTime, srv.cutAll)
+	<-ended
+	timer.Stop()
+	close(srv.stopExpiry)
+	srv.background.Wait()
+	return errors.Join(srv.store.close(), srv.folder.release())
+}
+
+// cutAll closes the connections of sessions that did not end by themselves.
+func (srv *server) cutAll() {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for s := range srv.sessions {
+		s.conn.Close()
+	}
+}

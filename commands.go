@@ -1,0 +1,188 @@
+package main
+
+import (
+	"sort"
+	"strings"
+)
+
+// access is who may use a command.
+type access uint8
+
+const (
+	forAll access = iota
+	forUsers
+	forAccounts
+)
+
+// command is one row of the command table. It drives dispatch, the checks that
+// all commands share, and #help.
+type command struct {
+	name   string // as help shows it, with its #
+	args   string
+	help   string
+	who    access
+	least  int  // words after the command
+	most   int  // anyNumber: the handler checks
+	text   bool // the last word is free text: more words are joined to it
+	run    func(*session, []string, *reply) error
+	posted bool // lines of text follow: the session takes them before it runs anything
+}
+
+const anyNumber = -1
+
+// protocolVersion is the version of the protocol that clients of 2001 speak.
+const protocolVersion = "0.03"
+
+// extensions are the capabilities that "#version" lists.
+var extensions = []string{"help", "ping", "quit", "events"}
+
+// commandRows is the table, in the order in which #help shows it.
+func commandRows() []command {
+	return []command{
+		{name: "#help", args: "[command]", help: "what there is, or one command", most: 1, run: (*session).cmdHelp},
+		{name: "#version", help: "the protocol's and the program's version, and the extensions", run: (*session).cmdVersion},
+		{name: "#ping", args: "[word]", help: "sends the word back", most: 1, run: (*session).cmdPing},
+		{name: "#quit", help: "ends the connection", run: (*session).cmdQuit},
+
+		{name: "#login", args: "anon <username> | regd <username> <password>", help: "log in as a guest, or to your account", most: anyNumber, run: (*session).cmdLogin},
+		{name: "#createlogin", args: "<name> <password> <real name> <email id>", help: "make an account; then log in to it", who: forUsers, least: 4, most: 4, run: (*session).cmdCreateLogin},
+		{name: "#changepass", args: "<new password> <old password>", help: "change your account's password", who: forAccounts, least: 2, most: 2, run: (*session).cmdChangePass},
+		{name: "#rmlogin", help: "delete your account", who: forAccounts, run: (*session).cmdRmLogin},
+		{name: "#whoami", help: "your name, room, users in it, group and its number", who: forUsers, run: (*session).cmdWhoami},
+
+		{name: "#listrooms", help: "name, owner, users, seconds to live, pub/priv, anon/regd", who: forUsers, run: (*session).cmdListRooms},
+		{name: "#listusers", help: "the users of your room", who: forUsers, run: (*session).cmdListUsers},
+		{name: "#createroom", args: `<name> [password or ""] [anon/regd]`, help: "make a room; regd: for accounts only", who: forUsers, least: 1, most: 3, run: (*session).cmdCreateRoom},
+		{name: "#rmroom", args: "<name> [password]", help: "delete your room, once it is empty", who: forUsers, least: 1, most: 2, run: (*session).cmdRmRoom},
+		{name: "#changeroom", args: "<name> [password] [anon/regd]", help: "go to a room", who: forUsers, least: 1, most: 3, run: (*session).cmdChangeRoom},
+		{name: "#broadcast", args: "<text>", help: "say something to your room", who: forUsers, least: 1, most: 1, text: true, run: (*session).cmdBroadcast},
+		{name: "#sendto", args: "<username> <text>", help: "say something to one user of your room", who: forUsers, least: 2, most: 2, text: true, run: (*session).cmdSendTo},
+		{name: "#peer2peer", args: "<username> <port> <ip>", help: "tell a user where your program listens", who: forUsers, least: 3, most: 3, run: (*session).cmdPeer2Peer},
+		{name: "#archstatus", help: "a number that changes when a room is added or deleted", who: forUsers, run: (*session).cmdArchStatus},
+		{name: "#roomstatus", help: "a number that changes when a user enters or leaves any room", who: forUsers, run: (*session).cmdRoomStatus},
+		{name: "#userstatus", help: "a number that changes when a user enters or leaves your room", who: forUsers, run: (*session).cmdUserStatus},
+
+		{name: "#listgroups", help: "name, owner, number, messages, users, seconds to live, pub/priv, anon/regd", who: forUsers, run: (*session).cmdListGroups},
+		{name: "#creategroup", args: `<name> [password or ""] [anon/regd] [secs]`, help: "make a message group; without anon it is for accounts only", who: forUsers, least: 1, most: 4, run: (*session).cmdCreateGroup},
+		{name: "#joingroup", args: "<name> [password]", help: "go to a group, and leave the one you were in", who: forUsers, least: 1, most: 2, run: (*session).cmdJoinGroup},
+		{name: "#changegroup", args: "<name> [password]", help: "the same as #joingroup", who: forUsers, least: 1, most: 2, run: (*session).cmdJoinGroup},
+		{name: "#leavegroup", help: "leave your group", who: forUsers, run: (*session).cmdLeaveGroup},
+		{name: "#listmessages", args: "[parent]", help: "heading, owner, number, parent, replies, seconds to live; parent 0: the top level", who: forUsers, most: 1, run: (*session).cmdListMessages},
+		{name: "#getmessage", args: "<number>", help: "read a message", who: forUsers, least: 1, most: 1, run: (*session).cmdGetMessage},
+		{name: "#postmessage", args: "<heading> [parent] [parts] [secs]", help: "post a message; then send its text, so many lines as parts says (1)", who: forUsers, least: 1, most: 4, posted: true},
+		{name: "#messagestatus", help: "a number that changes when a message of your group is added or deleted", who: forUsers, run: (*session).cmdMessageStatus},
+		{name: "#groupstatus", help: "a number that changes when a group is added or deleted", who: forUsers, run: (*session).cmdGroupStatus},
+
+		{name: "#events", args: "on/off", help: "be told who enters and leaves, and what is posted", who: forUsers, least: 1, most: 1, run: (*session).cmdEvents},
+	}
+}
+
+// commandTable finds a command by its name in lower case.
+func commandTable() map[string]*command {
+	rows := commandRows()
+	table := make(map[string]*command, len(rows))
+	for i := range rows {
+		table[rows[i].name] = &rows[i]
+	}
+	return table
+}
+
+// findCommand looks a line's first word up without regard to case.
+func (srv *server) findCommand(word string) *command {
+	if c := srv.commands[word]; c != nil {
+		return c
+	}
+	return srv.commands[strings.ToLower(word)]
+}
+
+// check applies the rules that all commands share and returns the words that
+// the handler gets.
+func (c *command) check(s *session, words []string) ([]string, error) {
+	i := s.who.Load()
+	if c.who > forAll && i == nil {
+		return nil, fail(statusNoLogin)
+	}
+	if c.who == forAccounts && i.account == nil {
+		return nil, fail(statusNoGuests)
+	}
+	if c.text && len(words) > c.most {
+		words[c.most-1] = strings.Join(words[c.most-1:], " ")
+		words = words[:c.most]
+	}
+	if c.most != anyNumber && (len(words) < c.least || len(words) > c.most) {
+		return nil, fail(statusBadArgs)
+	}
+	return words, nil
+}
+
+// cmdHelp is "#help [command]"; the command's # may be left out.
+func (s *session) cmdHelp(words []string, r *reply) error {
+	if len(words) == 1 {
+		c := s.srv.findCommand("#" + strings.TrimPrefix(words[0], "#"))
+		if c == nil {
+			return fail(statusNoCommand)
+		}
+		r.line = append(r.line.word("@ret #help 2").end(), strings.TrimSpace(c.name+" "+c.args)...)
+		r.line = append(append(r.line, "\r\n  "...), c.help...).end()
+		return nil
+	}
+	rows := commandRows()
+	r.line = r.line.word("@ret #help").num(int64(len(rows))).end()
+	width := 0
+	for _, c := range rows {
+		width = max(width, len(c.name))
+	}
+	for _, c := range rows {
+		pad := strings.Repeat(" ", width-len(c.name))
+		r.line = append(append(append(r.line, c.name...), pad...), "  "+c.help...).end()
+	}
+	return nil
+}
+
+// cmdVersion is "#version".
+func (s *session) cmdVersion(_ []string, r *reply) error {
+	r.line = r.line.word("@ret #version").word(protocolVersion).word("homeroom/" + version)
+	names := append([]string(nil), extensions...)
+	sort.Strings(names)
+	for _, e := range names {
+		r.line = r.line.word(e)
+	}
+	r.line = r.line.end()
+	return nil
+}
+
+// cmdPing is "#ping [word]". The reply is a barrier: whatever this connection
+// asked for before it has been done.
+func (s *session) cmdPing(words []string, r *reply) error {
+	r.line = r.line.word("@ret #ping")
+	if len(words) > 0 {
+		r.line = r.line.name(words[0])
+	}
+	r.line = r.line.end()
+	return nil
+}
+
+// cmdQuit is "#quit".
+func (s *session) cmdQuit(_ []string, _ *reply) error { return errQuit }
+
+// cmdEvents is "#events on/off".
+func (s *session) cmdEvents(words []string, _ *reply) error {
+	if words[0] != "on" && words[0] != "off" {
+		return fail(statusBadArgs)
+	}
+	s.setEvents(words[0] == "on")
+	return nil
+}
+
+// setEvents notes whether the session wants events, also where it is counted.
+func (s *session) setEvents(on bool) {
+	if s.events.Load() == on {
+		return
+	}
+	s.events.Store(on)
+	for i := range s.at {
+		if p := s.at[i].Load(); p != nil {
+			p.setEvents(s, on)
+		}
+	}
+}

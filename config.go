@@ -1,0 +1,275 @@
+package main
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/BurntSushi/toml"
+)
+
+// sampleConfig is chat.toml as it comes with the program: the documentation of
+// the settings. A test holds its values against defaultConfig.
+//
+//go:embed chat.toml
+var sampleConfig string
+
+// duration is a time in the settings: "30m", or 0 for off.
+type duration struct{ time.Duration }
+
+// UnmarshalTOML takes "30m" and 0; a bare number has no unit and is refused.
+func (d *duration) UnmarshalTOML(value any) error {
+	text, isText := value.(string)
+	if number, ok := value.(int64); ok && number == 0 {
+		text, isText = "0s", true
+	}
+	parsed, err := time.ParseDuration(text)
+	if !isText || err != nil {
+		return fmt.Errorf(`%v is no time; write it like "90s", "30m" or "168h"`, value)
+	}
+	d.Duration = parsed
+	return nil
+}
+
+// config is every setting; its keys are explained in chat.toml.
+type config struct {
+	Server struct {
+		Name, Listen, Data string
+	}
+	Limits struct {
+		Connections       int
+		ConnectionsPerIP  int `toml:"connections_per_ip"`
+		Waiting           int
+		WaitingPerIP      int      `toml:"waiting_per_ip"`
+		LoginGrace        duration `toml:"login_grace"`
+		CommandsPerSecond int      `toml:"commands_per_second"`
+		CommandBurst      int      `toml:"command_burst"`
+		LoginsPerMinute   int      `toml:"logins_per_minute"`
+		Rooms             int
+		Groups            int
+		Messages          int
+		MessageParts      int `toml:"message_parts"`
+	}
+	Expiry struct {
+		Room, Group, Message, Max duration
+	}
+	Persist struct {
+		Mode  string
+		Every duration
+	}
+	Auth struct {
+		PlainPassword string `toml:"plain_password"`
+		ChallengeMD5  bool   `toml:"challenge_md5"`
+		Iterations    int
+	}
+	TLS, Web, SSH struct {
+		Listen string
+	}
+}
+
+// defaultConfig is what holds where chat.toml says nothing.
+func defaultConfig() config {
+	var c config
+	c.Server.Name, c.Server.Listen, c.Server.Data = "Homeroom", ":6500", "data"
+	c.Limits.Connections, c.Limits.ConnectionsPerIP = 10000, 64
+	c.Limits.Waiting, c.Limits.WaitingPerIP = 256, 32
+	c.Limits.LoginGrace = duration{2 * time.Minute}
+	c.Limits.CommandsPerSecond, c.Limits.CommandBurst = 20, 60
+	c.Limits.LoginsPerMinute = 20
+	c.Limits.Rooms, c.Limits.Groups = 1000, 1000
+	c.Limits.Messages, c.Limits.MessageParts = 1000000, 200
+	c.Expiry.Room, c.Expiry.Group = duration{30 * time.Minute}, duration{168 * time.Hour}
+	c.Expiry.Message, c.Expiry.Max = duration{720 * time.Hour}, duration{8760 * time.Hour}
+	c.Persist.Mode, c.Persist.Every = "commit", duration{2 * time.Second}
+	c.Auth.PlainPassword = "lan"
+	return c
+}
+
+// loadConfig reads the settings file. With no path it takes ./chat.toml if
+// there is one, else the defaults.
+func loadConfig(path string) (config, error) {
+	c := defaultConfig()
+	name := path
+	if name == "" {
+		name = "chat.toml"
+	}
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) && path == "" {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("cannot read the settings: %w", err)
+	}
+	return c, c.parse(name, string(text))
+}
+
+// parse reads settings over what c holds and checks them. Its errors name the
+// file, the line and the reason.
+func (c *config) parse(name, text string) error {
+	meta, err := toml.Decode(text, c)
+	if err != nil {
+		var syntax toml.ParseError
+		if errors.As(err, &syntax) {
+			return fmt.Errorf("%s, line %d: %s", name, syntax.Position.Line, syntax.Message)
+		}
+		return fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "toml: "))
+	}
+	for _, key := range meta.Keys() {
+		if !knownSettings()[key.String()] {
+			return fmt.Errorf("%s, line %d: there is no setting %s; `homeroom config` shows them all",
+				name, lineOfKey(text, key), key)
+		}
+	}
+	if err := c.check(); err != nil {
+		return fmt.Errorf("%s, line %d: %w", name, lineOfKey(text, strings.Split(err.key, ".")), err)
+	}
+	return nil
+}
+
+// knownSettings is every key of the sample file, with its sections.
+func knownSettings() map[string]bool {
+	var any map[string]any
+	meta, err := toml.Decode(sampleConfig, &any)
+	if err != nil {
+		panic("the embedded chat.toml: " + err.Error())
+	}
+	known := map[string]bool{}
+	for _, key := range meta.Keys() {
+		known[key.String()] = true
+	}
+	return known
+}
+
+// lineOfKey finds where a settings file sets a key; 1 where it does not.
+func lineOfKey(text string, key []string) int {
+	section, name := "", key[len(key)-1]
+	for i, line := range strings.Split(text, "\n") {
+		line = strings.TrimSpace(line)
+		if head, ok := strings.CutPrefix(line, "["); ok {
+			section = strings.TrimSpace(strings.SplitN(head, "]", 2)[0])
+			if section == strings.Join(key, ".") {
+				return i + 1
+			}
+			continue
+		}
+		left, _, isPair := strings.Cut(line, "=")
+		full := strings.Trim(strings.TrimSpace(left), `"'`)
+		inSection := section == strings.Join(key[:len(key)-1], ".")
+		if isPair && (inSection && full == name || section == "" && full == strings.Join(key, ".")) {
+			return i + 1
+		}
+	}
+	return 1
+}
+
+// settingError is a value that makes no sense, and the key that holds it.
+type settingError struct{ key, reason string }
+
+func (e *settingError) Error() string { return e.key + " " + e.reason }
+
+// check refuses values that make no sense.
+func (c *config) check() *settingError {
+	for _, check := range []func() *settingError{c.checkServer, c.checkLimits, c.checkTimes, c.checkChoices} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *config) checkServer() *settingError {
+	name := c.Server.Name
+	if name == "" || len(name) > 100 || strings.ContainsFunc(name, unicode.IsControl) {
+		return &settingError{"server.name", "must have 1 to 100 bytes and no control characters"}
+	}
+	if err := checkAddress(c.Server.Listen); err != nil {
+		return &settingError{"server.listen", err.Error()}
+	}
+	if c.Server.Data == "" {
+		return &settingError{"server.data", "must name a folder"}
+	}
+	return nil
+}
+
+// checkAddress takes ":6500", "192.168.1.20:6500" and "[::1]:6500".
+func checkAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf(`must be an address and a port, like ":6500", not %q`, address)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("must end in a port from 0 to 65535, not %q", port)
+	}
+	return nil
+}
+
+func (c *config) checkLimits() *settingError {
+	l := &c.Limits
+	for _, limit := range []struct {
+		key   string
+		value int
+	}{
+		{"connections", l.Connections}, {"connections_per_ip", l.ConnectionsPerIP},
+		{"waiting", l.Waiting}, {"waiting_per_ip", l.WaitingPerIP},
+		{"commands_per_second", l.CommandsPerSecond}, {"command_burst", l.CommandBurst},
+		{"logins_per_minute", l.LoginsPerMinute}, {"rooms", l.Rooms}, {"groups", l.Groups},
+		{"messages", l.Messages}, {"message_parts", l.MessageParts},
+	} {
+		if limit.value < 0 {
+			return &settingError{"limits." + limit.key, "must not be negative; 0 switches it off"}
+		}
+	}
+	if l.CommandsPerSecond > 0 && l.CommandBurst == 0 {
+		return &settingError{"limits.command_burst", "must be at least 1 while commands_per_second is set"}
+	}
+	return nil
+}
+
+func (c *config) checkTimes() *settingError {
+	for _, setting := range []struct {
+		key   string
+		value duration
+	}{
+		{"limits.login_grace", c.Limits.LoginGrace}, {"expiry.room", c.Expiry.Room},
+		{"expiry.group", c.Expiry.Group}, {"expiry.message", c.Expiry.Message},
+		{"expiry.max", c.Expiry.Max}, {"persist.every", c.Persist.Every},
+	} {
+		if setting.value.Duration < 0 {
+			return &settingError{setting.key, "must not be negative; 0 switches it off"}
+		}
+	}
+	if c.Persist.Every.Duration < 10*time.Millisecond {
+		return &settingError{"persist.every", `must be at least "10ms"`}
+	}
+	return nil
+}
+
+func (c *config) checkChoices() *settingError {
+	if c.Persist.Mode != "commit" && c.Persist.Mode != "periodic" {
+		return &settingError{"persist.mode", `must be "commit" or "periodic"`}
+	}
+	switch c.Auth.PlainPassword {
+	case "lan", "loopback", "never":
+	default:
+		return &settingError{"auth.plain_password", `must be "lan", "loopback" or "never"`}
+	}
+	if n := c.Auth.Iterations; n < 0 || n > maxRounds {
+		return &settingError{"auth.iterations", fmt.Sprintf("must be 0 to %d", maxRounds)}
+	}
+	if c.Auth.ChallengeMD5 {
+		return &settingError{"auth.challenge_md5", "is not in this version; leave it false"}
+	}
+	for key, listen := range map[string]string{"tls": c.TLS.Listen, "web": c.Web.Listen, "ssh": c.SSH.Listen} {
+		if listen != "" {
+			return &settingError{key + ".listen", `is not in this version; leave it ""`}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"container/heap"
+	"sync"
+	"time"
+)
+
+// expiry is one thing that can expire: an empty room, an empty group, or the
+// message that ends next. It is guarded by the expirer that it is set in.
+type expiry struct {
+	run   func() // what happens when it expires; it may take its time
+	at    instant
+	index int // in the heap, from 1; 0: not in it
+}
+
+// expirer is one heap of all that expires, and one timer.
+type expirer struct {
+	clock *clock
+	wake  chan struct{}
+
+	mu   sync.Mutex
+	heap expiryHeap
+}
+
+func newExpirer(c *clock) *expirer { return &expirer{clock: c, wake: make(chan struct{}, 1)} }
+
+// set says when e expires, in place of what was said before; never: not at all.
+func (x *expirer) set(e *expiry, at instant) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case at == never && e.index > 0:
+		heap.Remove(&x.heap, e.index-1)
+	case at == never:
+	case e.index > 0:
+		e.at = at
+		heap.Fix(&x.heap, e.index-1)
+	default:
+		e.at = at
+		heap.Push(&x.heap, e)
+	}
+	x.ring()
+}
+
+// sooner lets e expire at that moment unless it does so earlier anyway.
+func (x *expirer) sooner(e *expiry, at instant) {
+	x.mu.Lock()
+	earlier := e.index > 0 && e.at <= at
+	x.mu.Unlock()
+	if !earlier {
+		x.set(e, at)
+	}
+}
+
+// ring makes run look at the heap again. x.mu is held.
+func (x *expirer) ring() {
+	select {
+	case x.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run lets things expire until stop is closed.
+func (x *expirer) run(stop <-chan struct{}) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		e, wait := x.due()
+		if e != nil {
+			e.run()
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-stop:
+			return
+		case <-x.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// due takes what has expired off the heap, or says how long that will be.
+func (x *expirer) due() (*expiry, time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.heap) == 0 {
+		return nil, time.Duration(1<<63 - 1)
+	}
+	first := x.heap[0]
+	if left := first.at - x.clock.now(); left > 0 {
+		return nil, time.Duration(min(left, 1<<40)) * time.Millisecond
+	}
+	heap.Pop(&x.heap)
+	return first, 0
+}
+
+// expiryHeap is a container/heap of expiries, the next one first.
+type expiryHeap []*expiry
+
+func (h expiryHeap) Len() int           { return len(h) }
+func (h expiryHeap) Less(i, j int) bool { return h[i].at < h[j].at }
+
+func (h expiryHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i+1, j+1
+}
+
+func (h *expiryHeap) Push(e any) {
+	*h = append(*h, e.(*expiry))
+	(*h)[len(*h)-1].index = len(*h)
+}
+
+func (h *expiryHeap) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	e.index = 0
+	return e
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"strconv"
+	"time"
+)
+
+// newGroups makes the groups' registry.
+func newGroups(srv *server) *places {
+	groups := &places{
+		kind: kindGroup, store: srv.store, clock: srv.clock, exp: srv.expirer,
+		limit: srv.cfg.Limits.Groups, order: byNumber, pack: packGroup,
+		byKey: map[string]*place{},
+	}
+	groups.number.Store(srv.store.nextNumber())
+	return groups
+}
+
+// packGroup is a group's record: as a room's, and its time to live in ms.
+func packGroup(p *place) []byte {
+	return packFields(p.name.shown, p.name.key, p.lock.packed(), p.whom(), strconv.FormatInt(p.ttl.Milliseconds(), 10))
+}
+
+// loadGroups reads the stored groups.
+func (srv *server) loadGroups(accounts map[int64]*account) error {
+	now := srv.clock.now()
+	return srv.store.load(kindGroup, func(r record) error {
+		fields, err := unpackFields(r.head, 5)
+		if err != nil {
+			return err
+		}
+		p, err := unpackPlace(r, fields, accounts)
+		if err != nil {
+			return err
+		}
+		ms, err := strconv.ParseInt(fields[4], 10, 64)
+		if err != nil {
+			return errBadRecord
+		}
+		p.ttl = time.Duration(ms) * time.Millisecond
+		p.messages.Store(r.total)
+		srv.messages.Add(r.total)
+		srv.groups.restore(p, now)
+		return nil
+	})
+}
+
+// timeToLive reads a "terminate secs" word: 0 or none is what the settings say,
+// and a setting caps every time.
+func (srv *server) timeToLive(words []string, at int, usual time.Duration) (time.Duration, error) {
+	ttl := usual
+	if len(words) > at {
+		n, ok := parseNumber(words[at])
+		if !ok || n < 0 {
+			return 0, fail(statusBadArgs)
+		}
+		if n > 0 {
+			ttl = seconds(n)
+		}
+	}
+	if most := srv.cfg.Expiry.Max.Duration; most > 0 && (ttl > most || ttl == 0) {
+		ttl = most
+	}
+	return ttl, nil
+}
+
+// cmdListGroups is "#listgroups".
+func (s *session) cmdListGroups(_ []string, r *reply) error {
+	groups := s.srv.groups.all()
+	r.line = r.line.word("@ret #listgroups").num(int64(len(groups))).end()
+	for _, p := range groups {
+		users, left := p.state(s.srv.clock.now())
+		r.line = r.line.name(p.name.shown).name(p.owner.name()).num(p.id).num(p.messages.Load())
+		r.line = r.line.num(int64(users)).num(left).word(p.access()).word(p.whom()).end()
+		if err := r.flushFull(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cmdCreateGroup is "#creategroup <name> [password] [anon/regd] [secs]".
+func (s *session) cmdCreateGroup(words []string, _ *reply) error {
+	ttl, err := s.srv.timeToLive(words, 3, s.srv.cfg.Expiry.Group.Duration)
+	if err != nil {
+		return err
+	}
+	p, err := s.newPlace(words, true)
+	if err != nil {
+		return err
+	}
+	p.ttl = ttl
+	return s.srv.groups.create(p)
+}
+
+// cmdJoinGroup is "#joingroup <name> [password]", also called "#changegroup".
+func (s *session) cmdJoinGroup(words []string, _ *reply) error {
+	p := s.srv.groups.find(words[0])
+	if p == nil {
+		return fail(statusNotFound)
+	}
+	if p == s.group() {
+		return nil
+	}
+	if err := s.mayEnter(p, words, statusGroupPassword); err != nil {
+		return err
+	}
+	return s.srv.groups.enter(p, s)
+}
+
+// cmdLeaveGroup is "#leavegroup".
+func (s *session) cmdLeaveGroup(_ []string, _ *reply) error {
+	s.srv.groups.leave(s)
+	return nil
+}
+
+// cmdGroupStatus and cmdMessageStatus are the groups' two numbers.
+func (s *session) cmdGroupStatus(_ []string, r *reply) error {
+	return r.number("groupstatus", s.srv.groups.number.Load())
+}
+
+func (s *session) cmdMessageStatus(_ []string, r *reply) error {
+	g := s.group()
+	if g == nil {
+		return fail(statusNoGroup)
+	}
+	return r.number("messagestatus", g.number.Load())
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"io"
+	"net"
+	"sync"
+	"syscall"
+)
+
+// readBuffer is how many bytes are taken off a socket at a time.
+const readBuffer = 4096
+
+// readBuffers are lent to connections while they have something to read.
+var readBuffers = sync.Pool{New: func() any { return new([readBuffer]byte) }}
+
+// input reads a connection. On TCP it has no buffer while nothing comes: it
+// waits for the socket first and then borrows one.
+type input struct {
+	conn   net.Conn
+	raw    syscall.RawConn // nil: not TCP
+	readFD func(uintptr) bool
+	buf    *[readBuffer]byte // borrowed
+	n      int
+	err    error
+}
+
+func (in *input) open(conn net.Conn) {
+	in.conn = conn
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		in.raw, _ = tcp.SyscallConn()
+		in.readFD = in.tryRead
+	}
+}
+
+// read waits for bytes and returns them; they are valid until release.
+func (in *input) read() ([]byte, error) {
+	if in.raw == nil {
+		in.buf = readBuffers.Get().(*[readBuffer]byte)
+		n, err := in.conn.Read(in.buf[:])
+		return in.buf[:n], err
+	}
+	if err := in.raw.Read(in.readFD); err != nil {
+		return nil, err
+	}
+	if in.n == 0 && in.err == nil {
+		in.err = io.EOF
+	}
+	return in.buf[:in.n], in.err
+}
+
+// tryRead is one read system call; false waits for the socket.
+func (in *input) tryRead(fd uintptr) bool {
+	buf := readBuffers.Get().(*[readBuffer]byte)
+	n, err := syscall.Read(int(fd), buf[:])
+	if err == syscall.EAGAIN || err == syscall.EINTR {
+		readBuffers.Put(buf)
+		return false
+	}
+	in.buf, in.n, in.err = buf, max(n, 0), err
+	return true
+}
+
+// release gives the buffer back.
+func (in *input) release() {
+	if in.buf != nil {
+		readBuffers.Put(in.buf)
+		in.buf = nil
+	}
+}

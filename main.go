@@ -1,0 +1,257 @@
+// Homeroom is a chat server in one file: rooms, private messages and threaded
+// message groups for telnet and programs (README.md, PROTOCOL.md).
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"golang.org/x/term"
+)
+
+// version is the program's; a release build sets it.
+var version = "0.1.0"
+
+// Exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// subcommand is one word after homeroom.
+type subcommand struct {
+	name, args, help string
+	run              func(env environment, flags *flag.FlagSet, args []string) int
+}
+
+// environment is what a command line has around it.
+type environment struct {
+	ctx            context.Context // ends when the process is told to
+	stdin          io.Reader       // nil: not a terminal
+	stdout, stderr io.Writer
+}
+
+// subcommands is every command of the program; serve is the default.
+func subcommands() []subcommand {
+	return []subcommand{
+		{"serve", "", "run the server (this is what homeroom does without a command)", runServe},
+		{"config", "", "print the settings file with every setting and its default", runConfig},
+		{"version", "", "print the version", runVersion},
+		{"help", "", "print this", runHelp},
+	}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	env := environment{ctx: ctx, stdout: os.Stdout, stderr: os.Stderr}
+	if term.IsTerminal(int(os.Stdin.Fd())) {
+		env.stdin = os.Stdin
+	}
+	code := runMain(env, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// runMain finds the command in a command line and runs it.
+func runMain(env environment, args []string) int {
+	name := "serve"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		name, args = args[0], args[1:]
+	} else if len(args) > 0 && strings.Trim(args[0], "-") == "help" {
+		return runHelp(env, nil, nil)
+	}
+	for _, c := range subcommands() {
+		if c.name == name {
+			flags := flag.NewFlagSet("homeroom "+name, flag.ContinueOnError)
+			flags.SetOutput(env.stderr)
+			flags.Usage = func() {
+				fmt.Fprintf(env.stderr, "homeroom %s: %s\nusage: homeroom %s [flags] %s\n", name, c.help, name, c.args)
+				flags.PrintDefaults()
+			}
+			return c.run(env, flags, args)
+		}
+	}
+	fmt.Fprintf(env.stderr, "homeroom: there is no command %q; did you mean %q? `homeroom help` shows all\n", name, nearest(name))
+	return exitUsage
+}
+
+// nearest is the command whose name takes the fewest changes to get to.
+func nearest(name string) string {
+	best, least := "", 1<<30
+	for _, c := range subcommands() {
+		if d := editDistance(name, c.name); d < least {
+			best, least = c.name, d
+		}
+	}
+	return best
+}
+
+// editDistance is how many letters have to be added, taken or replaced.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// parse reads a command's flags; done is set where there is nothing left to do.
+func parse(flags *flag.FlagSet, args []string, most int) (code int, done bool) {
+	err := flags.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return exitDone, true
+	}
+	if err != nil {
+		return exitUsage, true
+	}
+	if flags.NArg() > most {
+		fmt.Fprintf(flags.Output(), "%s: too many arguments: %s\n", flags.Name(), strings.Join(flags.Args()[most:], " "))
+		return exitUsage, true
+	}
+	return exitDone, false
+}
+
+func runHelp(env environment, _ *flag.FlagSet, _ []string) int {
+	fmt.Fprintln(env.stdout, "homeroom: a chat server in one file. usage: homeroom COMMAND [flags]")
+	for _, c := range subcommands() {
+		fmt.Fprintf(env.stdout, "  %-8s %s\n", c.name, c.help)
+	}
+	fmt.Fprintln(env.stdout, "`homeroom COMMAND -h` explains a command.")
+	return exitDone
+}
+
+func runVersion(env environment, flags *flag.FlagSet, args []string) int {
+	if code, done := parse(flags, args, 0); done {
+		return code
+	}
+	fmt.Fprintf(env.stdout, "homeroom %s, protocol %s\n", version, protocolVersion)
+	return exitDone
+}
+
+func runConfig(env environment, flags *flag.FlagSet, args []string) int {
+	if code, done := parse(flags, args, 0); done {
+		return code
+	}
+	fmt.Fprint(env.stdout, sampleConfig)
+	return exitDone
+}
+
+// runServe runs the server until it is told to stop.
+func runServe(env environment, flags *flag.FlagSet, args []string) int {
+	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, if there is one)")
+	data := flags.String("data", "", "`DIR` for everything that is written (server.data)")
+	listen := flags.String("listen", "", "`ADDR`ess and port (server.listen)")
+	if code, done := parse(flags, args, 0); done {
+		return code
+	}
+	log := slog.New(slog.NewTextHandler(env.stderr, nil))
+	slog.SetDefault(log)
+	err := serve(env, *path, *data, *listen)
+	if err != nil {
+		fmt.Fprintf(env.stderr, "homeroom: %v\n", oneLine(err))
+		return exitFailed
+	}
+	return exitDone
+}
+
+// oneLine joins the lines of an error that has several.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// serve loads the settings, with flags over them, and runs the server.
+func serve(env environment, path, data, listen string) error {
+	cfg, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	if data != "" {
+		cfg.Server.Data = data
+	}
+	if listen != "" {
+		cfg.Server.Listen = listen
+	}
+	if bad := cfg.check(); bad != nil {
+		return bad
+	}
+	syscall.Umask(0o077) // what is stored is nobody else's business
+	return run(env, cfg)
+}
+
+// run serves until env.ctx ends or somebody types EXIT.
+func run(env environment, cfg config) error {
+	ctx, stop := context.WithCancel(env.ctx)
+	defer stop()
+	srv, err := newServer(cfg)
+	if err != nil {
+		return err
+	}
+	if err := srv.listen(ctx); err != nil {
+		return errors.Join(err, srv.stop("the server is stopping"))
+	}
+	slog.Info(listeningText(srv.listener.Addr()))
+	accepting := make(chan error, 1)
+	go func() { accepting <- srv.accept() }()
+	if env.stdin != nil {
+		go srv.keyboard(env.stdin, env.stdout, stop)
+	}
+	<-ctx.Done()
+	err = srv.stop("the server is stopping")
+	err = errors.Join(err, <-accepting)
+	if err == nil {
+		slog.Info("stopped")
+	}
+	return err
+}
+
+// listeningText says where the server listens and what to type to get there.
+func listeningText(a net.Addr) string {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return "listening on " + a.String()
+	}
+	var try []string
+	for _, host := range reachable(tcp.IP) {
+		try = append(try, fmt.Sprintf("telnet %s %d", host, tcp.Port))
+	}
+	return fmt.Sprintf("listening on %s; to connect: %s", a, strings.Join(try, " or "))
+}
+
+// reachable is the addresses under which a listener can be reached: the one it
+// has, or this machine's where it listens on all.
+func reachable(ip net.IP) []string {
+	if !ip.IsUnspecified() {
+		return []string{ip.String()}
+	}
+	var hosts []string
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && !n.IP.IsLinkLocalUnicast() {
+			hosts = append(hosts, n.IP.String())
+		}
+	}
+	if len(hosts) == 0 {
+		return []string{"127.0.0.1"}
+	}
+	return hosts
+}

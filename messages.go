@@ -1,0 +1,298 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+)
+
+// posting is a message whose lines are still coming. Once it is known that the
+// answer is an error, the lines are counted and thrown away.
+type posting struct {
+	words []string // of the command, after its name
+	err   error    // the answer, if it is known already
+	left  int      // lines to come
+	lines []string
+}
+
+// partsOf is how many lines follow a "#postmessage"; 0 where the command is
+// wrong in a way that no lines follow.
+func (srv *server) partsOf(words []string) int {
+	if len(words) == 0 {
+		return 0
+	}
+	if len(words) < 3 {
+		return 1
+	}
+	most := int64(srv.cfg.Limits.MessageParts)
+	n, ok := parseNumber(words[2])
+	if !ok || n < 1 || n > maxParts || most > 0 && n > most {
+		return 0
+	}
+	return int(n)
+}
+
+// maxParts bounds a message where the settings do not: what has to be in memory
+// until its last line has come.
+const maxParts = 10_000
+
+// startPost begins to take a message's lines. early is the answer if it is
+// known: it comes after the lines all the same.
+func (s *session) startPost(words []string, early error) error {
+	parts := s.srv.partsOf(words)
+	if parts == 0 {
+		if early == nil {
+			early = fail(statusBadArgs)
+		}
+		return early
+	}
+	s.post = &posting{words: append([]string(nil), words...), err: early, left: parts}
+	if early == nil {
+		s.post.err = s.checkPost(words)
+	}
+	return nil
+}
+
+// takePart takes one line of a message; the last one brings the answer.
+func (s *session) takePart(line string, r *reply) error {
+	p := s.post
+	if p.err == nil {
+		p.lines = append(p.lines, line)
+	}
+	if p.left--; p.left > 0 {
+		return nil
+	}
+	s.post = nil
+	err := p.err
+	if err == nil {
+		err = s.storePost(p)
+	}
+	return s.answer(err, r)
+}
+
+// postArgs is what the words of a "#postmessage" say.
+type postArgs struct {
+	heading name
+	parent  int64
+	ttl     int64 // in the words' seconds; 0: the setting's
+}
+
+// parsePost checks the words of "#postmessage <heading> [parent] [parts] [secs]".
+func parsePost(words []string) (a postArgs, err error) {
+	if len(words) > 4 {
+		return a, fail(statusBadArgs)
+	}
+	for at, number := range map[int]*int64{1: &a.parent, 3: &a.ttl} {
+		if len(words) > at {
+			var ok bool
+			if *number, ok = parseNumber(words[at]); !ok || *number < 0 && at == 3 {
+				return a, fail(statusBadArgs)
+			}
+		}
+	}
+	if a.parent != 0 && a.ttl != 0 {
+		return a, fail(statusBadArgs)
+	}
+	a.heading, err = placeName(words[0])
+	return a, err
+}
+
+// checkPost finds what is wrong with a post before its lines have come.
+func (s *session) checkPost(words []string) error {
+	a, err := parsePost(words)
+	switch {
+	case isStatus(err, statusBadArgs):
+		return err
+	case s.group() == nil:
+		return fail(statusNoGroup)
+	case err != nil:
+		return err
+	case a.parent != 0:
+		_, err := s.findMessage(a.parent)
+		return err
+	}
+	return nil
+}
+
+// storePost stores a message and tells the group.
+func (s *session) storePost(p *posting) error {
+	a, err := parsePost(p.words)
+	if err != nil {
+		return err
+	}
+	srv, group, who := s.srv, s.group(), s.who.Load()
+	now := srv.clock.now()
+	r := record{
+		kind: kindMessage, group: group.id, parent: a.parent, ends: never,
+		head: packFields(a.heading.shown, who.name.shown), body: packFields(p.lines...),
+	}
+	if a.parent == 0 {
+		ttl, err := srv.timeToLive(p.words, 3, srv.cfg.Expiry.Message.Duration)
+		if err != nil {
+			return err
+		}
+		r.ends = after(now, ttl)
+	}
+	if most := int64(srv.cfg.Limits.Messages); srv.messages.Add(1) > most && most > 0 {
+		srv.messages.Add(-1)
+		return fail(statusLimit)
+	}
+	if err := srv.store.add(&r); err != nil {
+		srv.messages.Add(-1)
+		return err
+	}
+	group.messages.Add(1)
+	srv.expirer.sooner(&srv.messageEnd, r.ends)
+	group.changed(srv.store, func() *frame { return postedFrame(group, r.id, a, who) })
+	return nil
+}
+
+// changed gives a group a new status number and tells the members that want
+// events why.
+func (p *place) changed(st store, encode func() *frame) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.number.Store(st.nextNumber())
+	p.tell(encode)
+}
+
+// findMessage reads a message of the session's group that has not ended.
+func (s *session) findMessage(id int64) (record, error) {
+	r, err := s.srv.store.get(kindMessage, id)
+	if err == nil && (r.group != s.group().id || r.ends <= s.srv.clock.now()) {
+		err = fail(statusNotFound)
+	}
+	return r, err
+}
+
+// messageLine appends how lists show a message, without its parts.
+func messageLine(l lineOf, r record, now instant) (lineOf, error) {
+	fields, err := unpackFields(r.head, 2)
+	if err != nil {
+		return l, &replyError{code: statusUnknown, cause: fmt.Errorf("reading message %d: %w", r.id, err)}
+	}
+	l = l.name(fields[0]).name(fields[1]).num(r.id).num(r.parent).num(r.replies)
+	return l.num(r.secondsLeft(now)).end(), nil
+}
+
+// secondsLeft is what shows as a message's time: 0 for a reply, which goes with
+// its parent.
+func (r record) secondsLeft(now instant) int64 {
+	if r.parent != 0 {
+		return 0
+	}
+	return secondsUntil(r.ends, now)
+}
+
+// cmdListMessages is "#listmessages [parent]". The list comes off the database
+// page by page, as fast as the user's connection takes it.
+func (s *session) cmdListMessages(words []string, r *reply) error {
+	parent := int64(listAll)
+	if len(words) > 0 {
+		var ok bool
+		if parent, ok = parseNumber(words[0]); !ok {
+			return fail(statusBadArgs)
+		}
+	}
+	g := s.group()
+	if g == nil {
+		return fail(statusNoGroup)
+	}
+	if len(words) > 0 && parent < 0 {
+		return fail(statusNotFound)
+	}
+	list, err := s.srv.store.list(g.id, parent)
+	if err != nil {
+		return err
+	}
+	defer s.srv.store.endList(list)
+	r.line = r.line.word("@ret #listmessages").num(list.count).end()
+	return s.listPages(list, r)
+}
+
+// listPages sends the lines of a list.
+func (s *session) listPages(list *listing, r *reply) error {
+	for {
+		page, err := s.srv.store.page(list)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, m := range page {
+			if r.line, err = messageLine(r.line, m, s.srv.clock.now()); err != nil {
+				return err
+			}
+		}
+		if err := r.flushFull(); err != nil {
+			return err
+		}
+		if len(page) < pageSize {
+			return nil
+		}
+	}
+}
+
+// cmdGetMessage is "#getmessage <id>".
+func (s *session) cmdGetMessage(words []string, r *reply) error {
+	id, ok := parseNumber(words[0])
+	switch {
+	case !ok:
+		return fail(statusBadArgs)
+	case s.group() == nil:
+		return fail(statusNoGroup)
+	}
+	m, err := s.findMessage(id)
+	if err != nil {
+		return err
+	}
+	head, err1 := unpackFields(m.head, 2)
+	parts, err2 := unpackFields(m.body, 1)
+	if err1 != nil || err2 != nil {
+		return &replyError{code: statusUnknown, cause: fmt.Errorf("reading message %d: %w", id, errBadRecord)}
+	}
+	r.line = r.line.word("@ret #getmessage").name(head[0]).num(int64(len(parts))).num(m.id).num(m.parent)
+	r.line = r.line.num(m.replies).num(m.secondsLeft(s.srv.clock.now())).end()
+	for _, part := range parts {
+		r.line = append(append(r.line, part...), '\r', '\n')
+	}
+	return r.flushFull()
+}
+
+// postedFrame is what a group's members with events on see.
+func postedFrame(g *place, id int64, a postArgs, who *identity) *frame {
+	l := lineOf(nil).word("@mess #posted").name(g.name.shown).num(id).num(a.parent)
+	return &frame{line: l.name(who.name.shown).text(a.heading.shown).end()}
+}
+
+// expireMessages deletes what has ended, a piece at a time, and tells the
+// groups. It is what the messages' one expiry runs.
+func (srv *server) expireMessages() {
+	p, err := srv.store.purge()
+	if err != nil {
+		slog.Error("old messages could not be deleted; it is tried again", "error", err)
+		srv.expirer.set(&srv.messageEnd, srv.clock.now()+retryExpiry)
+		return
+	}
+	groups := map[int64]*place{}
+	for _, g := range srv.groups.all() {
+		groups[g.id] = g
+	}
+	for _, m := range p.gone {
+		srv.messages.Add(-1)
+		if g := groups[m.group]; g != nil {
+			g.messages.Add(-1)
+			g.changed(srv.store, func() *frame {
+				return &frame{line: lineOf(nil).word("@mess #deleted").name(g.name.shown).num(m.id).end()}
+			})
+		}
+	}
+	switch {
+	case p.more:
+		srv.expirer.set(&srv.messageEnd, srv.clock.now())
+	case p.held: // a list is being read
+		srv.expirer.set(&srv.messageEnd, srv.clock.now()+heldRetry)
+	default:
+		srv.expirer.sooner(&srv.messageEnd, p.next)
+	}
+}
+
+// heldRetry is how soon, in ms, deletion looks again whether a list is done.
+const heldRetry = 1000

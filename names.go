@@ -1,0 +1,141 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/secure/precis"
+)
+
+const (
+	maxName     = 30  // code points of a name or heading, after preparation
+	maxPassword = 100 // bytes of a password, after preparation
+)
+
+var errBadName = fail(statusInvalidName)
+
+// name is a prepared name: as it is shown, and as two of them are compared.
+type name struct{ shown, key string }
+
+// userName prepares the name of a person: PRECIS UsernameCaseMapped (RFC 8265
+// section 3.3), letters of one script only, not one of the server's own names.
+func userName(word string) (name, error) {
+	n := name{shown: word, key: strings.ToLower(word)}
+	if !isASCII(word, '!') {
+		shown, err1 := precis.UsernameCasePreserved.String(word)
+		key, err2 := precis.UsernameCaseMapped.String(word)
+		if errors.Join(err1, err2) != nil || mixesScripts(key) {
+			return name{}, errBadName
+		}
+		n = name{shown, key}
+	}
+	switch n.key {
+	case "host", "server", "system", "homeroom":
+		return name{}, errBadName
+	}
+	return n.checked()
+}
+
+// placeName prepares the name of a room or group, or a heading: PRECIS Nickname
+// (RFC 8266).
+func placeName(word string) (name, error) {
+	n := name{shown: word, key: strings.ToLower(word)}
+	if !isASCII(word, ' ') || strings.Trim(word, " ") != word || strings.Contains(word, "  ") {
+		shown, err1 := precis.Nickname.String(word)
+		key, err2 := precis.Nickname.CompareKey(word)
+		if errors.Join(err1, err2) != nil {
+			return name{}, errBadName
+		}
+		n = name{shown, key}
+	}
+	return n.checked()
+}
+
+// checked holds a prepared name against the rules for all kinds of names.
+func (n name) checked() (name, error) {
+	if n.key == "" || n.key == "-" || utf8.RuneCountInString(n.shown) > maxName ||
+		utf8.RuneCountInString(n.key) > maxName {
+		return name{}, errBadName
+	}
+	return n, nil
+}
+
+// isASCII tells whether s has only the ASCII characters from least to '~'; such
+// a string is what every profile makes of it (a test compares them).
+func isASCII(s string, least byte) bool {
+	for i := range len(s) {
+		if s[i] < least || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// mixesScripts tells whether the letters of s come from more than one script.
+// Han goes with the Japanese scripts, and with Hangul.
+func mixesScripts(s string) bool {
+	const japanese, korean = "Japanese", "Korean"
+	seen := ""
+	for _, r := range s {
+		if !unicode.IsLetter(r) {
+			continue
+		}
+		script := scriptOf(r)
+		switch {
+		case script == seen || script == "Common" || script == "Inherited" || script == "":
+		case seen == "":
+			seen = script
+		case within(script, seen, "Han", "Hiragana", "Katakana", japanese):
+			seen = japanese
+		case within(script, seen, "Han", "Hangul", korean):
+			seen = korean
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// within tells whether both a and b are in the set.
+func within(a, b string, set ...string) bool {
+	found := 0
+	for _, s := range set {
+		if s == a {
+			found++
+		}
+		if s == b {
+			found++
+		}
+	}
+	return found == 2
+}
+
+// scriptOf names the Unicode script of a letter.
+func scriptOf(r rune) string {
+	if r < utf8.RuneSelf {
+		return "Latin"
+	}
+	for script, table := range unicode.Scripts {
+		if unicode.Is(table, r) {
+			return script
+		}
+	}
+	return ""
+}
+
+// preparePassword is PRECIS OpaqueString (RFC 8265 section 4.2), 1 to 100 bytes.
+func preparePassword(word string) (string, error) {
+	prepared := word
+	if !isASCII(word, ' ') {
+		var err error
+		if prepared, err = precis.OpaqueString.String(word); err != nil {
+			return "", fail(statusBadArgs)
+		}
+	}
+	if prepared == "" || len(prepared) > maxPassword {
+		return "", fail(statusBadArgs)
+	}
+	return prepared, nil
+}

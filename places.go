@@ -1,0 +1,404 @@
+package main
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// retryExpiry is when what could not be deleted is tried again, in ms.
+const retryExpiry = 10_000
+
+// place is where users are: a room or a message group.
+type place struct {
+	// fixed when it is made
+	id       int64
+	name     name
+	owner    owner
+	lock     *verifier // its password; nil: it is public
+	regdOnly bool
+	ttl      time.Duration // how long it lives with nobody in it; 0: for ever
+
+	// guarded by places.mu
+	pending bool // it is being stored; nobody sees it yet
+
+	mu        sync.Mutex
+	members   []*session // as they entered; nil where one left
+	live      int        // how many of them are not nil
+	listeners int        // how many of them want events
+	deleting  bool
+	ends      instant
+
+	number   atomic.Int64 // the status number: of a room's users, of a group's messages
+	messages atomic.Int64 // a group's
+	expiry   expiry
+}
+
+// places is all rooms, or all groups.
+type places struct {
+	// fixed when it is made
+	kind  kind
+	store store
+	clock *clock
+	exp   *expirer
+	limit int                   // 0: none
+	order func(a, b *place) int // how they are listed
+	pack  func(p *place) []byte // a place as it is stored
+
+	removed func() // runs after one was deleted; nil: nothing does
+
+	mu     sync.Mutex
+	byKey  map[string]*place
+	listed []*place // in order; replaced, not changed, so that readers need no lock
+
+	number atomic.Int64 // changes when a place is added or deleted
+	moved  atomic.Int64 // changes when a user enters or leaves one
+}
+
+// slot is where a session keeps its position in places of this kind.
+func (ps *places) slot() int { return int(ps.kind - kindRoom) }
+
+// byName lists Home first and the others by name; byNumber by number.
+func byName(a, b *place) int {
+	if a.id == 0 || b.id == 0 {
+		return cmp.Compare(a.id, b.id)
+	}
+	return strings.Compare(a.name.key, b.name.key)
+}
+
+func byNumber(a, b *place) int { return cmp.Compare(a.id, b.id) }
+
+// find looks a place up by what a user typed; nil: there is none.
+func (ps *places) find(word string) *place {
+	n, err := placeName(word)
+	if err != nil {
+		return nil
+	}
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if p := ps.byKey[n.key]; p != nil && !p.pending {
+		return p
+	}
+	return nil
+}
+
+// all is every place, in the order of listing.
+func (ps *places) all() []*place {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return ps.listed
+}
+
+// create stores a new place and then shows it. It fails with 3102 where the
+// name is used, and -2 past the limit.
+func (ps *places) create(p *place) error {
+	if err := ps.reserve(p); err != nil {
+		return err
+	}
+	p.ends = after(ps.clock.now(), p.ttl)
+	r := record{kind: ps.kind, parent: p.owner.stored(), ends: p.ends, head: ps.pack(p)}
+	err := ps.store.add(&r)
+	ps.mu.Lock()
+	if err != nil {
+		delete(ps.byKey, p.name.key)
+		ps.mu.Unlock()
+		return err
+	}
+	p.id, p.pending = r.id, false
+	p.number.Store(ps.store.nextNumber())
+	ps.show(p)
+	ps.mu.Unlock()
+	ps.number.Store(ps.store.nextNumber())
+	ps.exp.set(&p.expiry, p.ends)
+	return nil
+}
+
+// reserve takes a new place's name, so that nobody else gets it meanwhile.
+func (ps *places) reserve(p *place) error {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if old := ps.byKey[p.name.key]; old != nil {
+		if old.isDeleting() {
+			return fail(statusDeleting)
+		}
+		return fail(statusRoomNameUsed)
+	}
+	if ps.limit > 0 && len(ps.byKey)-ps.permanent() >= ps.limit {
+		return fail(statusLimit)
+	}
+	p.pending = true
+	p.expiry.run = func() { ps.expire(p) }
+	ps.byKey[p.name.key] = p
+	return nil
+}
+
+// permanent is how many places do not count against the limit: Home.
+func (ps *places) permanent() int {
+	if ps.kind == kindRoom {
+		return 1
+	}
+	return 0
+}
+
+// show puts a place where listings see it. ps.mu is held.
+func (ps *places) show(p *place) {
+	i, _ := slices.BinarySearchFunc(ps.listed, p, ps.order)
+	ps.listed = slices.Insert(slices.Clone(ps.listed), i, p)
+}
+
+// restore puts a stored place back, at start.
+func (ps *places) restore(p *place, now instant) {
+	fresh := after(now, p.ttl)
+	if p.ends == never && fresh != never { // it was occupied when the server stopped
+		ps.store.touch(ps.kind, p.id, fresh)
+	}
+	if p.ends = min(p.ends, fresh); p.ttl == 0 {
+		p.ends = never
+	}
+	p.expiry.run = func() { ps.expire(p) }
+	p.number.Store(ps.store.nextNumber())
+	ps.byKey[p.name.key] = p
+	ps.listed = append(ps.listed, p)
+	ps.exp.set(&p.expiry, p.ends)
+}
+
+// isDeleting tells whether p is between the two moments of its deletion.
+func (p *place) isDeleting() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.deleting
+}
+
+// doom begins a deletion: from now on p answers 3503. It fails with -5 while
+// users are in it.
+func (p *place) doom() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.deleting {
+		return fail(statusDeleting)
+	}
+	if p.live > 0 {
+		return fail(statusNotEmpty)
+	}
+	p.deleting = true
+	return nil
+}
+
+// remove ends the deletion of a doomed place: it is deleted on disk, then out
+// of sight.
+func (ps *places) remove(p *place) error {
+	if err := ps.store.remove(ps.kind, p.id); err != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.deleting = false
+		return err
+	}
+	ps.exp.set(&p.expiry, never)
+	ps.mu.Lock()
+	delete(ps.byKey, p.name.key)
+	ps.listed = slices.DeleteFunc(slices.Clone(ps.listed), func(other *place) bool { return other == p })
+	ps.mu.Unlock()
+	ps.number.Store(ps.store.nextNumber())
+	if ps.removed != nil {
+		ps.removed()
+	}
+	return nil
+}
+
+// expire deletes a place whose time is over, unless somebody is in it.
+func (ps *places) expire(p *place) {
+	p.mu.Lock()
+	over := p.live == 0 && !p.deleting && p.ends <= ps.clock.now()
+	p.deleting = p.deleting || over
+	p.mu.Unlock()
+	if !over {
+		return
+	}
+	if err := ps.remove(p); err != nil {
+		slog.Error("an expired place could not be deleted; it is tried again", "kind", ps.kind.String(), "id", p.id, "error", err)
+		ps.exp.set(&p.expiry, ps.clock.now()+retryExpiry)
+	}
+}
+
+// enter moves a session into a place, out of the one that it is in. It fails
+// with 3503 while p is deleted, and then changes nothing.
+func (ps *places) enter(p *place, s *session) error {
+	if err := ps.hold(p); err != nil {
+		return err
+	}
+	ps.leave(s)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ps.kind == kindRoom {
+		p.tell(func() *frame { return enteredFrame(p, s.who.Load()) })
+	}
+	s.slots[ps.slot()] = len(p.members)
+	p.members = append(p.members, s)
+	if s.events.Load() {
+		p.listeners++
+	}
+	s.at[ps.slot()].Store(p)
+	ps.countMove(p)
+	return nil
+}
+
+// hold counts a user in before it enters, so that p cannot be deleted meanwhile.
+func (ps *places) hold(p *place) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.deleting {
+		return fail(statusDeleting)
+	}
+	if p.live++; p.live == 1 {
+		ps.setEnd(p, never)
+	}
+	return nil
+}
+
+// leave takes a session out of the place that it is in, if it is in one.
+func (ps *places) leave(s *session) {
+	p := s.at[ps.slot()].Load()
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.at[ps.slot()].Store(nil)
+	p.drop(s, ps.slot())
+	ps.countMove(p)
+	if ps.kind == kindRoom {
+		p.tell(func() *frame { return leftFrame(p, s.who.Load()) })
+	}
+	if p.live == 0 {
+		ps.setEnd(p, after(ps.clock.now(), p.ttl))
+	}
+}
+
+// drop takes a member off the list and closes the gaps now and then. p.mu is
+// held.
+func (p *place) drop(s *session, slot int) {
+	p.members[s.slots[slot]] = nil
+	p.live--
+	if s.events.Load() {
+		p.listeners--
+	}
+	if len(p.members) < 16 && p.live > 0 || p.live > len(p.members)/2 {
+		return
+	}
+	kept := make([]*session, 0, p.live+p.live/4)
+	for _, m := range p.members {
+		if m != nil {
+			m.slots[slot] = len(kept)
+			kept = append(kept, m)
+		}
+	}
+	p.members = kept
+}
+
+// setEnd says when p expires if nothing happens before. p.mu is held.
+func (ps *places) setEnd(p *place, at instant) {
+	if p.ttl == 0 || p.id == 0 {
+		return
+	}
+	p.ends = at
+	ps.exp.set(&p.expiry, at)
+	ps.store.touch(ps.kind, p.id, at)
+}
+
+// countMove changes the numbers that change when a user enters or leaves p.
+func (ps *places) countMove(p *place) {
+	if ps.kind == kindRoom {
+		p.number.Store(ps.store.nextNumber())
+		ps.moved.Store(ps.store.nextNumber())
+	}
+}
+
+// send gives everyone in p the same frame, in the same order for all. Members
+// that are behind but reading are given a moment.
+func (p *place) send(f *frame) {
+	var behind []*outbox
+	p.mu.Lock()
+	for _, m := range p.members {
+		if m != nil && m.out.put(f) {
+			behind = append(behind, m.out)
+		}
+	}
+	p.mu.Unlock()
+	for _, o := range behind {
+		o.catchUp(catchUpTime)
+	}
+}
+
+// catchUpTime is how long a sender waits, at most, for one member that reads
+// but has not been served: the machine is busy, not the member slow.
+const catchUpTime = 20 * time.Millisecond
+
+// tell gives the members that want events a frame. p.mu is held.
+func (p *place) tell(encode func() *frame) {
+	if p.listeners == 0 {
+		return
+	}
+	f := encode()
+	for _, m := range p.members {
+		if m != nil && m.events.Load() {
+			m.out.put(f)
+		}
+	}
+}
+
+// setEvents notes whether a member wants events.
+func (p *place) setEvents(s *session, on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if on {
+		p.listeners++
+	} else {
+		p.listeners--
+	}
+}
+
+// state is what a listing shows of a place: its users, and the seconds until it
+// expires, 0 while users are in it.
+func (p *place) state(now instant) (users int, left int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.live > 0 {
+		return p.live, 0
+	}
+	return 0, secondsUntil(p.ends, now)
+}
+
+// users is who is in p, as they entered.
+func (p *place) users() []*identity {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	users := make([]*identity, 0, p.live)
+	for _, m := range p.members {
+		if m != nil {
+			users = append(users, m.who.Load())
+		}
+	}
+	return users
+}
+
+// access is how listings show whether there is a password.
+func (p *place) access() string {
+	if p.lock != nil {
+		return "priv"
+	}
+	return "pub"
+}
+
+// whom is how listings show who may enter.
+func (p *place) whom() string { return whomWord(p.regdOnly) }
+
+func whomWord(regd bool) string {
+	if regd {
+		return "regd"
+	}
+	return "anon"
+}

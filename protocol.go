@@ -1,0 +1,271 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxLine is the longest line a client may send, in bytes, its line end
+// included (PROTOCOL.md, Lines).
+const maxLine = 1000
+
+// status is the number of an @status reply (PROTOCOL.md, Status codes).
+type status int
+
+const (
+	statusOK            status = 0
+	statusUnknown       status = -1
+	statusLimit         status = -2
+	statusNotFound      status = -3
+	statusInvalidName   status = -4
+	statusNotEmpty      status = -5
+	statusNoUserType    status = 3000
+	statusNoAccount     status = 3001
+	statusWrongPassword status = 3002
+	statusNameInUse     status = 3003
+	statusNameTaken     status = 3004
+	statusThrottled     status = 3006
+	statusNoRoom        status = 3100
+	statusRoomPassword  status = 3101
+	statusRoomNameUsed  status = 3102
+	statusNotOwner      status = 3103
+	statusNoGroup       status = 3200
+	statusGroupPassword status = 3201
+	statusNoLogin       status = 3500
+	statusNoGuests      status = 3501
+	statusNoCommand     status = 3502
+	statusDeleting      status = 3503
+	statusBadArgs       status = 3504
+	statusFlood         status = 3505
+	statusDisabled      status = 3508
+)
+
+// replyError is a command's failure as its sender sees it. With fatal set the
+// connection ends after the text, which goes out as a warning.
+type replyError struct {
+	code  status
+	text  string
+	fatal bool
+	cause error
+}
+
+// Error says what the log needs: the cause where there is one.
+func (e *replyError) Error() string {
+	if e.cause != nil {
+		return e.cause.Error()
+	}
+	if e.text != "" {
+		return e.text
+	}
+	return "status " + strconv.Itoa(int(e.code))
+}
+
+func (e *replyError) Unwrap() error { return e.cause }
+
+// fail is a command's failure with no more to say than its number.
+func fail(code status) error { return &replyError{code: code} }
+
+// isStatus tells whether err is a failure with that number.
+func isStatus(err error, code status) bool {
+	var e *replyError
+	return errors.As(err, &e) && e.code == code && !e.fatal
+}
+
+// fatal ends the connection after telling its user why.
+func fatal(text string) error { return &replyError{text: text, fatal: true} }
+
+// splitWords cuts a line into its words, appended to words. Quotes count at the
+// start of a word only; inside them \" and \\ stand for the second character
+// (PROTOCOL.md, Words). The words share the line's memory where they can.
+func splitWords(line string, words []string) []string {
+	for {
+		line = strings.TrimLeft(line, " \t")
+		switch {
+		case line == "":
+			return words
+		case line[0] == '"':
+			word, rest := quotedWord(line[1:])
+			words, line = append(words, word), rest
+		default:
+			end := strings.IndexAny(line, " \t")
+			if end < 0 {
+				end = len(line)
+			}
+			words, line = append(words, line[:end]), line[end:]
+		}
+	}
+}
+
+// quotedWord takes the word that an opening quote began; what is never closed
+// ends with the line.
+func quotedWord(s string) (word, rest string) {
+	end := strings.IndexAny(s, `"\`)
+	if end < 0 {
+		return s, ""
+	}
+	if s[end] == '"' {
+		return s[:end], s[end+1:]
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			return b.String(), s[i+1:]
+		case s[i] == '\\' && i+1 < len(s) && (s[i+1] == '"' || s[i+1] == '\\'):
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String(), ""
+}
+
+// appendQuoted appends free text as the server shows it: always in quotes.
+func appendQuoted(b []byte, text string) []byte {
+	b = append(b, '"')
+	for {
+		i := strings.IndexAny(text, `"\`)
+		if i < 0 {
+			b = append(b, text...)
+			return append(b, '"')
+		}
+		b = append(b, text[:i]...)
+		b = append(b, '\\', text[i])
+		text = text[i+1:]
+	}
+}
+
+// appendName appends a name or a heading: in quotes only where it needs them.
+func appendName(b []byte, name string) []byte {
+	if name == "" || strings.ContainsAny(name, " \t\"\\") {
+		return appendQuoted(b, name)
+	}
+	return append(b, name...)
+}
+
+// parseNumber reads a decimal number; one that is too large counts as the
+// largest. ok is false for anything that is no number.
+func parseNumber(word string) (n int64, ok bool) {
+	digits := strings.TrimLeft(word, "+-")
+	if digits == "" || len(word)-len(digits) > 1 || strings.Trim(digits, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(word, 10, 64)
+	if err != nil && word[0] != '-' {
+		n = math.MaxInt64
+	}
+	return n, true
+}
+
+// isControl tells whether nobody else may see r: C0 and C1 controls (the tab
+// aside), DEL, line and paragraph separators, and the characters that change
+// the direction of what follows them.
+func isControl(r rune) bool {
+	switch {
+	case r < 0x20:
+		return r != '\t'
+	case r < 0x7f:
+		return false
+	case r <= 0x9f:
+		return true
+	case r >= 0x2028 && r <= 0x202e:
+		return true
+	}
+	return r >= 0x2066 && r <= 0x2069
+}
+
+// cleanLine is the text of a received line: control characters dropped, what is
+// not UTF-8 replaced by U+FFFD, each byte by one.
+func cleanLine(line []byte) string {
+	if isPlain(line) {
+		return string(line)
+	}
+	b := make([]byte, 0, len(line)+8)
+	for len(line) > 0 {
+		r, n := utf8.DecodeRune(line)
+		if !isControl(r) {
+			b = utf8.AppendRune(b, r)
+		}
+		line = line[n:]
+	}
+	return string(b)
+}
+
+// isPlain tells whether a line holds printable ASCII and tabs only.
+func isPlain(line []byte) bool {
+	for _, c := range line {
+		if (c < 0x20 && c != '\t') || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// httpMethods are how the first line of an HTTP request starts (RFC 9110
+// section 9, RFC 5789, and the preface of RFC 9113).
+var httpMethods = []string{
+	"GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "CONNECT ", "OPTIONS ", "TRACE ", "PATCH ", "PRI ",
+}
+
+// looksLikeHTTP tells whether a connection's first line was sent by a browser.
+func looksLikeHTTP(line string) bool {
+	for _, method := range httpMethods {
+		if strings.HasPrefix(line, method) {
+			return true
+		}
+	}
+	return false
+}
+
+// frame is one or more whole lines, encoded once and shared by everyone they
+// go to. Nobody changes it after it was made.
+type frame struct {
+	line []byte
+}
+
+// messFrame encodes "@mess #<what> <name> "<text>"".
+func messFrame(what, name, text string) *frame {
+	b := make([]byte, 0, len("@mess # ")+len(what)+len(name)+len(text)+16)
+	b = append(b, "@mess #"...)
+	b = append(b, what...)
+	b = append(b, ' ')
+	if name != "" {
+		b = appendName(b, name)
+		b = append(b, ' ')
+	}
+	b = appendQuoted(b, text)
+	return &frame{line: append(b, '\r', '\n')}
+}
+
+// warningFrame tells a user something that no command asked for.
+func warningFrame(text string) *frame { return messFrame("warning", "", text) }
+
+// statusFrame encodes "@status <n>".
+func statusFrame(code status) *frame {
+	b := append(make([]byte, 0, 16), "@status "...)
+	b = strconv.AppendInt(b, int64(code), 10)
+	return &frame{line: append(b, '\r', '\n')}
+}
+
+// okFrame is the most frequent reply, encoded once for all.
+var okFrame = statusFrame(statusOK)
+
+// lineOf builds one line out of words and numbers; end adds the line end.
+type lineOf []byte
+
+func (l lineOf) word(w string) lineOf { return append(l.space(), w...) }
+func (l lineOf) name(n string) lineOf { return appendName(l.space(), n) }
+func (l lineOf) text(t string) lineOf { return appendQuoted(l.space(), t) }
+func (l lineOf) num(n int64) lineOf   { return strconv.AppendInt(l.space(), n, 10) }
+func (l lineOf) end() lineOf          { return append(l, '\r', '\n') }
+
+// space separates what follows from what stands before it on the line.
+func (l lineOf) space() lineOf {
+	if len(l) == 0 || bytes.HasSuffix(l, []byte{'\n'}) {
+		return l
+	}
+	return append(l, ' ')
+}

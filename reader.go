@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// pageSize is how many messages one look into the database takes off a list:
+// few enough that nobody else waits long for the reader.
+const pageSize = 200
+
+// storeReader is a connection that only reads, with its statements prepared,
+// and the goroutine that has it. (Readers of their own keep SQLite's deep call
+// stacks off the sessions' goroutines.)
+type storeReader struct {
+	conn               *sql.Conn
+	account, message   *sql.Stmt
+	count, ended, top  *sql.Stmt
+	all, tops, replies *sql.Stmt
+}
+
+// readJob is something to read; done gets its outcome.
+type readJob struct {
+	read func(*storeReader) error
+	done chan error
+}
+
+// newReader opens a connection for reading and prepares its statements.
+func newReader(db *sql.DB) (*storeReader, error) {
+	ctx := context.Background()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("opening a reader: %w", err)
+	}
+	r := &storeReader{conn: conn}
+	if _, err := conn.ExecContext(ctx, "PRAGMA query_only = 1"); err != nil {
+		return nil, fmt.Errorf("opening a reader: %w", err)
+	}
+	const page = "SELECT id, parent, replies, ends, head FROM messages "
+	for stmt, text := range map[**sql.Stmt]string{
+		&r.account: "SELECT head, body FROM accounts WHERE id = ?",
+		&r.message: "SELECT grp, parent, replies, ends, head, body FROM messages WHERE id = ?",
+		&r.count: "SELECT messages, tops, coalesce((SELECT max(id) FROM messages WHERE grp = ?1), 0)" +
+			" FROM groups WHERE id = ?1",
+		&r.ended:   "SELECT count(*), coalesce(sum(parent = 0), 0) FROM messages INDEXED BY messages_ends WHERE ends <= ? AND grp = ?",
+		&r.top:     "SELECT replies FROM messages WHERE id = ? AND grp = ? AND ends > ?",
+		&r.all:     page + "INDEXED BY messages_group WHERE grp = ? AND id > ? AND id <= ? AND ends > ? ORDER BY id LIMIT ?",
+		&r.tops:    page + "INDEXED BY messages_top WHERE parent = 0 AND grp = ? AND id > ? AND id <= ? AND ends > ? ORDER BY id LIMIT ?",
+		&r.replies: page + "INDEXED BY messages_parent WHERE parent > 0 AND parent = ? AND id > ? AND id <= ? AND ends > ? ORDER BY id LIMIT ?",
+	} {
+		if *stmt, err = conn.PrepareContext(ctx, text); err != nil {
+			return nil, errors.Join(fmt.Errorf("preparing a reader: %w", err), conn.Close())
+		}
+	}
+	return r, nil
+}
+
+// loop serves jobs until there are no more.
+func (r *storeReader) loop(jobs <-chan readJob) {
+	for job := range jobs {
+		job.done <- job.read(r)
+	}
+	r.conn.Close()
+}
+
+// read runs a job on the next free reader. In periodic mode it sees what was
+// done before it because that is saved first.
+func (st *sqliteStore) read(doing string, read func(*storeReader) error) error {
+	if err := st.queue.settle(); err != nil {
+		return storeError(doing, err)
+	}
+	job := readJob{read, make(chan error, 1)}
+	st.reads <- job
+	return storeError(doing, <-job.done)
+}
+
+// get reads one account or message.
+func (st *sqliteStore) get(k kind, id int64) (record, error) {
+	rec := record{kind: k, id: id}
+	err := st.read(fmt.Sprintf("reading %s %d", k, id), func(r *storeReader) error {
+		var err error
+		if k == kindAccount {
+			err = r.account.QueryRow(id).Scan(&rec.head, &rec.body)
+		} else {
+			err = r.message.QueryRow(id).Scan(&rec.group, &rec.parent, &rec.replies, &rec.ends, &rec.head, &rec.body)
+		}
+		if errors.Is(err, sql.ErrNoRows) {
+			return fail(statusNotFound)
+		}
+		return err
+	})
+	return rec, err
+}
+
+// list counts what is on a list, in the same look in which it fixes its end.
+func (st *sqliteStore) list(group, parent int64) (*listing, error) {
+	l := &listing{group: group, parent: parent}
+	st.lists.add(l, st.clock)
+	err := st.read(fmt.Sprintf("listing group %d", group), func(r *storeReader) error { return r.fix(l) })
+	if err != nil {
+		st.lists.remove(l)
+	}
+	return l, err
+}
+
+// fix fills in a list's count and end, from one snapshot of the database.
+func (r *storeReader) fix(l *listing) error {
+	ctx := context.Background()
+	tx, err := r.conn.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	var all, tops, ended, endedTops int64
+	err = tx.Stmt(r.count).QueryRow(l.group).Scan(&all, &tops, &l.upTo)
+	if err != nil {
+		return err
+	}
+	if l.parent > 0 {
+		err = tx.Stmt(r.top).QueryRow(l.parent, l.group, l.at).Scan(&l.count)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fail(statusNotFound)
+		}
+		return err
+	}
+	if err := tx.Stmt(r.ended).QueryRow(l.at, l.group).Scan(&ended, &endedTops); err != nil {
+		return err
+	}
+	l.count = all - ended
+	if l.parent == 0 {
+		l.count = tops - endedTops
+	}
+	return nil
+}
+
+// page reads on where the last page ended.
+func (st *sqliteStore) page(l *listing) (page []record, err error) {
+	err = st.read(fmt.Sprintf("listing group %d", l.group), func(r *storeReader) error {
+		stmt, key := r.replies, l.parent
+		switch l.parent {
+		case listAll:
+			stmt, key = r.all, l.group
+		case 0:
+			stmt, key = r.tops, l.group
+		}
+		rows, err := stmt.Query(key, l.after, l.upTo, l.at, pageSize)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			rec := record{kind: kindMessage, group: l.group}
+			if err := rows.Scan(&rec.id, &rec.parent, &rec.replies, &rec.ends, &rec.head); err != nil {
+				return err
+			}
+			page, l.after = append(page, rec), rec.id
+		}
+		return rows.Err()
+	})
+	return page, err
+}
+
+func (st *sqliteStore) endList(l *listing) { st.lists.remove(l) }
+
+// listSet is the lists that are being read: what ended after the oldest of them
+// began is not deleted yet.
+type listSet struct {
+	mu   sync.Mutex
+	open map[*listing]bool
+}
+
+// add gives a list its moment. It is read under the lock, so that no purge can
+// have looked for open lists later than that and missed this one.
+func (s *listSet) add(l *listing, c *clock) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.at = c.now()
+	if s.open == nil {
+		s.open = map[*listing]bool{}
+	}
+	s.open[l] = true
+}
+
+func (s *listSet) remove(l *listing) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, l)
+}
+
+// oldest is the moment of the oldest open list, or now.
+func (s *listSet) oldest(c *clock) instant {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := c.now()
+	for l := range s.open {
+		now = min(now, l.at)
+	}
+	return now
+}

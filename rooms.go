@@ -1,0 +1,262 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+)
+
+// homeName is the room that a login leads to. It is nobody's and never expires.
+const homeName = "Home"
+
+// newRooms makes the rooms' registry, with Home in it.
+func newRooms(srv *server) (rooms *places, home *place) {
+	home = &place{name: name{homeName, "home"}, ends: never}
+	home.number.Store(srv.store.nextNumber())
+	rooms = &places{
+		kind: kindRoom, store: srv.store, clock: srv.clock, exp: srv.expirer,
+		limit: srv.cfg.Limits.Rooms, order: byName, pack: packRoom,
+		byKey: map[string]*place{home.name.key: home}, listed: []*place{home},
+	}
+	rooms.number.Store(srv.store.nextNumber())
+	rooms.moved.Store(srv.store.nextNumber())
+	return rooms, home
+}
+
+// packRoom is a room's record: shown name, key, password, who may enter.
+func packRoom(p *place) []byte {
+	return packFields(p.name.shown, p.name.key, p.lock.packed(), p.whom())
+}
+
+// packed is a verifier as it is stored; none is "".
+func (v *verifier) packed() string {
+	if v == nil {
+		return ""
+	}
+	return v.String()
+}
+
+// unpackPlace reads what rooms and groups have in common.
+func unpackPlace(r record, fields []string, accounts map[int64]*account) (*place, error) {
+	p := &place{
+		id: r.id, name: name{fields[0], fields[1]}, owner: owner{account: accounts[r.parent]},
+		regdOnly: fields[3] == whomWord(true), ends: r.ends,
+	}
+	if fields[2] == "" {
+		return p, nil
+	}
+	lock, err := parseVerifier(fields[2])
+	p.lock = lock
+	return p, err
+}
+
+// loadRooms reads the stored rooms.
+func (srv *server) loadRooms(accounts map[int64]*account) error {
+	now := srv.clock.now()
+	err := srv.store.load(kindRoom, func(r record) error {
+		fields, err := unpackFields(r.head, 4)
+		if err != nil {
+			return err
+		}
+		p, err := unpackPlace(r, fields, accounts)
+		if err != nil {
+			return err
+		}
+		p.ttl = srv.cfg.Expiry.Room.Duration
+		srv.rooms.restore(p, now)
+		return nil
+	})
+	slices.SortFunc(srv.rooms.listed, byName)
+	return err
+}
+
+// newPlace makes a place out of the words that create one: name, password and
+// who may enter.
+func (s *session) newPlace(words []string, regdOnly bool) (*place, error) {
+	if len(words) > 2 {
+		if words[2] != "anon" && words[2] != "regd" {
+			return nil, fail(statusBadArgs)
+		}
+		regdOnly = words[2] == "regd"
+	}
+	n, err := placeName(words[0])
+	if err != nil {
+		return nil, err
+	}
+	p := &place{name: n, owner: ownerOf(s.who.Load()), regdOnly: regdOnly}
+	if len(words) > 1 && words[1] != "" {
+		password, err := preparePassword(words[1])
+		if err != nil {
+			return nil, err
+		}
+		if p.lock, err = s.srv.hash(password, roomRounds); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// mayEnter checks a place's door: 3501 for guests where only accounts may, and
+// wrong where the password is.
+func (s *session) mayEnter(p *place, words []string, wrong status) error {
+	if p.isDeleting() {
+		return fail(statusDeleting)
+	}
+	if p.regdOnly && s.who.Load().account == nil {
+		return fail(statusNoGuests)
+	}
+	if p.lock == nil {
+		return nil
+	}
+	if len(words) < 2 {
+		return fail(wrong)
+	}
+	err := s.checkPassword(p.lock, words[1])
+	if isStatus(err, statusWrongPassword) {
+		return fail(wrong)
+	}
+	return err
+}
+
+// cmdListRooms is "#listrooms".
+func (s *session) cmdListRooms(_ []string, r *reply) error {
+	rooms := s.srv.rooms.all()
+	r.line = r.line.word("@ret #listrooms").num(int64(len(rooms))).end()
+	for _, p := range rooms {
+		users, left := p.state(s.srv.clock.now())
+		r.line = r.line.name(p.name.shown).name(p.owner.name()).num(int64(users)).num(left)
+		r.line = r.line.word(p.access()).word(p.whom()).end()
+		if err := r.flushFull(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cmdListUsers is "#listusers".
+func (s *session) cmdListUsers(_ []string, r *reply) error {
+	users := s.room().users()
+	r.line = r.line.word("@ret #listusers").num(int64(len(users))).end()
+	for _, u := range users {
+		r.line = r.line.name(u.name.shown).word(u.kind()).end()
+		if err := r.flushFull(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cmdCreateRoom is "#createroom <name> [password] [anon/regd]".
+func (s *session) cmdCreateRoom(words []string, _ *reply) error {
+	p, err := s.newPlace(words, false)
+	if err != nil {
+		return err
+	}
+	p.ttl = s.srv.cfg.Expiry.Room.Duration
+	return s.srv.rooms.create(p)
+}
+
+// cmdRmRoom is "#rmroom <name> [password]".
+func (s *session) cmdRmRoom(words []string, _ *reply) error {
+	p := s.srv.rooms.find(words[0])
+	switch {
+	case p == nil:
+		return fail(statusNoRoom)
+	case p.isDeleting():
+		return fail(statusDeleting)
+	case !p.owner.is(s.who.Load()):
+		return fail(statusNotOwner)
+	}
+	if len(words) > 1 && p.lock != nil {
+		if err := s.checkPassword(p.lock, words[1]); isStatus(err, statusWrongPassword) {
+			return fail(statusRoomPassword)
+		} else if err != nil {
+			return err
+		}
+	}
+	if err := p.doom(); err != nil {
+		return err
+	}
+	return s.srv.rooms.remove(p)
+}
+
+// cmdChangeRoom is "#changeroom <name> [password] [anon/regd]".
+func (s *session) cmdChangeRoom(words []string, _ *reply) error {
+	p := s.srv.rooms.find(words[0])
+	if p == nil {
+		return fail(statusNoRoom)
+	}
+	if p == s.room() {
+		return nil
+	}
+	if err := s.mayEnter(p, words, statusRoomPassword); err != nil {
+		return err
+	}
+	return s.srv.rooms.enter(p, s)
+}
+
+// cmdBroadcast is "#broadcast <text>".
+func (s *session) cmdBroadcast(words []string, _ *reply) error {
+	s.room().send(messFrame("broadcast", s.who.Load().name.shown, words[0]))
+	return nil
+}
+
+// cmdSendTo is "#sendto <uname> <text>", within the room.
+func (s *session) cmdSendTo(words []string, _ *reply) error {
+	other := s.srv.findOnline(words[0])
+	if other == nil || other.room() != s.room() {
+		return fail(statusNotFound)
+	}
+	other.out.put(messFrame("sendto", s.who.Load().name.shown, words[1]))
+	return nil
+}
+
+// cmdPeer2Peer is "#peer2peer <uname> <port> <ip>", anywhere on the server.
+func (s *session) cmdPeer2Peer(words []string, _ *reply) error {
+	port, ok := parseNumber(words[1])
+	addr, err := netip.ParseAddr(words[2])
+	if !ok || port < 1 || port > 65535 || err != nil || addr.Zone() != "" {
+		return fail(statusBadArgs)
+	}
+	other := s.srv.findOnline(words[0])
+	if other == nil {
+		return fail(statusNotFound)
+	}
+	text := fmt.Sprintf("%s %s", strconv.FormatInt(port, 10), words[2])
+	other.out.put(messFrame("peer2peer", s.who.Load().name.shown, text))
+	return nil
+}
+
+// findOnline finds who is logged in under a name; nil: nobody.
+func (srv *server) findOnline(word string) *session {
+	n, err := userName(word)
+	if err != nil {
+		return nil
+	}
+	srv.users.mu.Lock()
+	defer srv.users.mu.Unlock()
+	return srv.users.online[n.key]
+}
+
+// cmdArchStatus, cmdRoomStatus and cmdUserStatus are the rooms' three numbers.
+func (s *session) cmdArchStatus(_ []string, r *reply) error {
+	return r.number("archstatus", s.srv.rooms.number.Load())
+}
+
+func (s *session) cmdRoomStatus(_ []string, r *reply) error {
+	return r.number("roomstatus", s.srv.rooms.moved.Load())
+}
+
+func (s *session) cmdUserStatus(_ []string, r *reply) error {
+	return r.number("userstatus", s.room().number.Load())
+}
+
+// enteredFrame and leftFrame are what a room's members with events on see.
+func enteredFrame(p *place, i *identity) *frame {
+	return &frame{line: lineOf(nil).word("@mess #entered").name(p.name.shown).name(i.name.shown).word(i.kind()).end()}
+}
+
+func leftFrame(p *place, i *identity) *frame {
+	return &frame{line: lineOf(nil).word("@mess #left").name(p.name.shown).name(i.name.shown).end()}
+}

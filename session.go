@@ -1,0 +1,282 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// session is one connection and who uses it. Its reader goroutine runs serve;
+// its writer goroutine runs out.write.
+type session struct {
+	// fixed when it is made
+	srv  *server
+	conn net.Conn
+	addr netip.Addr
+	out  *outbox
+
+	// owned by the reader
+	in      input
+	lines   lineReader
+	post    *posting // a message whose lines are coming; nil: none
+	greeted bool     // the first line has come
+	budget  budget   // of commands
+	waiting bool     // it counts among those that have not logged in
+
+	// set by the reader, read by everybody
+	who    atomic.Pointer[identity] // nil: not logged in
+	at     [2]atomic.Pointer[place] // its room and its group
+	events atomic.Bool
+
+	// guarded by the place's mu: the position among its members
+	slots [2]int
+
+	// guarded by users.mu
+	taken bool          // another session has its name
+	left  chan struct{} // closed when its name and its place are free; nil: nobody waits
+}
+
+func (s *session) room() *place  { return s.at[kindRoom-kindRoom].Load() }
+func (s *session) group() *place { return s.at[kindGroup-kindRoom].Load() }
+
+// noDeadline lets the reader wait for ever.
+var noDeadline time.Time
+
+var (
+	errQuit     = errors.New("the user has quit")
+	errHTTP     = errors.New("this is no web server")
+	errFlooding = fatal("too many commands; the connection ends")
+)
+
+// serve is the reader: it runs a connection from its first byte to its end.
+func (s *session) serve() {
+	var writer sync.WaitGroup
+	writer.Go(s.out.write)
+	err := s.greet()
+	for err == nil {
+		err = s.readOnce()
+	}
+	s.sayWhy(err)
+	s.forgetIdentity(nil)
+	s.srv.gone(s)
+	s.out.close()
+	writer.Wait()
+	s.linger(err)
+	s.conn.Close()
+}
+
+// greet says hello and starts the time to log in.
+func (s *session) greet() error {
+	hello := lineOf(nil).word("@mess #hello").text(s.srv.cfg.Server.Name).text("type #help for help")
+	if err := s.out.putOwn(&frame{line: hello.end()}); err != nil {
+		return err
+	}
+	return s.startGrace()
+}
+
+// startGrace gives the session so long to log in.
+func (s *session) startGrace() error {
+	grace := s.srv.cfg.Limits.LoginGrace.Duration
+	if grace == 0 {
+		return s.out.readUntil(noDeadline)
+	}
+	return s.out.readUntil(time.Now().Add(grace))
+}
+
+// readOnce waits for bytes and handles every line that has come.
+func (s *session) readOnce() error {
+	data, err := s.in.read()
+	defer s.in.release()
+	if len(data) > 0 {
+		if err := s.handle(data); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// scratch is what handling lines needs, lent to a session while it has some.
+type scratch struct {
+	words []string
+	reply reply
+}
+
+var scratches = sync.Pool{New: func() any { return &scratch{words: make([]string, 0, 8)} }}
+
+// handle takes the lines out of what has come and runs them.
+func (s *session) handle(data []byte) error {
+	work := scratches.Get().(*scratch)
+	work.reply.s = s
+	defer func() {
+		work.reply.s = nil
+		scratches.Put(work)
+	}()
+	for len(data) > 0 {
+		line, n, err := s.lines.next(data)
+		data = data[n:]
+		if len(s.lines.answers) > 0 {
+			answers := &frame{line: s.lines.answers}
+			s.lines.answers = nil
+			err = errors.Join(err, s.out.putOwn(answers))
+		}
+		if err != nil {
+			return err
+		}
+		if line == nil {
+			return nil
+		}
+		if err := s.line(cleanLine(line), work); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// line runs one line.
+func (s *session) line(line string, work *scratch) error {
+	if s.post != nil {
+		return s.takePart(line, &work.reply)
+	}
+	words := splitWords(line, work.words[:0])
+	if len(words) == 0 {
+		return nil
+	}
+	if !s.greeted {
+		if looksLikeHTTP(line) {
+			return errHTTP
+		}
+		s.greeted = true
+	}
+	return s.command(words, &work.reply)
+}
+
+// command looks a command up, checks what all commands share, runs it and
+// answers.
+func (s *session) command(words []string, r *reply) error {
+	c := s.srv.findCommand(words[0])
+	args := words[1:]
+	err := s.spend()
+	if c != nil && c.posted && !isFatal(err) {
+		if err == nil {
+			_, err = c.check(s, args)
+		}
+		before := s.post
+		if err = s.startPost(args, err); s.post != before {
+			return nil
+		}
+		return s.answer(err, r)
+	}
+	if err == nil && c == nil {
+		err = fail(statusNoCommand)
+	}
+	if err == nil {
+		if args, err = c.check(s, args); err == nil {
+			err = c.run(s, args, r)
+		}
+	}
+	return s.answer(err, r)
+}
+
+// answer sends a command's one reply: what it wrote, or its status. It is the
+// one place where a failure becomes a line, and where its cause is logged.
+func (s *session) answer(err error, r *reply) error {
+	var known *replyError
+	switch {
+	case err == nil:
+		return r.finish()
+	case errors.Is(err, errQuit):
+		return errors.Join(s.out.putOwn(okFrame), errQuit)
+	case errors.Is(err, errEnded):
+		r.abandon()
+		return err
+	case !errors.As(err, &known):
+		known = &replyError{code: statusUnknown, cause: err}
+	}
+	if known.cause != nil {
+		slog.Error("a command failed", "user", s.shownName(), "error", known.cause)
+	}
+	if r.abandon() {
+		return fatal("the server could not complete its reply; the connection ends")
+	}
+	if known.fatal {
+		return err
+	}
+	return s.out.putOwn(statusFrame(known.code))
+}
+
+// shownName is the session's name for the log.
+func (s *session) shownName() string {
+	if i := s.who.Load(); i != nil {
+		return i.name.shown
+	}
+	return "-"
+}
+
+// sayWhy tells the user why the server ends the connection, if it does.
+func (s *session) sayWhy(err error) {
+	var known *replyError
+	switch {
+	case errors.Is(err, errLineTooLong):
+		s.out.end(warningFrame("line longer than 1000 bytes"))
+	case errors.As(err, &known) && known.fatal:
+		s.out.end(warningFrame(known.text))
+	case errors.Is(err, os.ErrDeadlineExceeded) && s.who.Load() == nil:
+		s.out.end(warningFrame("you did not log in in time; the connection ends"))
+	}
+}
+
+// linger closes a connection that the server ends so that what was sent last
+// still arrives: a plain close with input unread would throw it away.
+func (s *session) linger(err error) {
+	half, ok := s.conn.(interface{ CloseWrite() error })
+	if errors.Is(err, io.EOF) || !ok || s.srv.isStopping() || half.CloseWrite() != nil {
+		return
+	}
+	if s.conn.SetReadDeadline(time.Now().Add(farewell)) == nil {
+		_, _ = io.CopyN(io.Discard, s.conn, 1<<20)
+	}
+}
+
+// isFatal tells whether a failure ends the connection.
+func isFatal(err error) bool {
+	var known *replyError
+	return errors.As(err, &known) && known.fatal
+}
+
+// budget is how many commands a session has left (a token bucket).
+type budget struct {
+	tokens  float64
+	last    time.Time
+	refused int // in a row
+}
+
+// spend takes one command off the budget: 3505 past it, and the end for those
+// who go on.
+func (s *session) spend() error {
+	rate, burst := float64(s.srv.cfg.Limits.CommandsPerSecond), float64(s.srv.cfg.Limits.CommandBurst)
+	if rate == 0 {
+		return nil
+	}
+	b, now := &s.budget, time.Now()
+	if b.last.IsZero() {
+		b.tokens = burst
+	} else {
+		b.tokens = min(burst, b.tokens+rate*now.Sub(b.last).Seconds())
+	}
+	b.last = now
+	if b.tokens >= 1 {
+		b.tokens--
+		b.refused = 0
+		return nil
+	}
+	if b.refused++; b.refused > int(burst) {
+		return errFlooding
+	}
+	return fail(statusFlood)
+}

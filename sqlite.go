@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+const databaseFile = "homeroom.db"
+
+// migrations lead from each version of the schema to the next; PRAGMA
+// user_version says how many a database has seen. Never change one that was
+// released: append.
+var migrations = []string{
+	// 1: what a database starts as. Times are on the server's own clock, in ms.
+	`CREATE TABLE state (
+		one INTEGER PRIMARY KEY CHECK (one = 1),
+		account INTEGER NOT NULL, room INTEGER NOT NULL, grp INTEGER NOT NULL, message INTEGER NOT NULL,
+		status INTEGER NOT NULL, clock INTEGER NOT NULL, wall INTEGER NOT NULL, rounds INTEGER NOT NULL);
+	INSERT INTO state VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0);
+	CREATE TABLE accounts (id INTEGER PRIMARY KEY, head BLOB NOT NULL, body BLOB NOT NULL);
+	CREATE TABLE rooms (id INTEGER PRIMARY KEY, owner INTEGER NOT NULL, ends INTEGER NOT NULL, head BLOB NOT NULL);
+	CREATE TABLE groups (id INTEGER PRIMARY KEY, owner INTEGER NOT NULL, ends INTEGER NOT NULL,
+		messages INTEGER NOT NULL, tops INTEGER NOT NULL, deleted INTEGER NOT NULL, head BLOB NOT NULL);
+	CREATE TABLE messages (id INTEGER PRIMARY KEY, grp INTEGER NOT NULL, parent INTEGER NOT NULL,
+		replies INTEGER NOT NULL, ends INTEGER NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL);
+	CREATE INDEX messages_group ON messages (grp, id);
+	CREATE INDEX messages_parent ON messages (parent, id) WHERE parent > 0;
+	CREATE INDEX messages_top ON messages (grp, id) WHERE parent = 0;
+	CREATE INDEX messages_ends ON messages (ends, grp, parent);`,
+}
+
+// sqliteStore is the store in one SQLite database (WAL, synchronous=FULL): one
+// writer goroutine, a few reader goroutines, each with a connection.
+type sqliteStore struct {
+	db      *sql.DB
+	clock   *clock
+	rounds  int // of password hashing, as calibrated
+	reads   chan readJob
+	readers sync.WaitGroup
+	queue   writeQueue
+	writer  *batchWriter
+	lists   listSet
+}
+
+// storeOptions is what a store needs to know of the settings.
+type storeOptions struct {
+	folder   string
+	periodic bool
+	every    time.Duration
+	readers  int
+	rounds   func() int // of password hashing, asked for once in a database's life
+	now      wallClock
+}
+
+// openStore opens the database of a data folder, makes a new one where there is
+// none, and brings an older one up to date. It refuses, and leaves untouched,
+// what is damaged or was written by a newer program.
+func openStore(o storeOptions) (*sqliteStore, error) {
+	path := filepath.Join(o.folder, databaseFile)
+	if err := ensureDatabase(path); err != nil {
+		return nil, err
+	}
+	db, err := openDatabase(path)
+	if err != nil {
+		return nil, err
+	}
+	st := &sqliteStore{db: db, reads: make(chan readJob)}
+	if err := st.start(o); err != nil {
+		close(st.reads)
+		return nil, errors.Join(fmt.Errorf("opening the database %s: %w", path, err), db.Close())
+	}
+	return st, nil
+}
+
+// start reads the state and starts the goroutines.
+func (st *sqliteStore) start(o storeOptions) error {
+	if err := migrate(st.db); err != nil {
+		return err
+	}
+	w, err := newBatchWriter(st.db, o)
+	if err != nil {
+		return err
+	}
+	if w.saved.rounds == 0 {
+		w.saved.rounds = int64(o.rounds())
+	}
+	st.clock, st.rounds = newClock(w.saved.clock, w.saved.wall, o.now()), int(w.saved.rounds)
+	if err := w.start(&st.queue, st.clock, &st.lists, o); err != nil {
+		return errors.Join(err, w.conn.Close())
+	}
+	st.writer = w
+	for range o.readers {
+		r, err := newReader(st.db)
+		if err != nil {
+			return errors.Join(err, w.stop())
+		}
+		st.readers.Go(func() { r.loop(st.reads) })
+	}
+	return nil
+}
+
+// ensureDatabase makes a new database if there is none, under another name
+// first, so that a database under its own name is always a whole one.
+func ensureDatabase(path string) error {
+	err := checkHeader(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if leftover, err := os.Stat(path + "-wal"); err == nil && leftover.Size() > 0 {
+		return fmt.Errorf("the database %s is gone but its %s-wal is there; put the database back, or move that file away", path, path)
+	}
+	fresh := path + ".new"
+	for _, old := range []string{fresh, fresh + "-wal", fresh + "-shm"} {
+		if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("making the database: %w", err)
+		}
+	}
+	db, err := openDatabase(fresh)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(migrate(db), db.Close()); err != nil {
+		return fmt.Errorf("making the database %s: %w", path, err)
+	}
+	if err := errors.Join(syncFile(fresh), os.Rename(fresh, path), syncFile(filepath.Dir(path))); err != nil {
+		return fmt.Errorf("making the database: %w", err)
+	}
+	return nil
+}
+
+// syncFile brings a file's, or a folder's, content to the disk.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// checkHeader looks at a database file before SQLite does: it must be there, be
+// SQLite's (https://www.sqlite.org/fileformat.html section 1.3) and not newer
+// than this program.
+func checkHeader(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("cannot open the database: %w", err)
+	}
+	defer f.Close()
+	header := make([]byte, 100)
+	_, err = io.ReadFull(f, header)
+	if short := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF); err != nil && !short {
+		return fmt.Errorf("cannot read the database: %w", err)
+	}
+	if err != nil || string(header[:16]) != "SQLite format 3\x00" {
+		return fmt.Errorf("the database %s is damaged: it has no SQLite header; move it away or restore a backup", path)
+	}
+	return checkVersion(path, int(binary.BigEndian.Uint32(header[60:])))
+}
+
+func checkVersion(path string, version int) error {
+	if version > len(migrations) {
+		return fmt.Errorf("the database %s is of a newer program (version %d, this one knows %d); use that program, or another folder",
+			path, version, len(migrations))
+	}
+	return nil
+}
+
+// openDatabase opens a database with the settings that every connection has.
+func openDatabase(path string) (*sql.DB, error) {
+	q := url.Values{"_pragma": {
+		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-2000)", "temp_store(MEMORY)",
+	}}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String())
+	if err != nil {
+		return nil, fmt.Errorf("opening the database %s: %w", path, err)
+	}
+	return db, nil
+}
+
+// quickCheckPages is the size, in pages, up to which a database is checked
+// whole at start; a larger one would hold up the start of a small machine.
+const quickCheckPages = 8192
+
+// migrate checks a database and brings its schema up to date, in one
+// transaction: a power cut leaves the old version or the new one.
+func migrate(db *sql.DB) error {
+	ctx := context.Background()
+	var version, pages int
+	err := errors.Join(db.QueryRow("PRAGMA user_version").Scan(&version), db.QueryRow("PRAGMA page_count").Scan(&pages))
+	if err != nil {
+		return explainDamage(err)
+	}
+	if err := checkVersion(databaseFile, version); err != nil {
+		return err
+	}
+	if pages <= quickCheckPages {
+		var result string
+		if err := db.QueryRow("PRAGMA quick_check(1)").Scan(&result); err != nil || result != "ok" {
+			return explainDamage(errors.Join(err, errors.New(result)))
+		}
+	}
+	if version == len(migrations) {
+		return nil
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	for _, step := range migrations[version:] {
+		if _, err := tx.Exec(step); err != nil {
+			return errors.Join(fmt.Errorf("updating the schema: %w", err), tx.Rollback())
+		}
+	}
+	if _, err := tx.Exec(fmt.Sprintf("PRAGMA user_version = %d", len(migrations))); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+// explainDamage says what to do about a database that SQLite cannot read.
+func explainDamage(err error) error {
+	return fmt.Errorf("it is damaged or cannot be read; nothing was changed; move it away or restore a backup (%w)", err)
+}
+
+// storeError turns SQLite's errors into those that the store promises.
+func storeError(doing string, err error) error {
+	var known *replyError
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	code := statusUnknown
+	if isDiskFull(err) {
+		code = statusLimit
+	}
+	return &replyError{code: code, cause: fmt.Errorf("%s: %w", doing, err)}
+}
+
+func isDiskFull(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL
+}
+
+// load runs at start, before anything changes.
+func (st *sqliteStore) load(k kind, each func(record) error) error {
+	query := map[kind]string{
+		kindAccount: "SELECT id, 0, 0, 0, head FROM accounts",
+		kindRoom:    "SELECT id, owner, ends, 0, head FROM rooms",
+		kindGroup:   "SELECT id, owner, ends, messages, head FROM groups WHERE deleted = 0 ORDER BY id",
+	}[k]
+	rows, err := st.db.Query(query)
+	if err != nil {
+		return fmt.Errorf("reading the %ss: %w", k, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		r := record{kind: k}
+		if err := rows.Scan(&r.id, &r.parent, &r.ends, &r.total, &r.head); err != nil {
+			return fmt.Errorf("reading the %ss: %w", k, err)
+		}
+		if err := each(r); err != nil {
+			return fmt.Errorf("reading %s %d: %w", k, r.id, err)
+		}
+	}
+	return rows.Err()
+}
+
+// close saves what waits and closes the database.
+func (st *sqliteStore) close() error {
+	err := st.writer.stop()
+	close(st.reads)
+	st.readers.Wait()
+	return errors.Join(err, st.db.Close())
+}

@@ -1,0 +1,407 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+// account is the head of an account, as memory holds it; the rest is stored.
+type account struct {
+	id      int64
+	name    name
+	pending bool         // being stored, guarded by server.mu
+	deleted atomic.Bool  // what it owned has no owner
+	changes atomic.Int64 // of its password
+}
+
+// identity is who a session is after a login, until the next one.
+type identity struct {
+	name    name
+	account *account    // nil: a guest
+	gone    atomic.Bool // the guest is no more; what it owned has no owner
+}
+
+// kind is how lists show whether it is a guest.
+func (i *identity) kind() string { return whomWord(i.account != nil) }
+
+// owner is who made a room or group: an account, or a guest while it is there.
+type owner struct {
+	account *account
+	guest   *identity
+}
+
+// ownerOf is the owner of what an identity makes.
+func ownerOf(i *identity) owner {
+	if i.account != nil {
+		return owner{account: i.account}
+	}
+	return owner{guest: i}
+}
+
+// name is how lists show the owner: "-" for what has none any more.
+func (o owner) name() string {
+	switch {
+	case o.account != nil && !o.account.deleted.Load():
+		return o.account.name.shown
+	case o.guest != nil && !o.guest.gone.Load():
+		return o.guest.name.shown
+	}
+	return "-"
+}
+
+// is tells whether i is the owner.
+func (o owner) is(i *identity) bool {
+	return o.account != nil && o.account == i.account || o.guest != nil && o.guest == i
+}
+
+// stored is the owner as the database keeps it: a guest's things have none
+// there, since no guest outlives the server.
+func (o owner) stored() int64 {
+	if o.account == nil {
+		return 0
+	}
+	return o.account.id
+}
+
+// users is who may be and who is on the server: accounts by name, and the
+// sessions that are logged in by theirs.
+type users struct {
+	mu       sync.Mutex
+	accounts map[string]*account
+	online   map[string]*session
+}
+
+// accountRecord packs an account: names in the head, what only logging in needs
+// in the body.
+func accountRecord(id int64, n name, v *verifier, realName, email string) record {
+	return record{
+		kind: kindAccount, id: id,
+		head: packFields(n.shown, n.key),
+		body: packFields(v.String(), realName, email),
+	}
+}
+
+// loadAccounts reads the heads of all accounts.
+func (srv *server) loadAccounts() (byID map[int64]*account, err error) {
+	byID = map[int64]*account{}
+	err = srv.store.load(kindAccount, func(r record) error {
+		fields, err := unpackFields(r.head, 2)
+		if err != nil {
+			return err
+		}
+		a := &account{id: r.id, name: name{fields[0], fields[1]}}
+		srv.users.accounts[a.name.key] = a
+		byID[a.id] = a
+		return nil
+	})
+	return byID, err
+}
+
+// readAccount reads what is stored of an account.
+func (srv *server) readAccount(a *account) (v *verifier, realName, email string, err error) {
+	r, err := srv.store.get(kindAccount, a.id)
+	if err != nil {
+		return nil, "", "", err
+	}
+	fields, err := unpackFields(r.body, 3)
+	if err != nil {
+		return nil, "", "", &replyError{code: statusUnknown, cause: fmt.Errorf("reading account %d: %w", a.id, err)}
+	}
+	v, err = parseVerifier(fields[0])
+	if err != nil {
+		return nil, "", "", &replyError{code: statusUnknown, cause: fmt.Errorf("reading account %d: %w", a.id, err)}
+	}
+	return v, fields[1], fields[2], nil
+}
+
+// takesPlain tells whether a password in clear may come from an address.
+func takesPlain(setting string, from netip.Addr) bool {
+	switch setting {
+	case "lan":
+		return from.IsLoopback() || from.IsPrivate() || from.IsLinkLocalUnicast()
+	case "loopback":
+		return from.IsLoopback()
+	}
+	return false
+}
+
+// cmdLogin is "#login regd <username> <password>" and "#login anon <username>".
+func (s *session) cmdLogin(words []string, _ *reply) error {
+	if len(words) == 0 || words[0] != "regd" && words[0] != "anon" {
+		return fail(statusNoUserType)
+	}
+	guest := words[0] == "anon"
+	if guest && len(words) != 2 || !guest && len(words) != 3 {
+		return fail(statusBadArgs)
+	}
+	if guest {
+		return s.loginGuest(words[1])
+	}
+	return s.loginAccount(words[1], words[2])
+}
+
+// loginGuest makes the session a guest with a free name.
+func (s *session) loginGuest(word string) error {
+	n, err := userName(word)
+	if err != nil {
+		return err
+	}
+	return s.become(&identity{name: n})
+}
+
+// loginAccount checks the password and makes the session that account. For a
+// name that nobody has, it hashes all the same: an answer that comes at once
+// would say so.
+func (s *session) loginAccount(word, password string) error {
+	if !takesPlain(s.srv.cfg.Auth.PlainPassword, s.addr) {
+		return fail(statusDisabled)
+	}
+	a := s.srv.findAccount(word)
+	if a == nil {
+		if err := s.checkPassword(s.srv.decoy, password); err != nil && !isStatus(err, statusWrongPassword) {
+			return err
+		}
+		return fail(statusNoAccount)
+	}
+	changes := a.changes.Load()
+	v, _, _, err := s.srv.readAccount(a)
+	if isStatus(err, statusNotFound) {
+		return fail(statusNoAccount)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.checkPassword(v, password); err != nil {
+		return err
+	}
+	if a.changes.Load() != changes { // by its owner, while this was being checked
+		return fail(statusWrongPassword)
+	}
+	return s.become(&identity{name: a.name, account: a})
+}
+
+// findAccount looks an account up by what a user typed; nil: there is none.
+func (srv *server) findAccount(word string) *account {
+	n, err := userName(word)
+	if err != nil {
+		return nil
+	}
+	srv.users.mu.Lock()
+	defer srv.users.mu.Unlock()
+	if a := srv.users.accounts[n.key]; a != nil && !a.pending {
+		return a
+	}
+	return nil
+}
+
+// checkPassword holds what a user typed against a verifier: 3002, or 3006 when
+// too many are at it.
+func (s *session) checkPassword(v *verifier, typed string) error {
+	password, err := preparePassword(typed)
+	if err != nil {
+		password = "" // no password is empty, but the time is spent all the same
+	}
+	var right bool
+	if err := s.srv.hasher.do(func() { right = v.matches(password) }); err != nil {
+		return err
+	}
+	if !right {
+		return fail(statusWrongPassword)
+	}
+	return nil
+}
+
+// become gives a session its new identity and puts it into Home. An account's
+// earlier session is ended first; its place and its name are free when this
+// one goes on.
+func (s *session) become(i *identity) error {
+	old, err := s.srv.claimName(s, i)
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		<-old
+	}
+	if was := s.who.Load(); was != nil && was.account == nil && was.name == i.name {
+		i = was // the same guest still owns what it made
+	}
+	s.forgetIdentity(i)
+	s.setEvents(false)
+	s.who.Store(i)
+	s.srv.admission.loggedIn(s)
+	if err := s.srv.rooms.enter(s.srv.home, s); err != nil {
+		return err
+	}
+	return s.out.readUntil(noDeadline)
+}
+
+// claimName gives a session a name, if it may have it. Where another session
+// has it, that one is ended, and gone when the channel is closed.
+func (srv *server) claimName(s *session, i *identity) (gone <-chan struct{}, err error) {
+	u := &srv.users
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if s.taken { // this session was itself taken over; it must not take over any more
+		return nil, errEnded
+	}
+	holder, taken := u.online[i.name.key], u.accounts[i.name.key]
+	switch {
+	case i.account != nil && taken != i.account: // deleted while the password was checked
+		return nil, fail(statusNoAccount)
+	case i.account == nil && taken != nil:
+		return nil, fail(statusNameTaken)
+	case i.account == nil && holder != nil && holder != s:
+		return nil, fail(statusNameInUse)
+	}
+	u.online[i.name.key] = s
+	if holder == nil || holder == s {
+		return nil, nil
+	}
+	holder.taken, holder.left = true, make(chan struct{})
+	holder.out.end(elsewhere)
+	return holder.left, nil
+}
+
+// elsewhere is what the earlier session of an account hears.
+var elsewhere = warningFrame("logged in from another place")
+
+// forgetIdentity ends who the session was, but for what it has in common with
+// who it becomes (nil: nobody). It is in no room and no group afterwards.
+func (s *session) forgetIdentity(next *identity) {
+	s.srv.groups.leave(s)
+	s.srv.rooms.leave(s)
+	i := s.who.Load()
+	if i == nil || i == next {
+		return
+	}
+	i.gone.Store(true)
+	s.who.Store(nil)
+	if next != nil && i.name.key == next.name.key {
+		return
+	}
+	u := &s.srv.users
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.online[i.name.key] == s {
+		delete(u.online, i.name.key)
+	}
+}
+
+// logOut leaves the session connected, with the time to log in running again.
+func (s *session) logOut() error {
+	s.forgetIdentity(nil)
+	s.srv.admission.loggedOut(s)
+	return s.startGrace()
+}
+
+// cmdCreateLogin is "#createlogin <name> <password> <real name> <email id>".
+func (s *session) cmdCreateLogin(words []string, _ *reply) error {
+	if !takesPlain(s.srv.cfg.Auth.PlainPassword, s.addr) {
+		return fail(statusDisabled)
+	}
+	n, err := userName(words[0])
+	if err != nil {
+		return err
+	}
+	password, err := preparePassword(words[1])
+	if err != nil {
+		return err
+	}
+	a := &account{name: n, pending: true}
+	if err := s.srv.reserveAccount(s, a); err != nil {
+		return err
+	}
+	v, err := s.srv.hashAccount(password)
+	if err == nil {
+		r := accountRecord(0, n, v, words[2], words[3])
+		err = s.srv.store.add(&r)
+		a.id = r.id
+	}
+	s.srv.users.mu.Lock()
+	defer s.srv.users.mu.Unlock()
+	if a.pending = false; err != nil {
+		delete(s.srv.users.accounts, n.key)
+	}
+	return err
+}
+
+// reserveAccount takes the name of an account that is being created.
+func (srv *server) reserveAccount(s *session, a *account) error {
+	u := &srv.users
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.accounts[a.name.key] != nil {
+		return fail(statusNameTaken)
+	}
+	if holder := u.online[a.name.key]; holder != nil && holder != s {
+		return fail(statusNameInUse)
+	}
+	u.accounts[a.name.key] = a
+	return nil
+}
+
+// hashAccount makes the verifier of an account's password.
+func (srv *server) hashAccount(password string) (*verifier, error) {
+	return srv.hash(password, srv.rounds)
+}
+
+// hash makes a verifier when a core is free for it.
+func (srv *server) hash(password string, rounds int) (v *verifier, err error) {
+	if busy := srv.hasher.do(func() { v, err = newVerifier(password, rounds) }); busy != nil {
+		return nil, busy
+	}
+	return v, err
+}
+
+// cmdChangePass is "#changepass <new password> <old password>".
+func (s *session) cmdChangePass(words []string, _ *reply) error {
+	if !takesPlain(s.srv.cfg.Auth.PlainPassword, s.addr) {
+		return fail(statusDisabled)
+	}
+	password, err := preparePassword(words[0])
+	if err != nil {
+		return err
+	}
+	a := s.who.Load().account
+	old, realName, email, err := s.srv.readAccount(a)
+	if err != nil {
+		return err
+	}
+	if err := s.checkPassword(old, words[1]); err != nil {
+		return err
+	}
+	v, err := s.srv.hashAccount(password)
+	if err != nil {
+		return err
+	}
+	a.changes.Add(1)
+	return s.srv.store.replace(accountRecord(a.id, a.name, v, realName, email))
+}
+
+// cmdRmLogin is "#rmlogin": the account goes, the connection stays.
+func (s *session) cmdRmLogin(_ []string, _ *reply) error {
+	a := s.who.Load().account
+	if err := s.srv.store.remove(kindAccount, a.id); err != nil {
+		return err
+	}
+	a.deleted.Store(true)
+	s.srv.users.mu.Lock()
+	delete(s.srv.users.accounts, a.name.key)
+	s.srv.users.mu.Unlock()
+	return s.logOut()
+}
+
+// cmdWhoami is "#whoami".
+func (s *session) cmdWhoami(_ []string, r *reply) error {
+	room := s.room()
+	count, _ := room.state(0)
+	group, id := "-", int64(0)
+	if g := s.group(); g != nil {
+		group, id = g.name.shown, g.id
+	}
+	r.line = r.line.word("@ret #whoami").name(s.who.Load().name.shown).name(room.name.shown)
+	r.line = r.line.num(int64(count)).name(group).num(id).end()
+	return nil
+}

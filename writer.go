@@ -1,0 +1,262 @@
+package main
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// wallClock gives the machine's time of day; tests give another.
+type wallClock func() time.Time
+
+// verb is what a change does.
+type verb uint8
+
+const (
+	verbAdd verb = iota
+	verbReplace
+	verbRemove
+	verbPurge
+	verbSettle // nothing: it is done when all before it is
+)
+
+// change is one change on its way to the database.
+type change struct {
+	verb   verb
+	rec    record
+	purged purged     // what a purge did
+	done   chan error // gets the outcome, once; nil where nobody waits
+}
+
+// finish tells whoever waits how a change went.
+func (c *change) finish(err error) {
+	if c.done != nil {
+		c.done <- err
+	}
+}
+
+// touchKey names a room or group whose end changed.
+type touchKey struct {
+	kind kind
+	id   int64
+}
+
+// batch is what one transaction does.
+type batch struct {
+	changes  []*change
+	touched  map[touchKey]instant
+	numbers  [kinds]int64 // the last number of each kind that was given, at the end of the batch
+	reserved bool         // numbers have been given to people who were not told to wait
+}
+
+const (
+	maxBatch    = 1000  // changes in one transaction
+	maxUnsaved  = 10000 // changes that wait for a saver before people have to wait for it
+	numberBlock = 1000  // numbers set aside in periodic mode: a crash skips them, it never gives one twice
+	statusBlock = 1 << 20
+)
+
+// writeQueue is what waits for the writer. Numbers are given in its order.
+type writeQueue struct {
+	// fixed at start
+	periodic bool
+	every    time.Duration
+	wake     chan struct{} // the writer looks at the queue
+
+	mu       sync.Mutex
+	changes  []*change
+	touched  map[touchKey]instant
+	numbers  [kinds]int64 // the last one given
+	setAside [kinds]int64 // what the database has as last given
+	unsaved  int          // changes that were acknowledged and are not saved
+	urgent   bool         // somebody waits
+	timer    *time.Timer  // runs while something waits for the savers; nil: nothing does
+	failing  bool         // the last save failed: what waits is tried again at the savers' pace
+	moreDue  bool         // status numbers must be set aside
+
+	status     atomic.Int64 // the last status number given
+	statusMark atomic.Int64 // past it, the database must set more aside
+}
+
+// put adds a change and waits for it where the mode says so, or must.
+func (q *writeQueue) put(c *change) error {
+	q.mu.Lock()
+	wait := !q.periodic || c.verb >= verbPurge || q.unsaved >= maxUnsaved
+	if c.verb == verbAdd {
+		q.numbers[c.rec.kind]++
+		c.rec.id = q.numbers[c.rec.kind]
+		wait = wait || c.rec.id > q.setAside[c.rec.kind]
+	}
+	if wait {
+		c.done = make(chan error, 1)
+	} else {
+		q.unsaved++
+	}
+	q.changes = append(q.changes, c)
+	q.signal(wait)
+	q.mu.Unlock()
+	if !wait {
+		return nil
+	}
+	return <-c.done
+}
+
+// signal wakes the writer now, or has the savers' timer do it. q.mu is held.
+func (q *writeQueue) signal(now bool) {
+	if now {
+		q.urgent = true
+		q.ring()
+	} else if q.timer == nil {
+		q.timer = time.AfterFunc(q.every, q.save)
+	}
+}
+
+// ring tells the writer to look; one ring is enough for all that waits.
+func (q *writeQueue) ring() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// save is the savers' turn.
+func (q *writeQueue) save() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.timer, q.urgent = nil, true
+	q.ring()
+}
+
+// touch notes an end that the savers store.
+func (q *writeQueue) touch(k kind, id int64, ends instant) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.touched == nil {
+		q.touched = map[touchKey]instant{}
+	}
+	q.touched[touchKey{k, id}] = ends
+	q.signal(false)
+}
+
+// settle waits until everything that was acknowledged is in the database, so
+// that readers see it.
+func (q *writeQueue) settle() error {
+	q.mu.Lock()
+	unsaved := q.unsaved
+	q.mu.Unlock()
+	if unsaved == 0 {
+		return nil
+	}
+	return q.put(&change{verb: verbSettle})
+}
+
+// nextStatus is a status number that was never given before. Long before those
+// set aside are used up it has the savers set more aside.
+func (q *writeQueue) nextStatus() int64 {
+	n := q.status.Add(1)
+	if n > q.statusMark.Load() {
+		q.mu.Lock()
+		q.statusMark.Store(never)
+		q.moreDue = true
+		q.signal(false)
+		q.mu.Unlock()
+	}
+	return n
+}
+
+// next takes what the writer is to do now; false: nothing.
+func (q *writeQueue) next() (batch, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	waits := len(q.changes) > 0 || len(q.touched) > 0 || q.moreDue
+	if !q.urgent || !waits {
+		q.urgent = false
+		return batch{}, false
+	}
+	b := batch{changes: q.changes, touched: q.touched, numbers: q.numbers, reserved: q.periodic}
+	q.changes, q.touched, q.moreDue = nil, nil, false
+	if len(b.changes) > maxBatch {
+		q.changes = b.changes[maxBatch:]
+		b.changes = b.changes[:maxBatch:maxBatch]
+		b.numbers = q.numbersAfter(b)
+	}
+	q.urgent = len(q.changes) > 0
+	return b, true
+}
+
+// numbersAfter is the last numbers given in a batch that is not all that waits.
+func (q *writeQueue) numbersAfter(b batch) [kinds]int64 {
+	last := q.numbers
+	for _, c := range q.changes {
+		if c.verb == verbAdd {
+			last[c.rec.kind] = min(last[c.rec.kind], c.rec.id-1)
+		}
+	}
+	return last
+}
+
+// saved notes that a batch is in the database, with what it set aside.
+func (q *writeQueue) saved(b batch, setAside [kinds]int64, statusMark int64) {
+	q.mu.Lock()
+	q.setAside, q.failing = setAside, false
+	for _, c := range b.changes {
+		if c.done == nil {
+			q.unsaved--
+		}
+	}
+	q.mu.Unlock()
+	q.statusMark.Store(statusMark)
+}
+
+// giveBack puts what was acknowledged, but could not be saved, in front of the
+// queue again; the savers try again at their pace. It tells whether this is the
+// first failure in a row, which is worth a line in the log.
+func (q *writeQueue) giveBack(b batch) (first bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var keep []*change
+	for _, c := range b.changes {
+		if c.done == nil {
+			keep = append(keep, c)
+		}
+	}
+	q.changes = append(keep, q.changes...)
+	if q.touched == nil {
+		q.touched = map[touchKey]instant{}
+	}
+	for key, ends := range b.touched {
+		if _, newer := q.touched[key]; !newer {
+			q.touched[key] = ends
+		}
+	}
+	q.moreDue = true
+	first, q.failing = !q.failing, true
+	q.signal(false)
+	return first
+}
+
+func (st *sqliteStore) add(r *record) error {
+	c := &change{verb: verbAdd, rec: *r}
+	err := st.queue.put(c)
+	r.id = c.rec.id
+	return storeError("storing a "+r.kind.String(), err)
+}
+
+func (st *sqliteStore) replace(r record) error {
+	return storeError("storing a "+r.kind.String(), st.queue.put(&change{verb: verbReplace, rec: r}))
+}
+
+func (st *sqliteStore) remove(k kind, id int64) error {
+	c := &change{verb: verbRemove, rec: record{kind: k, id: id}}
+	return storeError("deleting a "+k.String(), st.queue.put(c))
+}
+
+func (st *sqliteStore) touch(k kind, id int64, ends instant) { st.queue.touch(k, id, ends) }
+
+func (st *sqliteStore) nextNumber() int64 { return st.queue.nextStatus() }
+
+func (st *sqliteStore) purge() (purged, error) {
+	c := &change{verb: verbPurge}
+	err := st.queue.put(c)
+	return c.purged, storeError("deleting old messages", err)
+}

@@ -24,7 +24,7 @@ type savedState struct {
 // waits, makes one transaction of it and tells each how it went. One bad change
 // fails alone.
 type batchWriter struct {
-	conn     *sql.Conn
+	own      *statements
 	stmts    writeStmts
 	wall     wallClock
 	periodic bool
@@ -58,22 +58,21 @@ type writeStmts struct {
 
 // newBatchWriter opens the writer's connection and reads the state.
 func newBatchWriter(db *sql.DB, o storeOptions) (*batchWriter, error) {
-	ctx := context.Background()
-	conn, err := db.Conn(ctx)
+	w := &batchWriter{wall: o.now, periodic: o.periodic, quit: make(chan struct{})}
+	own, err := prepareOn(db, w.stmts.texts())
 	if err != nil {
 		return nil, explainDamage(err)
 	}
-	w := &batchWriter{conn: conn, wall: o.now, periodic: o.periodic, quit: make(chan struct{})}
-	if err := errors.Join(w.prepare(ctx), w.readState(ctx)); err != nil {
-		return nil, errors.Join(explainDamage(err), conn.Close())
+	w.own = own
+	if err := w.readState(context.Background()); err != nil {
+		return nil, errors.Join(explainDamage(err), own.close())
 	}
 	return w, nil
 }
 
-// prepare prepares every statement.
-func (w *batchWriter) prepare(ctx context.Context) error {
-	s := &w.stmts
-	for stmt, text := range map[**sql.Stmt]string{
+// texts is what each statement says.
+func (s *writeStmts) texts() map[**sql.Stmt]string {
+	return map[**sql.Stmt]string{
 		&s.begin: "BEGIN IMMEDIATE", &s.commit: "COMMIT", &s.rollback: "ROLLBACK",
 		&s.addAccount: "INSERT INTO accounts VALUES (?, ?, ?)",
 		&s.addRoom:    "INSERT INTO rooms VALUES (?, ?, ?, ?)",
@@ -97,26 +96,19 @@ func (w *batchWriter) prepare(ctx context.Context) error {
 		&s.dropGroup:      "DELETE FROM groups WHERE id = ?",
 		&s.saveState: "UPDATE state SET account = ?, room = ?, grp = ?, message = ?," +
 			" status = ?, clock = ?, wall = ?, rounds = ?",
-	} {
-		prepared, err := w.conn.PrepareContext(ctx, text)
-		if err != nil {
-			return fmt.Errorf("preparing %q: %w", text, err)
-		}
-		*stmt = prepared
 	}
-	return nil
 }
 
 // readState reads where the last run ended.
 func (w *batchWriter) readState(ctx context.Context) error {
 	s := &w.saved
-	row := w.conn.QueryRowContext(ctx, "SELECT account, room, grp, message, status, clock, wall, rounds FROM state")
+	row := w.own.conn.QueryRowContext(ctx, "SELECT account, room, grp, message, status, clock, wall, rounds FROM state")
 	err := row.Scan(&s.numbers[kindAccount], &s.numbers[kindRoom], &s.numbers[kindGroup], &s.numbers[kindMessage],
 		&s.status, &s.clock, &s.wall, &s.rounds)
 	if err != nil {
 		return fmt.Errorf("reading the state: %w", err)
 	}
-	rows, err := w.conn.QueryContext(ctx, "SELECT id FROM groups WHERE deleted = 1")
+	rows, err := w.own.conn.QueryContext(ctx, "SELECT id FROM groups WHERE deleted = 1")
 	if err != nil {
 		return fmt.Errorf("reading the state: %w", err)
 	}
@@ -182,7 +174,7 @@ func (w *batchWriter) stop() error {
 	if err != nil {
 		err = fmt.Errorf("saving the state at the end: %w", err)
 	}
-	return errors.Join(err, w.conn.Close())
+	return errors.Join(err, w.own.close())
 }
 
 // write brings a batch into the database and tells everyone. A change that

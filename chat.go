@@ -55,10 +55,14 @@ func newServer(cfg config) (*server, error) {
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopExpiry: make(chan struct{}),
 		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
 	}
-	st, err := openStore(storeOptions{
+	o := storeOptions{
 		folder: cfg.Server.Data, periodic: cfg.Persist.Mode == "periodic", every: cfg.Persist.Every.Duration,
-		readers: max(2, runtime.GOMAXPROCS(0)), rounds: calibrateRounds, now: time.Now,
-	})
+		readers: max(2, runtime.GOMAXPROCS(0)), now: time.Now,
+	}
+	if cfg.Auth.Iterations == 0 {
+		o.rounds = calibrateRounds
+	}
+	st, err := openStore(o)
 	if err != nil {
 		return nil, errors.Join(err, folder.release())
 	}

@@ -16,7 +16,7 @@ const pageSize = 200
 // and the goroutine that has it. (Readers of their own keep SQLite's deep call
 // stacks off the sessions' goroutines.)
 type storeReader struct {
-	conn               *sql.Conn
+	own                *statements
 	account, message   *sql.Stmt
 	count, ended, top  *sql.Stmt
 	all, tops, replies *sql.Stmt
@@ -30,17 +30,9 @@ type readJob struct {
 
 // newReader opens a connection for reading and prepares its statements.
 func newReader(db *sql.DB) (*storeReader, error) {
-	ctx := context.Background()
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("opening a reader: %w", err)
-	}
-	r := &storeReader{conn: conn}
-	if _, err := conn.ExecContext(ctx, "PRAGMA query_only = 1"); err != nil {
-		return nil, fmt.Errorf("opening a reader: %w", err)
-	}
+	r := &storeReader{}
 	const page = "SELECT id, parent, replies, ends, head FROM messages "
-	for stmt, text := range map[**sql.Stmt]string{
+	own, err := prepareOn(db, map[**sql.Stmt]string{
 		&r.account: "SELECT head, body FROM accounts WHERE id = ?",
 		&r.message: "SELECT grp, parent, replies, ends, head, body FROM messages WHERE id = ?",
 		&r.count: "SELECT messages, tops, coalesce((SELECT max(id) FROM messages WHERE grp = ?1), 0)" +
@@ -50,11 +42,11 @@ func newReader(db *sql.DB) (*storeReader, error) {
 		&r.all:     page + "INDEXED BY messages_group WHERE grp = ? AND id > ? AND id <= ? AND ends > ? ORDER BY id LIMIT ?",
 		&r.tops:    page + "INDEXED BY messages_top WHERE parent = 0 AND grp = ? AND id > ? AND id <= ? AND ends > ? ORDER BY id LIMIT ?",
 		&r.replies: page + "INDEXED BY messages_parent WHERE parent > 0 AND parent = ? AND id > ? AND id <= ? AND ends > ? ORDER BY id LIMIT ?",
-	} {
-		if *stmt, err = conn.PrepareContext(ctx, text); err != nil {
-			return nil, errors.Join(fmt.Errorf("preparing a reader: %w", err), conn.Close())
-		}
+	})
+	if err != nil {
+		return nil, err
 	}
+	r.own = own
 	return r, nil
 }
 
@@ -63,7 +55,7 @@ func (r *storeReader) loop(jobs <-chan readJob) {
 	for job := range jobs {
 		job.done <- job.read(r)
 	}
-	r.conn.Close()
+	_ = r.own.close() // it has only read
 }
 
 // read runs a job on the next free reader. In periodic mode it sees what was
@@ -109,7 +101,7 @@ func (st *sqliteStore) list(group, parent int64) (*listing, error) {
 // fix fills in a list's count and end, from one snapshot of the database.
 func (r *storeReader) fix(l *listing) error {
 	ctx := context.Background()
-	tx, err := r.conn.BeginTx(ctx, nil)
+	tx, err := r.own.conn.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}

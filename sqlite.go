@@ -61,7 +61,7 @@ type storeOptions struct {
 	periodic bool
 	every    time.Duration
 	readers  int
-	rounds   func() int // of password hashing, asked for once in a database's life
+	rounds   func() int // of password hashing, asked for once in a database's life; nil: not needed
 	now      wallClock
 }
 
@@ -94,12 +94,12 @@ func (st *sqliteStore) start(o storeOptions) error {
 	if err != nil {
 		return err
 	}
-	if w.saved.rounds == 0 {
+	if w.saved.rounds == 0 && o.rounds != nil {
 		w.saved.rounds = int64(o.rounds())
 	}
 	st.clock, st.rounds = newClock(w.saved.clock, w.saved.wall, o.now()), int(w.saved.rounds)
 	if err := w.start(&st.queue, st.clock, &st.lists, o); err != nil {
-		return errors.Join(err, w.conn.Close())
+		return errors.Join(err, w.own.close())
 	}
 	st.writer = w
 	for range o.readers {
@@ -233,6 +233,39 @@ func migrate(db *sql.DB) error {
 // explainDamage says what to do about a database that SQLite cannot read.
 func explainDamage(err error) error {
 	return fmt.Errorf("it is damaged or cannot be read; nothing was changed; move it away or restore a backup (%w)", err)
+}
+
+// statements is a connection of its own with what was prepared on it.
+type statements struct {
+	conn *sql.Conn
+	all  []*sql.Stmt
+}
+
+// prepareOn takes a connection and prepares statements on it.
+func prepareOn(db *sql.DB, texts map[**sql.Stmt]string) (*statements, error) {
+	ctx := context.Background()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("opening a connection to the database: %w", err)
+	}
+	s := &statements{conn: conn}
+	for stmt, text := range texts {
+		if *stmt, err = conn.PrepareContext(ctx, text); err != nil {
+			return nil, errors.Join(fmt.Errorf("preparing %q: %w", text, err), s.close())
+		}
+		s.all = append(s.all, *stmt)
+	}
+	return s, nil
+}
+
+// close gives everything back; a statement left open would keep the database's
+// write-ahead log from being folded in at the end.
+func (s *statements) close() error {
+	var err error
+	for _, stmt := range s.all {
+		err = errors.Join(err, stmt.Close())
+	}
+	return errors.Join(err, s.conn.Close())
 }
 
 // storeError turns SQLite's errors into those that the store promises.

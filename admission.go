@@ -27,10 +27,12 @@ func newAdmission(c *config) *admission {
 	}
 }
 
-// source is what counts as one address: an IPv4 address, an IPv6 /64.
+// source is what counts as one address: an IPv4 address, an IPv6 /64 of the
+// internet. On a local network all machines share a /64, so there it is one
+// address too.
 func source(a netip.Addr) netip.Prefix {
 	bits := a.BitLen()
-	if a.Is6() {
+	if a.Is6() && a.IsGlobalUnicast() && !a.IsPrivate() {
 		bits = 64
 	}
 	p, _ := a.Prefix(bits)

@@ -8,6 +8,9 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // savedState is the one row of the state table.
@@ -24,21 +27,22 @@ type savedState struct {
 // waits, makes one transaction of it and tells each how it went. One bad change
 // fails alone.
 type batchWriter struct {
-	own      *statements
-	stmts    writeStmts
-	wall     wallClock
-	periodic bool
-	done     sync.WaitGroup
-	quit     chan struct{}
+	own   *statements
+	stmts writeStmts
+	wall  wallClock
+	lost  func(record)
+	done  sync.WaitGroup
+	quit  chan struct{}
 
 	// owned by the goroutine, after start
-	saved  savedState
-	queue  *writeQueue
-	clock  *clock
-	lists  *listSet
-	growth map[int64]groupGrowth // of the running transaction
-	gone   []int64               // groups it deleted, groups it finished with
-	over   []int64
+	saved   savedState
+	queue   *writeQueue
+	clock   *clock
+	lists   *listSet
+	growth  map[int64]groupGrowth // of the running transaction
+	gone    []int64               // groups it deleted
+	over    []int64               // deleted groups whose last message is gone too
+	changed bool                  // it has something to commit
 }
 
 // groupGrowth is by how much a group's counts change in a transaction.
@@ -49,7 +53,7 @@ type writeStmts struct {
 	begin, commit, rollback             *sql.Stmt
 	addAccount, addRoom, addGroup       *sql.Stmt
 	addMessage, answer                  *sql.Stmt
-	setAccount, setRoom                 *sql.Stmt
+	setAccount                          *sql.Stmt
 	dropAccount, dropRoom, doomGroup    *sql.Stmt
 	touchRoom, touchGroup, growGroup    *sql.Stmt
 	endedMessages, doomedMessages, next *sql.Stmt
@@ -58,7 +62,7 @@ type writeStmts struct {
 
 // newBatchWriter opens the writer's connection and reads the state.
 func newBatchWriter(db *sql.DB, o storeOptions) (*batchWriter, error) {
-	w := &batchWriter{wall: o.now, periodic: o.periodic, quit: make(chan struct{})}
+	w := &batchWriter{wall: o.now, lost: o.lost, quit: make(chan struct{})}
 	own, err := prepareOn(db, w.stmts.texts())
 	if err != nil {
 		return nil, explainDamage(err)
@@ -80,7 +84,6 @@ func (s *writeStmts) texts() map[**sql.Stmt]string {
 		&s.addMessage: "INSERT INTO messages VALUES (?, ?, ?, 0, ?, ?, ?)",
 		&s.answer:     "UPDATE messages SET replies = replies + 1 WHERE id = ? AND grp = ? AND ends > ? RETURNING ends",
 		&s.setAccount: "UPDATE accounts SET head = ?2, body = ?3 WHERE id = ?1",
-		&s.setRoom:    "UPDATE rooms SET owner = ?2, ends = ?3, head = ?4 WHERE id = ?1",
 
 		&s.dropAccount: "DELETE FROM accounts WHERE id = ?",
 		&s.dropRoom:    "DELETE FROM rooms WHERE id = ?",
@@ -131,7 +134,7 @@ func (w *batchWriter) start(q *writeQueue, c *clock, lists *listSet, o storeOpti
 	q.numbers, q.setAside = w.saved.numbers, w.saved.numbers
 	q.status.Store(w.saved.status)
 	q.statusMark.Store(w.saved.status + statusBlock/2)
-	if err := w.transact(batch{numbers: w.saved.numbers}, w.saved.status+statusBlock); err != nil {
+	if err := w.transact(batch{numbers: w.saved.numbers, statusDue: true}, w.saved.status+statusBlock); err != nil {
 		return err
 	}
 	w.done.Go(w.loop)
@@ -169,7 +172,7 @@ func (w *batchWriter) stop() error {
 	w.queue.mu.Unlock()
 	close(w.quit)
 	w.done.Wait()
-	b := batch{numbers: w.queue.numbers}
+	b := batch{numbers: w.queue.numbers, statusDue: true}
 	err := w.transact(b, w.queue.status.Load())
 	if err != nil {
 		err = fmt.Errorf("saving the state at the end: %w", err)
@@ -193,12 +196,22 @@ func (w *batchWriter) write(b batch) {
 			return
 		}
 		b.changes = slices.DeleteFunc(slices.Clone(b.changes), func(c *change) bool { return c == bad.change })
-		if bad.change.done == nil {
-			slog.Error("a change cannot be stored and is lost", "error", bad.err)
-			w.queue.saved(batch{changes: []*change{bad.change}}, w.queue.setAside, w.queue.statusMark.Load())
-		}
-		bad.change.finish(bad.err)
+		w.drop(bad)
 	}
+}
+
+// drop tells who waits for a bad change that it failed. One that was already
+// acknowledged is lost: a reply whose parent has ended meanwhile, say.
+func (w *batchWriter) drop(bad *badChange) {
+	if bad.change.done != nil {
+		bad.change.finish(bad.err)
+		return
+	}
+	w.queue.forget()
+	if !isStatus(bad.err, statusNotFound) {
+		slog.Error("a change cannot be stored and is lost", "error", bad.err)
+	}
+	w.lost(bad.change.rec)
 }
 
 // finish tells everyone in a batch that it is stored.
@@ -213,7 +226,7 @@ func (w *batchWriter) finish(b batch, status int64) {
 
 // refuse tells everyone who waits that a batch could not be stored.
 func (w *batchWriter) refuse(b batch, err error) {
-	if w.queue.giveBack(b) {
+	if w.queue.giveBack(b, err) {
 		slog.Error("cannot store what changed", "error", err)
 	}
 	for _, c := range b.changes {
@@ -239,6 +252,21 @@ type badChange struct {
 	err    error
 }
 
+// isChangesFault tells whether err is about one change, and not about the disk
+// or the database, which the next change would meet too.
+func isChangesFault(err error) bool {
+	var known *replyError
+	var e *sqlite.Error
+	if errors.As(err, &known) {
+		return true
+	}
+	if !errors.As(err, &e) {
+		return false
+	}
+	code := e.Code() & 0xff
+	return code == sqlite3.SQLITE_CONSTRAINT || code == sqlite3.SQLITE_TOOBIG || code == sqlite3.SQLITE_MISMATCH
+}
+
 func (e *badChange) Error() string { return e.err.Error() }
 
 // transact makes one transaction of a batch: all of it, or nothing.
@@ -247,7 +275,7 @@ func (w *batchWriter) transact(b batch, status int64) error {
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
 	err := w.apply(b, status)
-	if err == nil {
+	if err == nil && w.changed {
 		if _, err = w.stmts.commit.Exec(); err == nil {
 			return nil
 		}
@@ -262,12 +290,13 @@ func (w *batchWriter) transact(b batch, status int64) error {
 // apply does what a batch says, inside the transaction.
 func (w *batchWriter) apply(b batch, status int64) error {
 	w.growth, w.gone, w.over = map[int64]groupGrowth{}, nil, nil
+	w.changed = b.statusDue || len(b.touched) > 0
 	for _, c := range b.changes {
 		if err := w.change(c); err != nil {
-			if isDiskFull(err) {
-				return err
+			if isChangesFault(err) {
+				return &badChange{c, err}
 			}
-			return &badChange{c, err}
+			return err
 		}
 	}
 	for id, g := range w.growth {
@@ -284,6 +313,9 @@ func (w *batchWriter) apply(b batch, status int64) error {
 			return fmt.Errorf("storing an end: %w", err)
 		}
 	}
+	if !w.changed {
+		return nil
+	}
 	n := w.setAside(b)
 	_, err := w.stmts.saveState.Exec(n[kindAccount], n[kindRoom], n[kindGroup], n[kindMessage],
 		status, w.clock.now(), w.wall().UnixMilli(), w.saved.rounds)
@@ -295,11 +327,13 @@ func (w *batchWriter) apply(b batch, status int64) error {
 
 // change applies one change.
 func (w *batchWriter) change(c *change) error {
+	w.changed = w.changed || c.verb < verbPurge
 	switch c.verb {
 	case verbAdd:
 		return w.add(&c.rec)
 	case verbReplace:
-		return w.replace(c.rec)
+		_, err := w.stmts.setAccount.Exec(c.rec.id, c.rec.head, c.rec.body)
+		return err
 	case verbRemove:
 		return w.remove(c.rec.kind, c.rec.id)
 	case verbPurge:
@@ -344,15 +378,6 @@ func (w *batchWriter) addMessage(r *record) error {
 	return nil
 }
 
-func (w *batchWriter) replace(r record) (err error) {
-	if r.kind == kindAccount {
-		_, err = w.stmts.setAccount.Exec(r.id, r.head, r.body)
-	} else {
-		_, err = w.stmts.setRoom.Exec(r.id, r.parent, r.ends, r.head)
-	}
-	return err
-}
-
 func (w *batchWriter) remove(k kind, id int64) (err error) {
 	switch k {
 	case kindAccount:
@@ -373,6 +398,7 @@ const purgeSize = 500
 // purge deletes messages of deleted groups and messages that have ended.
 func (w *batchWriter) purge(p *purged) error {
 	*p = purged{}
+	now := w.clock.now()
 	bound := w.lists.oldest(w.clock)
 	if err := w.dropFound(p, w.stmts.endedMessages, bound); err != nil {
 		return err
@@ -395,8 +421,9 @@ func (w *batchWriter) purge(p *purged) error {
 	if err := w.stmts.next.QueryRow().Scan(&p.next); err != nil {
 		return err
 	}
+	w.changed = w.changed || len(p.gone) > 0 || len(w.over) > 0
 	p.more = len(p.gone) > 0 && (p.next <= bound || len(w.saved.doomed) > len(w.over))
-	p.held = p.next <= w.clock.now() && !p.more
+	p.held = p.next > bound && p.next <= now
 	return nil
 }
 

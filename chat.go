@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,7 +22,9 @@ type server struct {
 	clock      *clock
 	rounds     int       // of password hashing
 	decoy      *verifier // what passwords for unknown names are held against
-	hasher     *hasher
+	hasher     *hasher   // of accounts' passwords
+	doors      *hasher   // of rooms' and groups' passwords, which cost little
+	guesses    *guesses
 	expirer    *expirer
 	messageEnd expiry // the message that ends next
 	commands   map[string]*command
@@ -51,13 +52,14 @@ func newServer(cfg config) (*server, error) {
 		return nil, err
 	}
 	srv := &server{
-		cfg: cfg, folder: folder, hasher: newHasher(), commands: commandTable(),
+		cfg: cfg, folder: folder, hasher: newHasher(), doors: newHasher(),
+		guesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopExpiry: make(chan struct{}),
 		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
 	}
 	o := storeOptions{
 		folder: cfg.Server.Data, periodic: cfg.Persist.Mode == "periodic", every: cfg.Persist.Every.Duration,
-		readers: max(2, runtime.GOMAXPROCS(0)), now: time.Now,
+		readers: max(2, runtime.GOMAXPROCS(0)), now: time.Now, lost: srv.lostRecord,
 	}
 	if cfg.Auth.Iterations == 0 {
 		o.rounds = calibrateRounds
@@ -91,12 +93,6 @@ func (srv *server) load() error {
 	srv.groups.removed = func() { srv.expirer.set(&srv.messageEnd, srv.clock.now()) }
 	srv.groups.removed() // what ended while the server was off, or was not deleted to the end
 	return errors.Join(srv.loadRooms(accounts), srv.loadGroups(accounts))
-}
-
-func randomBytes(n int) []byte {
-	b := make([]byte, n)
-	_, _ = rand.Read(b) // it never fails (crypto/rand)
-	return b
 }
 
 // listen opens the port.
@@ -171,24 +167,22 @@ func addressOf(conn net.Conn) netip.Addr {
 	return ap.Addr().Unmap().WithZone("")
 }
 
-// gone forgets a session that has ended and tells who waits for its name.
-func (srv *server) gone(s *session) {
-	srv.admission.leave(s)
+// nameFree tells who waits for an ending session's name and place.
+func (srv *server) nameFree(s *session) {
 	srv.users.mu.Lock()
+	defer srv.users.mu.Unlock()
 	s.taken = true
 	if s.left != nil {
 		close(s.left)
 	}
-	srv.users.mu.Unlock()
+}
+
+// gone forgets a session whose connection is closed.
+func (srv *server) gone(s *session) {
+	srv.admission.leave(s)
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	delete(srv.sessions, s)
-}
-
-func (srv *server) isStopping() bool {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	return srv.stopping
 }
 
 // announce gives everyone who is logged in a frame.

@@ -26,6 +26,7 @@ type command struct {
 	text   bool // the last word is free text: more words are joined to it
 	run    func(*session, []string, *reply) error
 	posted bool // lines of text follow: the session takes them before it runs anything
+	waits  bool // it may wait for the disk or for a password's hash
 }
 
 const anyNumber = -1
@@ -44,17 +45,17 @@ func commandRows() []command {
 		{name: "#ping", args: "[word]", help: "sends the word back", most: 1, run: (*session).cmdPing},
 		{name: "#quit", help: "ends the connection", run: (*session).cmdQuit},
 
-		{name: "#login", args: "anon <username> | regd <username> <password>", help: "log in as a guest, or to your account", most: anyNumber, run: (*session).cmdLogin},
-		{name: "#createlogin", args: "<name> <password> <real name> <email id>", help: "make an account; then log in to it", who: forUsers, least: 4, most: 4, run: (*session).cmdCreateLogin},
-		{name: "#changepass", args: "<new password> <old password>", help: "change your account's password", who: forAccounts, least: 2, most: 2, run: (*session).cmdChangePass},
-		{name: "#rmlogin", help: "delete your account", who: forAccounts, run: (*session).cmdRmLogin},
+		{name: "#login", args: "anon <username> | regd <username> <password>", help: "log in as a guest, or to your account", most: anyNumber, waits: true, run: (*session).cmdLogin},
+		{name: "#createlogin", args: "<name> <password> <real name> <email id>", help: "make an account; then log in to it", who: forUsers, least: 4, most: 4, waits: true, run: (*session).cmdCreateLogin},
+		{name: "#changepass", args: "<new password> <old password>", help: "change your account's password", who: forAccounts, least: 2, most: 2, waits: true, run: (*session).cmdChangePass},
+		{name: "#rmlogin", help: "delete your account", who: forAccounts, waits: true, run: (*session).cmdRmLogin},
 		{name: "#whoami", help: "your name, room, users in it, group and its number", who: forUsers, run: (*session).cmdWhoami},
 
 		{name: "#listrooms", help: "name, owner, users, seconds to live, pub/priv, anon/regd", who: forUsers, run: (*session).cmdListRooms},
 		{name: "#listusers", help: "the users of your room", who: forUsers, run: (*session).cmdListUsers},
-		{name: "#createroom", args: `<name> [password or ""] [anon/regd]`, help: "make a room; regd: for accounts only", who: forUsers, least: 1, most: 3, run: (*session).cmdCreateRoom},
-		{name: "#rmroom", args: "<name> [password]", help: "delete your room, once it is empty", who: forUsers, least: 1, most: 2, run: (*session).cmdRmRoom},
-		{name: "#changeroom", args: "<name> [password] [anon/regd]", help: "go to a room", who: forUsers, least: 1, most: 3, run: (*session).cmdChangeRoom},
+		{name: "#createroom", args: `<name> [password or ""] [anon/regd]`, help: "make a room; regd: for accounts only", who: forUsers, least: 1, most: 3, waits: true, run: (*session).cmdCreateRoom},
+		{name: "#rmroom", args: "<name> [password]", help: "delete your room, once it is empty", who: forUsers, least: 1, most: 2, waits: true, run: (*session).cmdRmRoom},
+		{name: "#changeroom", args: "<name> [password] [anon/regd]", help: "go to a room", who: forUsers, least: 1, most: 3, waits: true, run: (*session).cmdChangeRoom},
 		{name: "#broadcast", args: "<text>", help: "say something to your room", who: forUsers, least: 1, most: 1, text: true, run: (*session).cmdBroadcast},
 		{name: "#sendto", args: "<username> <text>", help: "say something to one user of your room", who: forUsers, least: 2, most: 2, text: true, run: (*session).cmdSendTo},
 		{name: "#peer2peer", args: "<username> <port> <ip>", help: "tell a user where your program listens", who: forUsers, least: 3, most: 3, run: (*session).cmdPeer2Peer},
@@ -63,12 +64,12 @@ func commandRows() []command {
 		{name: "#userstatus", help: "a number that changes when a user enters or leaves your room", who: forUsers, run: (*session).cmdUserStatus},
 
 		{name: "#listgroups", help: "name, owner, number, messages, users, seconds to live, pub/priv, anon/regd", who: forUsers, run: (*session).cmdListGroups},
-		{name: "#creategroup", args: `<name> [password or ""] [anon/regd] [secs]`, help: "make a message group; without anon it is for accounts only", who: forUsers, least: 1, most: 4, run: (*session).cmdCreateGroup},
-		{name: "#joingroup", args: "<name> [password]", help: "go to a group, and leave the one you were in", who: forUsers, least: 1, most: 2, run: (*session).cmdJoinGroup},
-		{name: "#changegroup", args: "<name> [password]", help: "the same as #joingroup", who: forUsers, least: 1, most: 2, run: (*session).cmdJoinGroup},
+		{name: "#creategroup", args: `<name> [password or ""] [anon/regd] [secs]`, help: "make a message group; without anon it is for accounts only", who: forUsers, least: 1, most: 4, waits: true, run: (*session).cmdCreateGroup},
+		{name: "#joingroup", args: "<name> [password]", help: "go to a group, and leave the one you were in", who: forUsers, least: 1, most: 2, waits: true, run: (*session).cmdJoinGroup},
+		{name: "#changegroup", args: "<name> [password]", help: "the same as #joingroup", who: forUsers, least: 1, most: 2, waits: true, run: (*session).cmdJoinGroup},
 		{name: "#leavegroup", help: "leave your group", who: forUsers, run: (*session).cmdLeaveGroup},
-		{name: "#listmessages", args: "[parent]", help: "heading, owner, number, parent, replies, seconds to live; parent 0: the top level", who: forUsers, most: 1, run: (*session).cmdListMessages},
-		{name: "#getmessage", args: "<number>", help: "read a message", who: forUsers, least: 1, most: 1, run: (*session).cmdGetMessage},
+		{name: "#listmessages", args: "[parent]", help: "heading, owner, number, parent, replies, seconds to live; parent 0: the top level", who: forUsers, most: 1, waits: true, run: (*session).cmdListMessages},
+		{name: "#getmessage", args: "<number>", help: "read a message", who: forUsers, least: 1, most: 1, waits: true, run: (*session).cmdGetMessage},
 		{name: "#postmessage", args: "<heading> [parent] [parts] [secs]", help: "post a message; then send its text, so many lines as parts says (1)", who: forUsers, least: 1, most: 4, posted: true},
 		{name: "#messagestatus", help: "a number that changes when a message of your group is added or deleted", who: forUsers, run: (*session).cmdMessageStatus},
 		{name: "#groupstatus", help: "a number that changes when a group is added or deleted", who: forUsers, run: (*session).cmdGroupStatus},

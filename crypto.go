@@ -34,11 +34,7 @@ type verifier struct {
 
 // newVerifier hashes a prepared password with a fresh salt. It costs rounds.
 func newVerifier(password string, rounds int) (*verifier, error) {
-	salt := make([]byte, saltBytes)
-	if _, err := rand.Read(salt); err != nil {
-		return nil, fmt.Errorf("making a salt: %w", err)
-	}
-	return makeVerifier(password, salt, rounds)
+	return makeVerifier(password, randomBytes(saltBytes), rounds)
 }
 
 // makeVerifier computes StoredKey and ServerKey (RFC 5802 section 3).
@@ -52,6 +48,12 @@ func makeVerifier(password string, salt []byte, rounds int) (*verifier, error) {
 		salt: salt, rounds: rounds,
 		storedKey: stored[:], serverKey: hmacSHA256(salted, "Server Key"),
 	}, nil
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // it never fails (crypto/rand)
+	return b
 }
 
 func hmacSHA256(key []byte, text string) []byte {
@@ -70,6 +72,14 @@ func (v *verifier) matches(password string) bool {
 func (v *verifier) String() string {
 	b64 := base64.StdEncoding.EncodeToString
 	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", v.rounds, b64(v.salt), b64(v.storedKey), b64(v.serverKey))
+}
+
+// packed is a verifier as it is stored; none is "".
+func (v *verifier) packed() string {
+	if v == nil {
+		return ""
+	}
+	return v.String()
 }
 
 // parseVerifier reads what String wrote.
@@ -92,23 +102,24 @@ func parseVerifier(s string) (*verifier, error) {
 	return v, nil
 }
 
-// hashQueuePerCore is how many may wait for a core to hash on, 250 ms each.
-const hashQueuePerCore = 16
+// hashQueue is how many may wait to have a password hashed, for each core.
+const hashQueue = 16
 
-// hasher lets one password be hashed on each core at a time, a few wait, and
-// refuses the rest, so that logins never take the machine away from the chat.
+// hasher lets a few passwords be hashed at a time, one a core at most and a core
+// left over where there are several; a few more wait, and it refuses the rest,
+// so that logins never take the machine away from the chat.
 type hasher struct {
 	cores   chan struct{}
 	waiting atomic.Int64
 }
 
 func newHasher() *hasher {
-	return &hasher{cores: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	return &hasher{cores: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))}
 }
 
 // do runs hash when a core is free. It fails with 3006 when too many wait.
 func (h *hasher) do(hash func()) error {
-	if h.waiting.Add(1) > int64(cap(h.cores))*(hashQueuePerCore+1) {
+	if h.waiting.Add(1) > int64(cap(h.cores))*(hashQueue+1) {
 		h.waiting.Add(-1)
 		return fail(statusThrottled)
 	}
@@ -118,6 +129,31 @@ func (h *hasher) do(hash func()) error {
 		h.waiting.Add(-1)
 	}()
 	hash()
+	return nil
+}
+
+// newVerifier hashes a prepared password when it is its turn.
+func (h *hasher) newVerifier(password string, rounds int) (v *verifier, err error) {
+	if busy := h.do(func() { v, err = newVerifier(password, rounds) }); busy != nil {
+		return nil, busy
+	}
+	return v, err
+}
+
+// check holds what a user typed against a verifier: 3002, or 3006 when too many
+// are at it.
+func (h *hasher) check(v *verifier, typed string) error {
+	password, err := preparePassword(typed)
+	if err != nil {
+		password = "" // no password is empty, but the time is spent all the same
+	}
+	var right bool
+	if err := h.do(func() { right = v.matches(password) }); err != nil {
+		return err
+	}
+	if !right {
+		return fail(statusWrongPassword)
+	}
 	return nil
 }
 

@@ -29,6 +29,11 @@ func newExpirer(c *clock) *expirer { return &expirer{clock: c, wake: make(chan s
 func (x *expirer) set(e *expiry, at instant) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.move(e, at)
+}
+
+// move is set. x.mu is held.
+func (x *expirer) move(e *expiry, at instant) {
 	switch {
 	case at == never && e.index > 0:
 		heap.Remove(&x.heap, e.index-1)
@@ -46,10 +51,9 @@ func (x *expirer) set(e *expiry, at instant) {
 // sooner lets e expire at that moment unless it does so earlier anyway.
 func (x *expirer) sooner(e *expiry, at instant) {
 	x.mu.Lock()
-	earlier := e.index > 0 && e.at <= at
-	x.mu.Unlock()
-	if !earlier {
-		x.set(e, at)
+	defer x.mu.Unlock()
+	if e.index == 0 || e.at > at {
+		x.move(e, at)
 	}
 }
 
@@ -66,6 +70,11 @@ func (x *expirer) run(stop <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		select {
+		case <-stop: // also while there is more and more to delete
+			return
+		default:
+		}
 		e, wait := x.due()
 		if e != nil {
 			e.run()

@@ -25,6 +25,10 @@ func packGroup(p *place) []byte {
 func (srv *server) loadGroups(accounts map[int64]*account) error {
 	now := srv.clock.now()
 	return srv.store.load(kindGroup, func(r record) error {
+		srv.messages.Add(r.total)
+		if r.head == nil {
+			return nil
+		}
 		fields, err := unpackFields(r.head, 5)
 		if err != nil {
 			return err
@@ -39,7 +43,6 @@ func (srv *server) loadGroups(accounts map[int64]*account) error {
 		}
 		p.ttl = time.Duration(ms) * time.Millisecond
 		p.messages.Store(r.total)
-		srv.messages.Add(r.total)
 		srv.groups.restore(p, now)
 		return nil
 	})

@@ -61,7 +61,8 @@ func (r *lineReader) next(in []byte) (line []byte, taken int, err error) {
 		}
 	}
 	for i, c := range in {
-		if r.state == telnetText && c == '\n' {
+		if c == '\n' && (r.state == telnetText || r.state == telnetCommand) {
+			r.state = telnetText // a lone 255 was no telnet command
 			line = r.partial
 			if line == nil {
 				line = []byte{}

@@ -64,6 +64,7 @@ func (s *session) takePart(line string, r *reply) error {
 	s.post = nil
 	err := p.err
 	if err == nil {
+		s.flush()
 		err = s.storePost(p)
 	}
 	return s.answer(err, r)
@@ -107,6 +108,7 @@ func (s *session) checkPost(words []string) error {
 	case err != nil:
 		return err
 	case a.parent != 0:
+		s.flush()
 		_, err := s.findMessage(a.parent)
 		return err
 	}
@@ -216,16 +218,20 @@ func (s *session) listPages(list *listing, r *reply) error {
 		if err != nil || len(page) == 0 {
 			return err
 		}
+		now := s.srv.clock.now()
 		for _, m := range page {
-			if r.line, err = messageLine(r.line, m, s.srv.clock.now()); err != nil {
+			if r.line, err = messageLine(r.line, m, now); err != nil {
+				return err
+			}
+			if err := r.flushFull(); err != nil {
 				return err
 			}
 		}
-		if err := r.flushFull(); err != nil {
-			return err
-		}
 		if len(page) < pageSize {
 			return nil
+		}
+		if now > list.at+longestList {
+			return fatal("you read the list too slowly; the connection ends")
 		}
 	}
 }
@@ -252,9 +258,16 @@ func (s *session) cmdGetMessage(words []string, r *reply) error {
 	r.line = r.line.num(m.replies).num(m.secondsLeft(s.srv.clock.now())).end()
 	for _, part := range parts {
 		r.line = append(append(r.line, part...), '\r', '\n')
+		if err := r.flushFull(); err != nil {
+			return err
+		}
 	}
-	return r.flushFull()
+	return nil
 }
+
+// longestList is how long, in ms, the reading of a list may take: what ends
+// meanwhile cannot be deleted before.
+const longestList = 5 * 60 * 1000
 
 // postedFrame is what a group's members with events on see.
 func postedFrame(g *place, id int64, a postArgs, who *identity) *frame {
@@ -291,6 +304,20 @@ func (srv *server) expireMessages() {
 		srv.expirer.set(&srv.messageEnd, srv.clock.now()+heldRetry)
 	default:
 		srv.expirer.sooner(&srv.messageEnd, p.next)
+	}
+}
+
+// lostRecord takes back what was counted for a message that was acknowledged in
+// periodic mode and could not be stored: the message that it answers has ended.
+func (srv *server) lostRecord(r record) {
+	if r.kind != kindMessage {
+		return
+	}
+	srv.messages.Add(-1)
+	for _, g := range srv.groups.all() {
+		if g.id == r.group {
+			g.messages.Add(-1)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 const (
 	maxName     = 30  // code points of a name or heading, after preparation
+	maxRawName  = 512 // bytes before it: no name of maxName code points needs more
 	maxPassword = 100 // bytes of a password, after preparation
 )
 
@@ -23,10 +24,13 @@ type name struct{ shown, key string }
 // section 3.3), letters of one script only, not one of the server's own names.
 func userName(word string) (name, error) {
 	n := name{shown: word, key: strings.ToLower(word)}
+	if len(word) > maxRawName {
+		return name{}, errBadName
+	}
 	if !isASCII(word, '!') {
 		shown, err1 := precis.UsernameCasePreserved.String(word)
 		key, err2 := precis.UsernameCaseMapped.String(word)
-		if errors.Join(err1, err2) != nil || mixesScripts(key) {
+		if errors.Join(err1, err2) != nil || tooLong(key) || mixesScripts(key) {
 			return name{}, errBadName
 		}
 		n = name{shown, key}
@@ -42,6 +46,9 @@ func userName(word string) (name, error) {
 // (RFC 8266).
 func placeName(word string) (name, error) {
 	n := name{shown: word, key: strings.ToLower(word)}
+	if len(word) > maxRawName {
+		return name{}, errBadName
+	}
 	if !isASCII(word, ' ') || strings.Trim(word, " ") != word || strings.Contains(word, "  ") {
 		shown, err1 := precis.Nickname.String(word)
 		key, err2 := precis.Nickname.CompareKey(word)
@@ -55,12 +62,13 @@ func placeName(word string) (name, error) {
 
 // checked holds a prepared name against the rules for all kinds of names.
 func (n name) checked() (name, error) {
-	if n.key == "" || n.key == "-" || utf8.RuneCountInString(n.shown) > maxName ||
-		utf8.RuneCountInString(n.key) > maxName {
+	if n.key == "" || n.key == "-" || tooLong(n.shown) || tooLong(n.key) {
 		return name{}, errBadName
 	}
 	return n, nil
 }
+
+func tooLong(s string) bool { return utf8.RuneCountInString(s) > maxName }
 
 // isASCII tells whether s has only the ASCII characters from least to '~'; such
 // a string is what every profile makes of it (a test compares them).

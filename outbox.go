@@ -16,33 +16,47 @@ const (
 	ownWaiting  = 64 << 10         // bytes past which a session's own replies wait for its socket
 	stallTime   = 10 * time.Second // time without progress, while bytes wait
 	farewell    = time.Second      // time to take the last lines when a session ends
-	writeBuffer = 32 << 10         // bytes that the writer joins to one write
+	writeBuffer = 32 << 10         // bytes that are joined to one write
+)
+
+// hands says who may write on the socket just now.
+type hands uint8
+
+const (
+	handsNone    hands = iota // nobody does; whoever flushes may
+	handsFlusher              // somebody who flushes, without ever waiting
+	handsWriter               // the writer goroutine: it may wait for the socket
 )
 
 // outbox is what waits to be sent on a connection, between everyone who has
-// something for its user and the one writer. Nobody who sends to others waits:
-// frames that find the send channel full wait behind it, bounded in bytes.
+// something for its user and the one writer. Nobody who sends to others waits.
+//
+// While the socket takes everything, frames are staged and whoever staged them
+// flushes: one try, which saves waking the writer. Once the socket does not, and
+// for frames that are simply put, the writer has the socket: frames go to it
+// through the send channel, those that find it full wait behind it, and when
+// nothing is left the writer lets go again.
 type outbox struct {
 	conn net.Conn
 	raw  syscall.RawConn // conn's, where writing can be tried without waiting; or nil
-	send chan *frame     // the buffered send channel; nil in it only wakes the writer
+	send chan *frame     // the buffered send channel
 
 	mu        sync.Mutex
-	spill     []*frame // behind the channel, oldest first
+	spill     []*frame // staged, or behind the channel; oldest first
 	held      []*frame // what others sent while a long reply is being sent; behind spill
-	waiting   int      // bytes in the channel, behind it, held and in the writer's hands
+	waiting   int      // bytes in the channel, in spill, held and being written
 	heldBytes int      // the part of waiting that is in held
-	streaming bool     // a long reply is being sent
-	closed    bool     // nothing is taken any more
-	overflow  bool     // the user read too slowly
-	wantDrain bool     // somebody waits on drained
+	hands     hands
+	streaming bool // a long reply is being sent
+	closed    bool // nothing is taken any more
+	wantDrain bool // somebody waits on drained
 	drained   chan struct{}
 
-	failed  atomic.Bool  // the writer gave up
+	failed  atomic.Bool  // writing failed: what is left is thrown away
 	blocked atomic.Bool  // the writer waits for the socket
 	until   atomic.Int64 // when the session ends: the writer's last moment, Unix nanoseconds
 
-	// owned by the writer
+	// owned by whose hands it is in
 	try    func(fd uintptr) bool
 	tryBuf []byte
 	tryN   int
@@ -54,36 +68,63 @@ func newOutbox(conn net.Conn) *outbox {
 	o := &outbox{conn: conn, send: make(chan *frame, sendSlots)}
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		o.raw, _ = tcp.SyscallConn()
+		o.try = o.tryFD
 	}
 	return o
 }
 
-// put gives the connection a frame without ever waiting. It reports whether the
-// member is behind but reading, so that a sender may slow down. A member past
-// its bound is cut off.
-func (o *outbox) put(f *frame) (behind bool) {
+// put gives the connection a frame by way of its writer, without ever waiting.
+func (o *outbox) put(f *frame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.accept(f) {
+		o.enqueue(f)
+		o.callWriter()
+	}
+}
+
+// stage gives the connection a frame without writing it: a flush must follow.
+// It reports whether the member is behind although it reads, so that a sender
+// may slow down.
+func (o *outbox) stage(f *frame) (behind bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.accept(f) {
+		o.enqueue(f)
+	}
+	return o.isBehind()
+}
+
+// isBehind tells whether much waits although the socket takes more. o.mu is
+// held.
+func (o *outbox) isBehind() bool {
+	return o.waiting-o.heldBytes > maxWaiting/2 && !o.closed && !o.blocked.Load()
+}
+
+// accept counts a frame of somebody else's. It reports whether it is to be
+// enqueued now: not while a long reply is being sent, and not when the session
+// ends. A member past its bound is cut off. o.mu is held.
+func (o *outbox) accept(f *frame) bool {
 	if o.closed {
 		return false
 	}
-	if o.waiting += len(f.line); o.waiting > maxWaiting {
-		o.cutOff()
+	if o.waiting+len(f.line) > maxWaiting {
+		o.last(tooSlow)
 		return false
 	}
+	o.waiting += len(f.line)
 	if o.streaming {
 		o.held = append(o.held, f)
 		o.heldBytes += len(f.line)
-	} else {
-		o.enqueue(f)
+		return false
 	}
-	return o.waiting > maxWaiting/2 && !o.blocked.Load()
+	return true
 }
 
-// enqueue keeps the order: once something waits behind the channel, all does.
-// o.mu is held.
+// enqueue keeps the order: the channel is the writer's, and once something waits
+// behind it, all does. o.mu is held.
 func (o *outbox) enqueue(f *frame) {
-	if len(o.spill) == 0 {
+	if o.hands == handsWriter && len(o.spill) == 0 {
 		select {
 		case o.send <- f:
 			return
@@ -93,16 +134,46 @@ func (o *outbox) enqueue(f *frame) {
 	o.spill = append(o.spill, f)
 }
 
+// callWriter gives the socket to the writer if nobody has it. Nothing is in the
+// channel then. o.mu is held.
+func (o *outbox) callWriter() {
+	if o.hands != handsNone || len(o.spill) == 0 {
+		return
+	}
+	o.hands = handsWriter
+	o.send <- o.pop()
+}
+
+// pop takes the oldest frame of spill. o.mu is held.
+func (o *outbox) pop() *frame {
+	f := o.spill[0]
+	o.spill[0] = nil
+	if o.spill = o.spill[1:]; len(o.spill) == 0 {
+		o.spill = nil
+	}
+	return f
+}
+
 // tooSlow is the last that a member hears that did not read.
 var tooSlow = warningFrame("you read too slowly; the connection ends")
 
-// cutOff ends a connection whose user does not read; the reader does the rest.
-// o.mu is held.
-func (o *outbox) cutOff() {
-	o.closed, o.overflow = true, true
-	o.enqueue(tooSlow)
-	o.waiting += len(tooSlow.line)
+// last takes a last frame and then nothing any more, and has the reader end the
+// session. o.mu is held.
+func (o *outbox) last(f *frame) {
+	if !o.closed {
+		o.closed = true
+		o.waiting += len(f.line)
+		o.enqueue(f)
+		o.callWriter()
+	}
 	o.wakeReader()
+}
+
+// end takes a last frame and has the reader end the session.
+func (o *outbox) end(f *frame) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.last(f)
 }
 
 // wakeReader makes the session's reader come back at once, from the socket or
@@ -112,70 +183,11 @@ func (o *outbox) wakeReader() {
 	o.drain()
 }
 
-// drain wakes who waits for the writer. o.mu is held.
+// drain wakes who waits for the socket. o.mu is held.
 func (o *outbox) drain() {
 	if o.wantDrain {
 		o.wantDrain = false
 		close(o.drained)
-	}
-}
-
-// readUntil sets the reader's deadline (zero: none) unless the session is to
-// end, when the reader has been woken and is to stay so.
-func (o *outbox) readUntil(t time.Time) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed || o.failed.Load() {
-		return errEnded
-	}
-	return o.conn.SetReadDeadline(t)
-}
-
-// end takes a last frame and then nothing any more, and wakes the reader, which
-// tears the session down.
-func (o *outbox) end(last *frame) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.closed {
-		o.closed = true
-		o.waiting += len(last.line)
-		o.enqueue(last)
-	}
-	o.wakeReader()
-}
-
-// errEnded says that a session's connection is over.
-var errEnded = errors.New("the connection has ended")
-
-// putOwn sends a reply of the session's own, or a piece of one; only its reader
-// calls it. It waits for the socket while much waits already, and fails when
-// the session is to end.
-func (o *outbox) putOwn(f *frame) error {
-	if err := o.waitForSocket(); err != nil {
-		return err
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.waiting += len(f.line)
-	o.enqueue(f)
-	return nil
-}
-
-// waitForSocket waits until no more than ownWaiting bytes wait to be sent.
-func (o *outbox) waitForSocket() error {
-	for {
-		o.mu.Lock()
-		ended := o.closed || o.failed.Load()
-		if ended || o.waiting-o.heldBytes <= ownWaiting {
-			o.mu.Unlock()
-			if ended {
-				return errEnded
-			}
-			return nil
-		}
-		drained := o.wait()
-		o.mu.Unlock()
-		<-drained
 	}
 }
 
@@ -187,23 +199,73 @@ func (o *outbox) wait() <-chan struct{} {
 	return o.drained
 }
 
-// catchUp gives a member that is behind, but whose socket takes more, a moment
-// to be served before a sender goes on: bursts must not cut off who reads.
-func (o *outbox) catchUp(most time.Duration) {
-	timer := time.NewTimer(most)
-	defer timer.Stop()
+// readUntil sets the reader's deadline (zero: none) unless the session is to
+// end, when the reader has been woken and is to stay so.
+func (o *outbox) readUntil(t time.Time) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.isOver() {
+		return errEnded
+	}
+	return o.conn.SetReadDeadline(t)
+}
+
+// errEnded says that a session's connection is over.
+var errEnded = errors.New("the connection has ended")
+
+// stageOwn stages a reply of the session's own, or a piece of one; only its
+// reader calls it, and flushes. It does not while much waits already, or when
+// the session is to end: then waitForSocket says which.
+func (o *outbox) stageOwn(f *frame) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.isOver() || o.waiting-o.heldBytes > ownWaiting {
+		return false
+	}
+	o.waiting += len(f.line)
+	o.enqueue(f)
+	return true
+}
+
+// isOver tells whether the session is to end. o.mu is held.
+func (o *outbox) isOver() bool { return o.closed || o.failed.Load() }
+
+// waitForSocket waits until no more than ownWaiting bytes wait to be sent.
+func (o *outbox) waitForSocket() error {
 	for {
 		o.mu.Lock()
-		if o.closed || o.blocked.Load() || o.waiting <= maxWaiting/2 {
+		ended := o.isOver()
+		if ended || o.waiting-o.heldBytes <= ownWaiting {
 			o.mu.Unlock()
-			return
+			if ended {
+				return errEnded
+			}
+			return nil
 		}
+		o.callWriter()
+		drained := o.wait()
+		o.mu.Unlock()
+		<-drained
+	}
+}
+
+// catchUp gives a member that is behind, but whose socket takes more, a moment
+// to be served before a sender goes on: bursts must not cut off who reads. It
+// reports false when the time is over.
+func (o *outbox) catchUp(over <-chan time.Time) bool {
+	for {
+		o.mu.Lock()
+		if !o.isBehind() {
+			o.mu.Unlock()
+			return true
+		}
+		o.callWriter()
 		drained := o.wait()
 		o.mu.Unlock()
 		select {
 		case <-drained:
-		case <-timer.C:
-			return
+		case <-over:
+			return false
 		}
 	}
 }
@@ -221,7 +283,9 @@ func (o *outbox) endStream() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, f := range o.held {
-		o.enqueue(f)
+		if !o.closed { // nothing comes after the last line
+			o.enqueue(f)
+		}
 	}
 	o.streaming, o.held, o.heldBytes = false, nil, 0
 }
@@ -235,107 +299,139 @@ func (o *outbox) close() {
 	last := time.Now().Add(farewell)
 	o.until.Store(last.UnixNano())
 	_ = o.conn.SetWriteDeadline(last)
+	for o.hands == handsFlusher { // for the time of one try
+		drained := o.wait()
+		o.mu.Unlock()
+		<-drained
+		o.mu.Lock()
+	}
+	o.hands = handsWriter
 	close(o.send)
 }
 
-// writeBuffers are lent to writers while they join frames.
+// writeBuffers are lent to who writes while frames are joined.
 var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, writeBuffer); return &b }}
+
+// flush writes what is staged if nobody else has the socket, without waiting for
+// it: what the socket does not take, the writer gets.
+func (o *outbox) flush() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.hands != handsNone || len(o.spill) == 0 {
+		return
+	}
+	if o.raw == nil {
+		o.callWriter()
+		return
+	}
+	o.hands = handsFlusher
+	joined := writeBuffers.Get().(*[]byte)
+	defer writeBuffers.Put(joined)
+	for len(o.spill) > 0 {
+		out := o.take(nil, (*joined)[:0])
+		o.mu.Unlock()
+		n, err := o.tryWrite(out)
+		o.mu.Lock()
+		if err != nil {
+			o.fail()
+			n = len(out)
+		}
+		o.waiting -= n
+		o.drain()
+		if n < len(out) {
+			o.hands = handsWriter
+			o.send <- &frame{line: append([]byte(nil), out[n:]...)}
+			return
+		}
+	}
+	o.hands = handsNone
+}
 
 // write is the writer goroutine: it takes all that waits and writes once.
 func (o *outbox) write() {
-	for open := true; open; {
-		var f *frame
-		f, open = <-o.send
+	for f := range o.send {
 		for o.writeOnce(f) {
 			f = nil
 		}
 	}
+	for o.writeOnce(nil) {
+		continue
+	}
 }
 
 // writeOnce writes first, if it is not nil, and what waits behind it, as much as
-// goes into one write. It reports whether there may be more.
+// goes into one write. With nothing left it lets go of the socket and reports
+// false.
 func (o *outbox) writeOnce(first *frame) bool {
 	joined := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(joined)
+	o.mu.Lock()
 	out := o.take(first, (*joined)[:0])
 	if len(out) == 0 {
+		if o.until.Load() == 0 {
+			o.hands = handsNone
+		}
+		o.mu.Unlock()
 		return false
 	}
-	*joined = (*joined)[:0]
-	if !o.failed.Load() {
-		if err := o.writeAll(out); err != nil {
-			o.fail()
-		}
+	o.mu.Unlock()
+	err := o.writeAll(out)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err != nil {
+		o.fail()
 	}
-	o.sent(len(out))
+	o.waiting -= len(out)
+	o.drain()
 	return true
 }
 
-// fail has the reader end the session: its socket takes nothing any more.
+// fail has the reader end the session: its socket takes nothing any more. o.mu
+// is held.
 func (o *outbox) fail() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	o.failed.Store(true)
 	o.wakeReader()
 }
 
 // take joins first with the frames that wait, into a buffer of writeBuffer
-// bytes; a single frame is not copied.
+// bytes; a single frame is not copied. o.mu is held.
 func (o *outbox) take(first *frame, buf []byte) []byte {
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	if first == nil {
-		if first = o.nextFrame(buf, nil); first == nil {
+		if first = o.next(0); first == nil {
 			return nil
 		}
 	}
-	second := o.nextFrame(buf, first)
+	second := o.next(len(first.line))
 	if second == nil {
 		return first.line
 	}
 	buf = append(buf, first.line...)
-	for f := second; f != nil; f = o.nextFrame(buf, nil) {
+	for f := second; f != nil; f = o.next(len(buf)) {
 		buf = append(buf, f.line...)
 	}
 	return buf
 }
 
-// nextFrame takes the next frame that still fits behind what is in buf and
-// first. o.mu is held.
-func (o *outbox) nextFrame(buf []byte, first *frame) *frame {
-	size := len(buf)
-	if first != nil {
-		size += len(first.line)
-	}
-	if size > writeBuffer-2*maxLine {
+// next takes the next frame, if it is to go behind so many bytes in one write.
+// o.mu is held.
+func (o *outbox) next(behind int) *frame {
+	if behind > writeBuffer-replyChunk {
 		return nil
 	}
-	for len(o.send) > 0 {
-		if f := <-o.send; f != nil {
-			return f
-		}
+	if len(o.send) > 0 {
+		return <-o.send
 	}
 	if len(o.spill) == 0 {
 		return nil
 	}
-	f := o.spill[0]
-	o.spill[0] = nil
-	if o.spill = o.spill[1:]; len(o.spill) == 0 {
-		o.spill = nil
-	}
-	return f
-}
-
-// sent counts off what was written and wakes who waits for that.
-func (o *outbox) sent(n int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.waiting -= n
-	o.drain()
+	return o.pop()
 }
 
 // writeAll writes b. It fails when the socket takes nothing for stallTime.
 func (o *outbox) writeAll(b []byte) error {
+	if o.failed.Load() {
+		return nil
+	}
 	n, err := o.tryWrite(b)
 	if err != nil || n == len(b) {
 		return err
@@ -368,11 +464,8 @@ func (o *outbox) deadline() time.Time {
 
 // tryWrite writes what the socket takes at once, without setting a deadline.
 func (o *outbox) tryWrite(b []byte) (int, error) {
-	if o.raw == nil {
+	if o.raw == nil || o.failed.Load() {
 		return 0, nil
-	}
-	if o.try == nil {
-		o.try = o.tryFD
 	}
 	o.tryBuf = b
 	err := o.raw.Write(o.try)

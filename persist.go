@@ -43,12 +43,13 @@ type record struct {
 // within the period. Its errors are statusLimit (disk full), statusNotFound, or
 // statusUnknown with the cause.
 type store interface {
-	// load calls each with every account (without body), room and group, at start.
+	// load calls each with every account (without body), room and group, at start;
+	// a group whose messages are still being deleted has no head.
 	load(k kind, each func(record) error) error
 	// add stores a new record under the next number of its kind, which it sets.
 	// A message's parent must be in its group and alive; it sets when it ends.
 	add(r *record) error
-	// replace stores an account or room anew under its number.
+	// replace stores an account anew under its number.
 	replace(r record) error
 	// remove deletes a record; a group's messages go with it, by and by.
 	remove(k kind, id int64) error

@@ -32,6 +32,9 @@ type place struct {
 	listeners int        // how many of them want events
 	deleting  bool
 	ends      instant
+	outboxes  []*outbox // of the members; nil: to be made anew
+	staged    bool      // something was sent that nobody has flushed
+	flushing  bool      // somebody flushes
 
 	number   atomic.Int64 // the status number: of a room's users, of a group's messages
 	messages atomic.Int64 // a group's
@@ -59,8 +62,13 @@ type places struct {
 	moved  atomic.Int64 // changes when a user enters or leaves one
 }
 
-// slot is where a session keeps its position in places of this kind.
-func (ps *places) slot() int { return int(ps.kind - kindRoom) }
+// slot is where a session keeps its place of this kind.
+func (ps *places) slot() int {
+	if ps.kind == kindRoom {
+		return roomSlot
+	}
+	return groupSlot
+}
 
 // byName lists Home first and the others by name; byNumber by number.
 func byName(a, b *place) int {
@@ -111,9 +119,9 @@ func (ps *places) create(p *place) error {
 	p.id, p.pending = r.id, false
 	p.number.Store(ps.store.nextNumber())
 	ps.show(p)
+	ps.exp.set(&p.expiry, p.ends)
 	ps.mu.Unlock()
 	ps.number.Store(ps.store.nextNumber())
-	ps.exp.set(&p.expiry, p.ends)
 	return nil
 }
 
@@ -195,6 +203,7 @@ func (ps *places) remove(p *place) error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.deleting = false
+		ps.exp.set(&p.expiry, max(p.ends, ps.clock.now()+retryExpiry))
 		return err
 	}
 	ps.exp.set(&p.expiry, never)
@@ -212,15 +221,17 @@ func (ps *places) remove(p *place) error {
 // expire deletes a place whose time is over, unless somebody is in it.
 func (ps *places) expire(p *place) {
 	p.mu.Lock()
-	over := p.live == 0 && !p.deleting && p.ends <= ps.clock.now()
-	p.deleting = p.deleting || over
+	empty := p.live == 0 && !p.deleting
+	over := empty && p.ends <= ps.clock.now()
+	if p.deleting = p.deleting || over; empty && !over {
+		ps.exp.set(&p.expiry, p.ends)
+	}
 	p.mu.Unlock()
 	if !over {
 		return
 	}
 	if err := ps.remove(p); err != nil {
 		slog.Error("an expired place could not be deleted; it is tried again", "kind", ps.kind.String(), "id", p.id, "error", err)
-		ps.exp.set(&p.expiry, ps.clock.now()+retryExpiry)
 	}
 }
 
@@ -238,6 +249,7 @@ func (ps *places) enter(p *place, s *session) error {
 	}
 	s.slots[ps.slot()] = len(p.members)
 	p.members = append(p.members, s)
+	p.outboxes = nil
 	if s.events.Load() {
 		p.listeners++
 	}
@@ -282,6 +294,7 @@ func (ps *places) leave(s *session) {
 // held.
 func (p *place) drop(s *session, slot int) {
 	p.members[s.slots[slot]] = nil
+	p.outboxes = nil
 	p.live--
 	if s.events.Load() {
 		p.listeners--
@@ -317,25 +330,94 @@ func (ps *places) countMove(p *place) {
 	}
 }
 
-// send gives everyone in p the same frame, in the same order for all. Members
-// that are behind but reading are given a moment.
+// send gives everyone in p the same frame, in the same order for all; a flush
+// must follow. Members that are behind but read are given a moment.
 func (p *place) send(f *frame) {
 	var behind []*outbox
 	p.mu.Lock()
+	p.staged = true
 	for _, m := range p.members {
-		if m != nil && m.out.put(f) {
+		if m != nil && m.out.stage(f) {
 			behind = append(behind, m.out)
 		}
 	}
 	p.mu.Unlock()
+	if len(behind) == 0 {
+		return
+	}
+	timer := time.NewTimer(catchUpTime)
+	defer timer.Stop()
 	for _, o := range behind {
-		o.catchUp(catchUpTime)
+		if !o.catchUp(timer.C) {
+			return
+		}
 	}
 }
 
-// catchUpTime is how long a sender waits, at most, for one member that reads
-// but has not been served: the machine is busy, not the member slow.
+// catchUpTime is how long a sender waits, at most, for members that read but
+// have not been served: the machine is busy, not they slow.
 const catchUpTime = 20 * time.Millisecond
+
+// flush writes what was sent to p's members. One goroutine at a time does, for
+// all who sent meanwhile; past its own round it leaves that to another one, so
+// that no sender is held up by the others' traffic.
+func (p *place) flush() {
+	if members := p.beginFlush(false); members != nil {
+		flushAll(members)
+		if p.beginFlush(true) != nil {
+			go p.flushOn()
+		}
+	}
+}
+
+// flushOn flushes until nothing is staged any more.
+func (p *place) flushOn() {
+	for {
+		p.mu.Lock()
+		members := p.snapshot()
+		p.mu.Unlock()
+		flushAll(members)
+		if p.beginFlush(true) == nil {
+			return
+		}
+	}
+}
+
+// beginFlush takes the flusher's part, if something is staged and nobody has it
+// (or the caller has it already), and returns whom to flush; nil: nothing to do.
+func (p *place) beginFlush(has bool) []*outbox {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.flushing && !has {
+		return nil
+	}
+	p.flushing = p.staged
+	if !p.staged {
+		return nil
+	}
+	p.staged = false
+	return p.snapshot()
+}
+
+// snapshot is the members' outboxes; the slice is made anew, and not changed,
+// when members have come or gone. p.mu is held.
+func (p *place) snapshot() []*outbox {
+	if p.outboxes == nil {
+		p.outboxes = make([]*outbox, 0, p.live)
+		for _, m := range p.members {
+			if m != nil {
+				p.outboxes = append(p.outboxes, m.out)
+			}
+		}
+	}
+	return p.outboxes
+}
+
+func flushAll(outboxes []*outbox) {
+	for _, o := range outboxes {
+		o.flush()
+	}
+}
 
 // tell gives the members that want events a frame. p.mu is held.
 func (p *place) tell(encode func() *frame) {

@@ -17,6 +17,7 @@ const pageSize = 200
 // stacks off the sessions' goroutines.)
 type storeReader struct {
 	own                *statements
+	begin, end         *sql.Stmt
 	account, message   *sql.Stmt
 	count, ended, top  *sql.Stmt
 	all, tops, replies *sql.Stmt
@@ -33,6 +34,7 @@ func newReader(db *sql.DB) (*storeReader, error) {
 	r := &storeReader{}
 	const page = "SELECT id, parent, replies, ends, head FROM messages "
 	own, err := prepareOn(db, map[**sql.Stmt]string{
+		&r.begin: "BEGIN", &r.end: "COMMIT",
 		&r.account: "SELECT head, body FROM accounts WHERE id = ?",
 		&r.message: "SELECT grp, parent, replies, ends, head, body FROM messages WHERE id = ?",
 		&r.count: "SELECT messages, tops, coalesce((SELECT max(id) FROM messages WHERE grp = ?1), 0)" +
@@ -47,6 +49,9 @@ func newReader(db *sql.DB) (*storeReader, error) {
 		return nil, err
 	}
 	r.own = own
+	if _, err := own.conn.ExecContext(context.Background(), "PRAGMA query_only = 1"); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening a reader: %w", err), own.close())
+	}
 	return r, nil
 }
 
@@ -61,9 +66,7 @@ func (r *storeReader) loop(jobs <-chan readJob) {
 // read runs a job on the next free reader. In periodic mode it sees what was
 // done before it because that is saved first.
 func (st *sqliteStore) read(doing string, read func(*storeReader) error) error {
-	if err := st.queue.settle(); err != nil {
-		return storeError(doing, err)
-	}
+	st.queue.settle()
 	job := readJob{read, make(chan error, 1)}
 	st.reads <- job
 	return storeError(doing, <-job.done)
@@ -80,7 +83,7 @@ func (st *sqliteStore) get(k kind, id int64) (record, error) {
 			err = r.message.QueryRow(id).Scan(&rec.group, &rec.parent, &rec.replies, &rec.ends, &rec.head, &rec.body)
 		}
 		if errors.Is(err, sql.ErrNoRows) {
-			return fail(statusNotFound)
+			return st.queue.notThere()
 		}
 		return err
 	})
@@ -100,25 +103,23 @@ func (st *sqliteStore) list(group, parent int64) (*listing, error) {
 
 // fix fills in a list's count and end, from one snapshot of the database.
 func (r *storeReader) fix(l *listing) error {
-	ctx := context.Background()
-	tx, err := r.own.conn.BeginTx(ctx, nil)
-	if err != nil {
+	if _, err := r.begin.Exec(); err != nil {
 		return err
 	}
-	defer tx.Rollback()
+	defer r.end.Exec()
 	var all, tops, ended, endedTops int64
-	err = tx.Stmt(r.count).QueryRow(l.group).Scan(&all, &tops, &l.upTo)
+	err := r.count.QueryRow(l.group).Scan(&all, &tops, &l.upTo)
 	if err != nil {
 		return err
 	}
 	if l.parent > 0 {
-		err = tx.Stmt(r.top).QueryRow(l.parent, l.group, l.at).Scan(&l.count)
+		err = r.top.QueryRow(l.parent, l.group, l.at).Scan(&l.count)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fail(statusNotFound)
 		}
 		return err
 	}
-	if err := tx.Stmt(r.ended).QueryRow(l.at, l.group).Scan(&ended, &endedTops); err != nil {
+	if err := r.ended.QueryRow(l.at, l.group).Scan(&ended, &endedTops); err != nil {
 		return err
 	}
 	l.count = all - ended

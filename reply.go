@@ -21,16 +21,19 @@ func (r *reply) flushFull() error {
 	}
 	if !r.streaming {
 		r.streaming = true
+		r.s.flush()
 		r.s.out.beginStream()
 	}
-	return r.flush()
+	err := r.flush()
+	r.s.out.flush()
+	return err
 }
 
 // flush sends what has been written.
 func (r *reply) flush() error {
 	f := &frame{line: slices.Clone(r.line)}
 	r.line = r.line[:0]
-	return r.s.out.putOwn(f)
+	return r.s.send(f)
 }
 
 // finish ends a command that succeeded: with what it wrote, or @status 0.
@@ -42,7 +45,7 @@ func (r *reply) finish() error {
 		return err
 	}
 	if len(r.line) == 0 {
-		return r.s.out.putOwn(okFrame)
+		return r.s.send(okFrame)
 	}
 	return r.flush()
 }

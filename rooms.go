@@ -29,14 +29,6 @@ func packRoom(p *place) []byte {
 	return packFields(p.name.shown, p.name.key, p.lock.packed(), p.whom())
 }
 
-// packed is a verifier as it is stored; none is "".
-func (v *verifier) packed() string {
-	if v == nil {
-		return ""
-	}
-	return v.String()
-}
-
 // unpackPlace reads what rooms and groups have in common.
 func unpackPlace(r record, fields []string, accounts map[int64]*account) (*place, error) {
 	p := &place{
@@ -90,7 +82,7 @@ func (s *session) newPlace(words []string, regdOnly bool) (*place, error) {
 		if err != nil {
 			return nil, err
 		}
-		if p.lock, err = s.srv.hash(password, roomRounds); err != nil {
+		if p.lock, err = s.srv.doors.newVerifier(password, roomRounds); err != nil {
 			return nil, err
 		}
 	}
@@ -112,7 +104,7 @@ func (s *session) mayEnter(p *place, words []string, wrong status) error {
 	if len(words) < 2 {
 		return fail(wrong)
 	}
-	err := s.checkPassword(p.lock, words[1])
+	err := s.srv.doors.check(p.lock, words[1])
 	if isStatus(err, statusWrongPassword) {
 		return fail(wrong)
 	}
@@ -169,7 +161,7 @@ func (s *session) cmdRmRoom(words []string, _ *reply) error {
 		return fail(statusNotOwner)
 	}
 	if len(words) > 1 && p.lock != nil {
-		if err := s.checkPassword(p.lock, words[1]); isStatus(err, statusWrongPassword) {
+		if err := s.srv.doors.check(p.lock, words[1]); isStatus(err, statusWrongPassword) {
 			return fail(statusRoomPassword)
 		} else if err != nil {
 			return err
@@ -198,7 +190,9 @@ func (s *session) cmdChangeRoom(words []string, _ *reply) error {
 
 // cmdBroadcast is "#broadcast <text>".
 func (s *session) cmdBroadcast(words []string, _ *reply) error {
-	s.room().send(messFrame("broadcast", s.who.Load().name.shown, words[0]))
+	room := s.room()
+	room.send(messFrame("broadcast", s.who.Load().name.shown, words[0]))
+	s.unflushed = room
 	return nil
 }
 

@@ -2,11 +2,13 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,12 +24,16 @@ type session struct {
 	out  *outbox
 
 	// owned by the reader
-	in      input
-	lines   lineReader
-	post    *posting // a message whose lines are coming; nil: none
-	greeted bool     // the first line has come
-	budget  budget   // of commands
-	waiting bool     // it counts among those that have not logged in
+	in       input
+	lines    lineReader
+	post     *posting // a message whose lines are coming; nil: none
+	greeted  bool     // the first line has come
+	budget   budget   // of commands
+	waiting  bool     // it counts among those that have not logged in
+	writer   sync.WaitGroup
+	loggedIn bool // just now
+
+	unflushed *place // where it has sent something; flushed when its input is handled
 
 	// set by the reader, read by everybody
 	who    atomic.Pointer[identity] // nil: not logged in
@@ -42,8 +48,14 @@ type session struct {
 	left  chan struct{} // closed when its name and its place are free; nil: nobody waits
 }
 
-func (s *session) room() *place  { return s.at[kindRoom-kindRoom].Load() }
-func (s *session) group() *place { return s.at[kindGroup-kindRoom].Load() }
+// Where a session keeps its room and its group, in at and slots.
+const (
+	roomSlot = iota
+	groupSlot
+)
+
+func (s *session) room() *place  { return s.at[roomSlot].Load() }
+func (s *session) group() *place { return s.at[groupSlot].Load() }
 
 // noDeadline lets the reader wait for ever.
 var noDeadline time.Time
@@ -56,27 +68,44 @@ var (
 
 // serve is the reader: it runs a connection from its first byte to its end.
 func (s *session) serve() {
-	var writer sync.WaitGroup
-	writer.Go(s.out.write)
-	err := s.greet()
-	for err == nil {
+	s.writer.Go(s.out.write)
+	s.serveOn(s.greet())
+}
+
+// serveOn reads until the connection is over (err: it is already). After a login
+// it goes on in a fresh goroutine: running commands makes a stack grow, and Go
+// never makes it as small again as a new one; most users only listen.
+func (s *session) serveOn(err error) {
+	for err == nil && !s.loggedIn {
 		err = s.readOnce()
 	}
+	if err == nil {
+		s.loggedIn = false
+		s.srv.running.Go(func() { s.serveOn(nil) })
+		return
+	}
+	s.tearDown(err)
+}
+
+// tearDown is the end of every session, whoever ended it.
+func (s *session) tearDown(err error) {
 	s.sayWhy(err)
 	s.forgetIdentity(nil)
-	s.srv.gone(s)
+	s.srv.nameFree(s)
 	s.out.close()
-	writer.Wait()
+	s.writer.Wait()
 	s.linger(err)
 	s.conn.Close()
+	s.srv.gone(s)
 }
 
 // greet says hello and starts the time to log in.
 func (s *session) greet() error {
 	hello := lineOf(nil).word("@mess #hello").text(s.srv.cfg.Server.Name).text("type #help for help")
-	if err := s.out.putOwn(&frame{line: hello.end()}); err != nil {
+	if err := s.send(&frame{line: hello.end()}); err != nil {
 		return err
 	}
+	s.out.flush()
 	return s.startGrace()
 }
 
@@ -101,6 +130,27 @@ func (s *session) readOnce() error {
 	return err
 }
 
+// send stages a reply, or a piece of one, and waits for the user's socket while
+// too much waits for it already.
+func (s *session) send(f *frame) error {
+	for !s.out.stageOwn(f) {
+		s.flush()
+		if err := s.out.waitForSocket(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flush writes what the lines handled so far have for others and for the user.
+func (s *session) flush() {
+	if s.unflushed != nil {
+		s.unflushed.flush()
+		s.unflushed = nil
+	}
+	s.out.flush()
+}
+
 // scratch is what handling lines needs, lent to a session while it has some.
 type scratch struct {
 	words []string
@@ -116,6 +166,7 @@ func (s *session) handle(data []byte) error {
 	defer func() {
 		work.reply.s = nil
 		scratches.Put(work)
+		s.flush()
 	}()
 	for len(data) > 0 {
 		line, n, err := s.lines.next(data)
@@ -123,7 +174,7 @@ func (s *session) handle(data []byte) error {
 		if len(s.lines.answers) > 0 {
 			answers := &frame{line: s.lines.answers}
 			s.lines.answers = nil
-			err = errors.Join(err, s.out.putOwn(answers))
+			err = errors.Join(err, s.send(answers))
 		}
 		if err != nil {
 			return err
@@ -177,10 +228,24 @@ func (s *session) command(words []string, r *reply) error {
 	}
 	if err == nil {
 		if args, err = c.check(s, args); err == nil {
-			err = c.run(s, args, r)
+			if c.waits {
+				s.flush()
+			}
+			err = s.run(c, args, r)
 		}
 	}
 	return s.answer(err, r)
+}
+
+// run runs a command's handler. A fault in it is the command's failure, and no
+// more.
+func (s *session) run(c *command, args []string, r *reply) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("a fault in %s: %v\n%s", c.name, fault, debug.Stack())
+		}
+	}()
+	return c.run(s, args, r)
 }
 
 // answer sends a command's one reply: what it wrote, or its status. It is the
@@ -191,7 +256,7 @@ func (s *session) answer(err error, r *reply) error {
 	case err == nil:
 		return r.finish()
 	case errors.Is(err, errQuit):
-		return errors.Join(s.out.putOwn(okFrame), errQuit)
+		return errors.Join(s.send(okFrame), errQuit)
 	case errors.Is(err, errEnded):
 		r.abandon()
 		return err
@@ -207,7 +272,7 @@ func (s *session) answer(err error, r *reply) error {
 	if known.fatal {
 		return err
 	}
-	return s.out.putOwn(statusFrame(known.code))
+	return s.send(statusFrame(known.code))
 }
 
 // shownName is the session's name for the log.
@@ -231,15 +296,18 @@ func (s *session) sayWhy(err error) {
 	}
 }
 
+// lingerTime is how long an ended connection may stay half open.
+const lingerTime = 2 * time.Second
+
 // linger closes a connection that the server ends so that what was sent last
 // still arrives: a plain close with input unread would throw it away.
 func (s *session) linger(err error) {
 	half, ok := s.conn.(interface{ CloseWrite() error })
-	if errors.Is(err, io.EOF) || !ok || s.srv.isStopping() || half.CloseWrite() != nil {
+	if errors.Is(err, io.EOF) || !ok || half.CloseWrite() != nil {
 		return
 	}
-	if s.conn.SetReadDeadline(time.Now().Add(farewell)) == nil {
-		_, _ = io.CopyN(io.Discard, s.conn, 1<<20)
+	if s.conn.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+		_, _ = io.Copy(io.Discard, s.conn)
 	}
 }
 

@@ -63,6 +63,7 @@ type storeOptions struct {
 	readers  int
 	rounds   func() int // of password hashing, asked for once in a database's life; nil: not needed
 	now      wallClock
+	lost     func(record) // hears of an acknowledged record that could not be stored after all
 }
 
 // openStore opens the database of a data folder, makes a new one where there is
@@ -72,6 +73,9 @@ func openStore(o storeOptions) (*sqliteStore, error) {
 	path := filepath.Join(o.folder, databaseFile)
 	if err := ensureDatabase(path); err != nil {
 		return nil, err
+	}
+	if err := inspect(path); err != nil {
+		return nil, fmt.Errorf("opening the database %s: %w", path, err)
 	}
 	db, err := openDatabase(path)
 	if err != nil {
@@ -180,10 +184,14 @@ func checkVersion(path string, version int) error {
 
 // openDatabase opens a database with the settings that every connection has.
 func openDatabase(path string) (*sql.DB, error) {
-	q := url.Values{"_pragma": {
+	return openURI(path, url.Values{"_pragma": {
 		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-2000)", "temp_store(MEMORY)",
-	}}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String())
+	}})
+}
+
+func openURI(path string, query url.Values) (*sql.DB, error) {
+	uri := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}
+	db, err := sql.Open("sqlite", uri.String())
 	if err != nil {
 		return nil, fmt.Errorf("opening the database %s: %w", path, err)
 	}
@@ -194,28 +202,47 @@ func openDatabase(path string) (*sql.DB, error) {
 // whole at start; a larger one would hold up the start of a small machine.
 const quickCheckPages = 8192
 
-// migrate checks a database and brings its schema up to date, in one
-// transaction: a power cut leaves the old version or the new one.
-func migrate(db *sql.DB) error {
-	ctx := context.Background()
+// inspect looks at a database, and at what a killed server left beside it,
+// without changing either: it must be whole and not newer than this program.
+func inspect(path string) error {
+	how := url.Values{"mode": {"ro"}}
+	if log, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) || err == nil && log.Size() == 0 {
+		how.Set("immutable", "1") // so that SQLite makes no files of its own
+	}
+	db, err := openURI(path, how)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
 	var version, pages int
-	err := errors.Join(db.QueryRow("PRAGMA user_version").Scan(&version), db.QueryRow("PRAGMA page_count").Scan(&pages))
+	err = errors.Join(db.QueryRow("PRAGMA user_version").Scan(&version), db.QueryRow("PRAGMA page_count").Scan(&pages))
 	if err != nil {
 		return explainDamage(err)
 	}
-	if err := checkVersion(databaseFile, version); err != nil {
+	if err := checkVersion(path, version); err != nil || pages > quickCheckPages {
 		return err
 	}
-	if pages <= quickCheckPages {
-		var result string
-		if err := db.QueryRow("PRAGMA quick_check(1)").Scan(&result); err != nil || result != "ok" {
-			return explainDamage(errors.Join(err, errors.New(result)))
-		}
+	var result string
+	if err := db.QueryRow("PRAGMA quick_check(1)").Scan(&result); err != nil {
+		return explainDamage(err)
+	}
+	if result != "ok" {
+		return explainDamage(errors.New(result))
+	}
+	return nil
+}
+
+// migrate brings a database's schema up to date, in one transaction: a power cut
+// leaves the old version or the new one.
+func migrate(db *sql.DB) error {
+	var version int
+	if err := db.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
+		return explainDamage(err)
 	}
 	if version == len(migrations) {
 		return nil
 	}
-	tx, err := db.BeginTx(ctx, nil)
+	tx, err := db.BeginTx(context.Background(), nil)
 	if err != nil {
 		return err
 	}
@@ -291,7 +318,7 @@ func (st *sqliteStore) load(k kind, each func(record) error) error {
 	query := map[kind]string{
 		kindAccount: "SELECT id, 0, 0, 0, head FROM accounts",
 		kindRoom:    "SELECT id, owner, ends, 0, head FROM rooms",
-		kindGroup:   "SELECT id, owner, ends, messages, head FROM groups WHERE deleted = 0 ORDER BY id",
+		kindGroup:   "SELECT id, owner, ends, messages, CASE deleted WHEN 0 THEN head END FROM groups ORDER BY id",
 	}[k]
 	rows, err := st.db.Query(query)
 	if err != nil {

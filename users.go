@@ -11,7 +11,7 @@ import (
 type account struct {
 	id      int64
 	name    name
-	pending bool         // being stored, guarded by server.mu
+	pending bool         // being stored, guarded by users.mu
 	deleted atomic.Bool  // what it owned has no owner
 	changes atomic.Int64 // of its password
 }
@@ -196,21 +196,17 @@ func (srv *server) findAccount(word string) *account {
 	return nil
 }
 
-// checkPassword holds what a user typed against a verifier: 3002, or 3006 when
-// too many are at it.
+// checkPassword holds what a user typed against an account's verifier: 3002, or
+// 3006 when too many are at it or this address has guessed too often.
 func (s *session) checkPassword(v *verifier, typed string) error {
-	password, err := preparePassword(typed)
-	if err != nil {
-		password = "" // no password is empty, but the time is spent all the same
-	}
-	var right bool
-	if err := s.srv.hasher.do(func() { right = v.matches(password) }); err != nil {
+	if err := s.srv.guesses.allow(s.addr); err != nil {
 		return err
 	}
-	if !right {
-		return fail(statusWrongPassword)
+	err := s.srv.hasher.check(v, typed)
+	if isStatus(err, statusWrongPassword) {
+		s.srv.guesses.wrong(s.addr)
 	}
-	return nil
+	return err
 }
 
 // become gives a session its new identity and puts it into Home. An account's
@@ -224,13 +220,19 @@ func (s *session) become(i *identity) error {
 	if old != nil {
 		<-old
 	}
-	if was := s.who.Load(); was != nil && was.account == nil && was.name == i.name {
+	if i.account != nil && s.srv.isDeleted(i.account) { // by the session that was just ended
+		s.srv.releaseName(s, i)
+		return fail(statusNoAccount)
+	}
+	was := s.who.Load()
+	if was != nil && was.account == nil && i.account == nil && was.name == i.name {
 		i = was // the same guest still owns what it made
 	}
 	s.forgetIdentity(i)
 	s.setEvents(false)
 	s.who.Store(i)
 	s.srv.admission.loggedIn(s)
+	s.loggedIn = true
 	if err := s.srv.rooms.enter(s.srv.home, s); err != nil {
 		return err
 	}
@@ -259,7 +261,9 @@ func (srv *server) claimName(s *session, i *identity) (gone <-chan struct{}, err
 	if holder == nil || holder == s {
 		return nil, nil
 	}
-	holder.taken, holder.left = true, make(chan struct{})
+	if holder.taken = true; holder.left == nil {
+		holder.left = make(chan struct{})
+	}
 	holder.out.end(elsewhere)
 	return holder.left, nil
 }
@@ -278,15 +282,26 @@ func (s *session) forgetIdentity(next *identity) {
 	}
 	i.gone.Store(true)
 	s.who.Store(nil)
-	if next != nil && i.name.key == next.name.key {
-		return
+	if next == nil || i.name.key != next.name.key {
+		s.srv.releaseName(s, i)
 	}
-	u := &s.srv.users
+}
+
+// releaseName gives a name back if the session has it.
+func (srv *server) releaseName(s *session, i *identity) {
+	u := &srv.users
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.online[i.name.key] == s {
 		delete(u.online, i.name.key)
 	}
+}
+
+// isDeleted tells whether an account is no more.
+func (srv *server) isDeleted(a *account) bool {
+	srv.users.mu.Lock()
+	defer srv.users.mu.Unlock()
+	return srv.users.accounts[a.name.key] != a
 }
 
 // logOut leaves the session connected, with the time to log in running again.
@@ -313,7 +328,7 @@ func (s *session) cmdCreateLogin(words []string, _ *reply) error {
 	if err := s.srv.reserveAccount(s, a); err != nil {
 		return err
 	}
-	v, err := s.srv.hashAccount(password)
+	v, err := s.srv.hasher.newVerifier(password, s.srv.rounds)
 	if err == nil {
 		r := accountRecord(0, n, v, words[2], words[3])
 		err = s.srv.store.add(&r)
@@ -342,19 +357,6 @@ func (srv *server) reserveAccount(s *session, a *account) error {
 	return nil
 }
 
-// hashAccount makes the verifier of an account's password.
-func (srv *server) hashAccount(password string) (*verifier, error) {
-	return srv.hash(password, srv.rounds)
-}
-
-// hash makes a verifier when a core is free for it.
-func (srv *server) hash(password string, rounds int) (v *verifier, err error) {
-	if busy := srv.hasher.do(func() { v, err = newVerifier(password, rounds) }); busy != nil {
-		return nil, busy
-	}
-	return v, err
-}
-
 // cmdChangePass is "#changepass <new password> <old password>".
 func (s *session) cmdChangePass(words []string, _ *reply) error {
 	if !takesPlain(s.srv.cfg.Auth.PlainPassword, s.addr) {
@@ -372,11 +374,12 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 	if err := s.checkPassword(old, words[1]); err != nil {
 		return err
 	}
-	v, err := s.srv.hashAccount(password)
+	v, err := s.srv.hasher.newVerifier(password, s.srv.rounds)
 	if err != nil {
 		return err
 	}
-	a.changes.Add(1)
+	a.changes.Add(1)       // whoever checks the old one now must not get in,
+	defer a.changes.Add(1) // nor who reads it before the new one is stored
 	return s.srv.store.replace(accountRecord(a.id, a.name, v, realName, email))
 }
 

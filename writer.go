@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,10 +44,11 @@ type touchKey struct {
 
 // batch is what one transaction does.
 type batch struct {
-	changes  []*change
-	touched  map[touchKey]instant
-	numbers  [kinds]int64 // the last number of each kind that was given, at the end of the batch
-	reserved bool         // numbers have been given to people who were not told to wait
+	changes   []*change
+	touched   map[touchKey]instant
+	numbers   [kinds]int64 // the last number of each kind that was given, at the end of the batch
+	reserved  bool         // more numbers are to be set aside than were given
+	statusDue bool         // more status numbers are to be set aside
 }
 
 const (
@@ -139,15 +141,25 @@ func (q *writeQueue) touch(k kind, id int64, ends instant) {
 }
 
 // settle waits until everything that was acknowledged is in the database, so
-// that readers see it.
-func (q *writeQueue) settle() error {
+// that readers see it. While it cannot be saved, they see what is there.
+func (q *writeQueue) settle() {
 	q.mu.Lock()
-	unsaved := q.unsaved
+	wait := q.unsaved > 0
 	q.mu.Unlock()
-	if unsaved == 0 {
-		return nil
+	if wait {
+		_ = q.put(&change{verb: verbSettle}) // the writer logs why
 	}
-	return q.put(&change{verb: verbSettle})
+}
+
+// notThere is the answer where a record is not in the database: that it does not
+// exist, or that nobody can tell while what was acknowledged cannot be saved.
+func (q *writeQueue) notThere() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.failing && q.unsaved > 0 {
+		return fail(statusLimit)
+	}
+	return fail(statusNotFound)
 }
 
 // nextStatus is a status number that was never given before. Long before those
@@ -173,19 +185,21 @@ func (q *writeQueue) next() (batch, bool) {
 		q.urgent = false
 		return batch{}, false
 	}
-	b := batch{changes: q.changes, touched: q.touched, numbers: q.numbers, reserved: q.periodic}
-	q.changes, q.touched, q.moreDue = nil, nil, false
+	b := batch{changes: q.changes, numbers: q.numbers, reserved: q.periodic, statusDue: q.moreDue}
+	q.changes, q.moreDue = nil, false
 	if len(b.changes) > maxBatch {
 		q.changes = b.changes[maxBatch:]
 		b.changes = b.changes[:maxBatch:maxBatch]
-		b.numbers = q.numbersAfter(b)
+		b.numbers = q.numbersAfter()
+	} else { // ends come after the places whose ends they are
+		b.touched, q.touched = q.touched, nil
 	}
 	q.urgent = len(q.changes) > 0
 	return b, true
 }
 
-// numbersAfter is the last numbers given in a batch that is not all that waits.
-func (q *writeQueue) numbersAfter(b batch) [kinds]int64 {
+// numbersAfter is the last numbers given before what still waits. q.mu is held.
+func (q *writeQueue) numbersAfter() [kinds]int64 {
 	last := q.numbers
 	for _, c := range q.changes {
 		if c.verb == verbAdd {
@@ -208,10 +222,17 @@ func (q *writeQueue) saved(b batch, setAside [kinds]int64, statusMark int64) {
 	q.statusMark.Store(statusMark)
 }
 
+// forget counts off an acknowledged change that is lost.
+func (q *writeQueue) forget() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.unsaved--
+}
+
 // giveBack puts what was acknowledged, but could not be saved, in front of the
 // queue again; the savers try again at their pace. It tells whether this is the
 // first failure in a row, which is worth a line in the log.
-func (q *writeQueue) giveBack(b batch) (first bool) {
+func (q *writeQueue) giveBack(b batch, err error) (first bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var keep []*change
@@ -230,9 +251,23 @@ func (q *writeQueue) giveBack(b batch) (first bool) {
 		}
 	}
 	q.moreDue = true
+	q.refuseWaiting(err)
 	first, q.failing = !q.failing, true
+	q.urgent = false
 	q.signal(false)
 	return first
+}
+
+// refuseWaiting tells everyone behind a failed batch that they cannot be served
+// now: only what was acknowledged stays. q.mu is held.
+func (q *writeQueue) refuseWaiting(err error) {
+	q.changes = slices.DeleteFunc(q.changes, func(c *change) bool {
+		if c.done == nil {
+			return false
+		}
+		c.finish(err)
+		return true
+	})
 }
 
 func (st *sqliteStore) add(r *record) error {

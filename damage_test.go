@@ -1,0 +1,389 @@
+package main
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+)
+
+// frozenSchema1 is the database as version 1 of the schema makes it, with a
+// little of everything in it. It must never be changed: there are such databases.
+const frozenSchema1 = `
+CREATE TABLE state (
+	one INTEGER PRIMARY KEY CHECK (one = 1),
+	account INTEGER NOT NULL, room INTEGER NOT NULL, grp INTEGER NOT NULL, message INTEGER NOT NULL,
+	status INTEGER NOT NULL, clock INTEGER NOT NULL, wall INTEGER NOT NULL, rounds INTEGER NOT NULL);
+CREATE TABLE accounts (id INTEGER PRIMARY KEY, head BLOB NOT NULL, body BLOB NOT NULL);
+CREATE TABLE rooms (id INTEGER PRIMARY KEY, owner INTEGER NOT NULL, ends INTEGER NOT NULL, head BLOB NOT NULL);
+CREATE TABLE groups (id INTEGER PRIMARY KEY, owner INTEGER NOT NULL, ends INTEGER NOT NULL,
+	messages INTEGER NOT NULL, tops INTEGER NOT NULL, deleted INTEGER NOT NULL, head BLOB NOT NULL);
+CREATE TABLE messages (id INTEGER PRIMARY KEY, grp INTEGER NOT NULL, parent INTEGER NOT NULL,
+	replies INTEGER NOT NULL, ends INTEGER NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL);
+CREATE INDEX messages_group ON messages (grp, id);
+CREATE INDEX messages_parent ON messages (parent, id) WHERE parent > 0;
+CREATE INDEX messages_top ON messages (grp, id) WHERE parent = 0;
+CREATE INDEX messages_ends ON messages (ends, grp, parent);
+INSERT INTO state VALUES (1, 7, 5, 3, 20, 900, 1000000, 0, 16);
+INSERT INTO accounts VALUES (7, X'05416c69636505616c696365',
+	X'8301534352414d2d5348412d3235362431363a63334e7a63334e7a63334e7a63334e7a63334e7a63773d3d246554317745696851385456385166674335444a625677764849476d612b2b73763541344c367066524d31383d3a3748726f6d56757059336e67426b4f306c59347471654564706e59446f776346517a4a6365495a4e70534d3d0d416c696365204578616d706c6511616c696365406578616d706c652e6f7267');
+INSERT INTO rooms VALUES (5, 7, 2800000, X'075468652044656e077468652064656e0004616e6f6e');
+INSERT INTO groups VALUES (3, 7, 9223372036854775807, 2, 1, 0, X'0454616c6b0474616c6b0004616e6f6e0733363030303030');
+INSERT INTO groups VALUES (2, 0, 1500000, 1, 1, 1, X'034f6c64036f6c640004616e6f6e0733363030303030');
+INSERT INTO messages VALUES (18, 2, 0, 0, 9000000, X'044c65667403426f62', X'046f766572');
+INSERT INTO messages VALUES (19, 3, 0, 1, 9000000, X'0548656c6c6f05416c696365', X'0a6669727374207061727407237365636f6e64');
+INSERT INTO messages VALUES (20, 3, 19, 0, 9000000, X'06416e7377657203426f62', X'0474657874');
+PRAGMA user_version = 1;
+`
+
+// frozenDatabase makes a database of version 1 in a fresh folder.
+func frozenDatabase(t testing.TB) (folder string) {
+	t.Helper()
+	folder = t.TempDir()
+	db := openBeside(t, folder)
+	defer db.Close()
+	mustExec(t, db, frozenSchema1)
+	return folder
+}
+
+// TestFrozenDatabase: a database as version 1 made it is read with all that is
+// in it.
+func TestFrozenDatabase(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		synctest.Wait()
+		c := b.dial()
+		c.ask("#login regd alice pw", "@status 0")
+		c.ask("#whoami", "@ret #whoami Alice Home 1 - 0")
+		c.ask("#listrooms", "@ret #listrooms 2", "Home - 1 0 pub anon", `"The Den" Alice 0 1800 pub anon`)
+		c.ask("#listgroups", "@ret #listgroups 1", "Talk Alice 3 2 0 3600 pub anon")
+		c.ask("#joingroup talk", "@status 0")
+		c.ask("#listmessages", "@ret #listmessages 2", "Hello Alice 19 0 1 8000", "Answer Bob 20 19 0 0")
+		c.ask("#getmessage 19", "@ret #getmessage Hello 2 19 0 1 8000", "first part", "#second")
+		if n := c.number("arch"); n <= 900 {
+			t.Errorf("#archstatus is %d; 900 was given before", n)
+		}
+		if id := c.post("next", 19, 0); id != 21 {
+			t.Errorf("the next message has number %d, want 21", id)
+		}
+		if n := countRows(t, b.cfg.Server.Data, "messages"); n != 3 {
+			t.Errorf("%d messages are stored, want 3: the deleted group's go", n)
+		}
+		if n := b.messages.Load(); n != 3 {
+			t.Errorf("%d messages count against the limit, want 3", n)
+		}
+		c.ask("#changepass new pw", "@status 0")
+	}, func(cfg *config) { cfg.Server.Data = frozenDatabase(t) })
+}
+
+// schemaOf is what a database consists of.
+func schemaOf(t *testing.T, db *sql.DB) string {
+	t.Helper()
+	var all string
+	err := db.QueryRow(`SELECT group_concat(name || ': ' || replace(replace(replace(sql, char(9), ''), char(10), ''), ' ', ''), char(10) ORDER BY name)
+		FROM sqlite_schema`).Scan(&all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestSchemaIsFrozen: the first migration makes what the frozen database is,
+// and a frozen database that is brought up to date is like a new one.
+func TestSchemaIsFrozen(t *testing.T) {
+	t.Parallel()
+	folder := frozenDatabase(t)
+	old, fresh := openBeside(t, folder), openBeside(t, t.TempDir())
+	defer old.Close()
+	defer fresh.Close()
+	mustExec(t, fresh, migrations[0])
+	if was, is := schemaOf(t, old), schemaOf(t, fresh); was != is {
+		t.Errorf("migration 1 was changed after it was released. It made\n%s\nand makes\n%s", was, is)
+	}
+	for _, step := range migrations[1:] {
+		mustExec(t, fresh, step)
+	}
+	if err := migrate(old); err != nil {
+		t.Fatalf("bringing the frozen database up to date: %v", err)
+	}
+	if was, is := schemaOf(t, old), schemaOf(t, fresh); was != is {
+		t.Errorf("brought up to date, the frozen database is\n%s\na new one is\n%s", was, is)
+	}
+}
+
+// TestMigrate: a step that is added is done once; one that fails changes
+// nothing. (It is not parallel: it changes the list of steps.)
+func TestMigrate(t *testing.T) {
+	released := migrations
+	defer func() { migrations = released }()
+	folder := frozenDatabase(t)
+	db := openBeside(t, folder)
+	defer db.Close()
+	migrations = append(slices.Clone(released), "CREATE TABLE bans (id INTEGER PRIMARY KEY); INSERT INTO nowhere VALUES (1)")
+	before := schemaOf(t, db)
+	if err := migrate(db); err == nil || schemaOf(t, db) != before || userVersion(t, db) != 1 {
+		t.Errorf("a step that fails: %v, version %d, schema\n%s", err, userVersion(t, db), schemaOf(t, db))
+	}
+	migrations = append(slices.Clone(released), "CREATE TABLE bans (id INTEGER PRIMARY KEY); INSERT INTO bans VALUES (1)")
+	for range 2 {
+		if err := migrate(db); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := countRows(t, folder, "bans"); n != 1 || userVersion(t, db) != len(migrations) {
+		t.Errorf("the step was done %d times, to version %d", n, userVersion(t, db))
+	}
+	migrations = released
+	before2 := fingerprint(t, folder)
+	if _, err := openStore(storeOptions{folder: folder}); err == nil || !strings.Contains(err.Error(), "of a newer program (version 2, this one knows 1)") {
+		t.Errorf("the program before that step: %v, want that the database is newer", err)
+	}
+	wantSame(t, before2, fingerprint(t, folder))
+}
+
+func userVersion(t *testing.T, db *sql.DB) (n int) {
+	t.Helper()
+	if err := db.QueryRow("PRAGMA user_version").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// filledDatabase makes a database of some dozen pages and returns its content.
+func filledDatabase(t *testing.T) []byte {
+	t.Helper()
+	o := commitStore(t)
+	st, err := openStore(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	group := addGroup(t, st)
+	changes := make([]*change, 300)
+	for i := range changes {
+		changes[i] = &change{rec: messageRecord(group, 0, strings.Repeat("text ", 60))}
+	}
+	if err := errors.Join(append(putTogether(st, changes...), st.close())...); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(filepath.Join(o.folder, databaseFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// TestDamagedDatabase: a database that is not whole is refused with one clear
+// line, and nothing is written over it.
+func TestDamagedDatabase(t *testing.T) {
+	t.Parallel()
+	whole := filledDatabase(t)
+	pages := len(whole) / 4096
+	if pages < 20 {
+		t.Fatalf("the database has %d pages, too few to damage", pages)
+	}
+	garbage := make([]byte, 4096)
+	rand.NewChaCha8([32]byte{1}).Read(garbage)
+	overwrite := func(at int, with []byte) []byte {
+		b := slices.Clone(whole)
+		copy(b[at:], with)
+		return b
+	}
+	damaged := map[string][]byte{
+		"zero length": {}, "one byte": whole[:1], "half a header": whole[:50], "header only": whole[:100],
+		"garbage header": overwrite(0, garbage[:100]), "garbage first page": overwrite(100, garbage[100:]),
+		"one page": whole[:4096], "half": whole[:pages/2*4096], "cut in a page": whole[:pages/2*4096+1000],
+		"last page gone": whole[:len(whole)-4096], "all zero": make([]byte, len(whole)),
+		"text": bytes.Repeat([]byte("this is no database\n"), 1000),
+	}
+	for page := 1; page < pages; page++ {
+		damaged[fmt.Sprintf("garbage page %d", page)] = overwrite(page*4096, garbage)
+	}
+	for name, content := range damaged {
+		folder := t.TempDir()
+		if err := os.WriteFile(filepath.Join(folder, databaseFile), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		wantRefused(t, name, folder, "damaged")
+	}
+}
+
+// wantRefused expects that no server starts on a folder, for a reason that it
+// says in one line, and that the folder stays as it is.
+func wantRefused(t *testing.T, name, folder, reason string) {
+	t.Helper()
+	before := fingerprint(t, folder)
+	cfg := testConfig(t)
+	cfg.Server.Data = folder
+	srv, err := newServer(cfg)
+	if err == nil {
+		t.Errorf("%s: the server starts", name)
+		_ = srv.stop("")
+		return
+	}
+	if text := oneLine(err); !strings.Contains(text, reason) || !strings.Contains(text, databaseFile) || len(text) > 500 {
+		t.Errorf("%s: the reason is %q, want %q and the file in it", name, text, reason)
+	}
+	after := fingerprint(t, folder)
+	delete(after, "lock")
+	if _, ok := after[databaseFile+"-wal"]; ok && before[databaseFile+"-wal"] == "" {
+		t.Errorf("%s: a -wal was left", name)
+	}
+	wantSame(t, before, after)
+}
+
+// TestMissingDatabase: a -wal whose database is gone is not thrown away.
+func TestMissingDatabase(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, databaseFile+"-wal"), []byte("what was stored last"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, "-wal without database", folder, "is gone")
+}
+
+// TestNewerDatabase: a database of a newer program stays as it is, also where
+// that program was killed and its last changes are in the -wal.
+func TestNewerDatabase(t *testing.T) {
+	t.Parallel()
+	folder := frozenDatabase(t)
+	db := openBeside(t, folder)
+	defer db.Close()
+	mustExec(t, db, "PRAGMA user_version = 99")
+	wantRefused(t, "a newer database", folder, "of a newer program (version 99")
+	mustExec(t, db, "PRAGMA user_version = 1")
+	mustExec(t, db, "PRAGMA journal_mode = WAL")
+	mustExec(t, db, "PRAGMA user_version = 99")
+	wantRefused(t, "a newer database, killed", copyDatabase(t, folder), "of a newer program (version 99")
+}
+
+// TestDamageBesideLog: a damaged database with a -wal stays as it is, too.
+func TestDamageBesideLog(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	path := filepath.Join(folder, databaseFile)
+	if err := os.WriteFile(path, filledDatabase(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db := openBeside(t, folder)
+	defer db.Close()
+	mustExec(t, db, "PRAGMA journal_mode = WAL")
+	mustExec(t, db, "UPDATE rooms SET ends = 0; UPDATE state SET status = 1234567")
+	killed := copyDatabase(t, folder)
+	content, err := os.ReadFile(filepath.Join(killed, databaseFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rand.NewChaCha8([32]byte{2}).Read(content[8*4096 : 16*4096])
+	if err := os.WriteFile(filepath.Join(killed, databaseFile), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, "damage beside a -wal", killed, "damaged")
+}
+
+// TestFolderNames: any folder name will do, also one that means something in a
+// URI.
+func TestFolderNames(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"a b", "a#b?c=d&e", "100%41", "50%", "a:b", "été", `back\slash`, "'quote\"", "..."} {
+		o := commitStore(t)
+		o.folder = filepath.Join(o.folder, name)
+		if err := os.Mkdir(o.folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for want := range int64(2) {
+			st, err := openStore(o)
+			if err != nil {
+				t.Errorf("%q: %v", name, err)
+				break
+			}
+			if id := addGroup(t, st); id != want+1 {
+				t.Errorf("%q: the group has number %d, want %d", name, id, want+1)
+			}
+			if err := st.close(); err != nil {
+				t.Errorf("%q: %v", name, err)
+			}
+		}
+		if files, err := os.ReadDir(o.folder); err != nil || len(files) != 1 || files[0].Name() != databaseFile {
+			t.Errorf("%q holds %v (%v), want only %s", name, files, err, databaseFile)
+		}
+	}
+}
+
+// TestHalfMadeDatabase: what a crash left of making a database does not matter.
+func TestHalfMadeDatabase(t *testing.T) {
+	t.Parallel()
+	o := commitStore(t)
+	for _, name := range []string{".new", ".new-wal", ".new-shm", "-wal"} {
+		content := []byte("half a database")
+		if name == "-wal" {
+			content = nil
+		}
+		if err := os.WriteFile(filepath.Join(o.folder, databaseFile+name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	addGroup(t, newStore(t, o))
+	if left, _ := filepath.Glob(filepath.Join(o.folder, "*.new*")); len(left) > 0 {
+		t.Errorf("%q are left", left)
+	}
+}
+
+// TestSecrets: no password is in the data folder in clear, and nothing that
+// users wrote is in the log.
+func TestSecrets(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", data)
+	c := p.guest("visitor")
+	c.ask(`#createlogin alice canary-first "Real canary-name" canary-mail`, "@status 0")
+	c.ask("#login regd alice canary-wrong", "@status 3002")
+	c.ask("#login regd alice canary-first", "@status 0")
+	c.ask("#changepass canary-second canary-first", "@status 0")
+	c.ask("#createroom den canary-room", "@status 0")
+	c.ask("#changeroom den canary-none", "@status 3101")
+	c.ask("#changeroom den canary-room", "@status 0")
+	c.ask("#creategroup talk canary-group", "@status 0")
+	c.ask("#joingroup talk canary-group", "@status 0")
+	c.ask("#postmessage canary-heading\r\ncanary-text", "@status 0")
+	c.ask("#broadcast canary-broadcast", `@mess #broadcast alice "canary-broadcast"`, "@status 0")
+	c.ask("#sendto alice canary-private", `@mess #sendto alice "canary-private"`, "@status 0")
+	c.ask("canary-command", "@status 3502")
+	stored := folderContent(t, data)
+	p.kill()
+	stored = append(stored, folderContent(t, data)...)
+	if !bytes.Contains(stored, []byte("canary-text")) {
+		t.Error("the text of the message is not in the folder; this test would not find a password")
+	}
+	for _, secret := range []string{"first", "wrong", "second", "room", "none", "group", "broadcast", "private"} {
+		if bytes.Contains(stored, []byte("canary-"+secret)) {
+			t.Errorf("canary-%s is in the data folder", secret)
+		}
+	}
+	if strings.Contains(p.logged(), "canary") {
+		t.Errorf("the log has what a user wrote:\n%s", p.logged())
+	}
+}
+
+// folderContent is the content of all files of a folder.
+func folderContent(t *testing.T, folder string) (all []byte) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(folder, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, content...)
+	}
+	return all
+}

@@ -1,0 +1,622 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// bubble is a server whose time is the test's: it runs inside synctest.Test,
+// where hours pass at once while everybody sleeps. Its connections are pipes.
+type bubble struct {
+	*server
+	t       testing.TB
+	stopped bool
+}
+
+// inBubble runs a test with a server of its own in a bubble.
+func inBubble(t *testing.T, test func(b *bubble), change ...func(*config)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig(t)
+		for _, c := range change {
+			c(&cfg)
+		}
+		b := startBubble(t, cfg)
+		test(b)
+	})
+}
+
+// startBubble starts a server in the bubble that it is called in.
+func startBubble(t testing.TB, cfg config) *bubble {
+	t.Helper()
+	srv, err := newServer(cfg)
+	if err != nil {
+		t.Fatalf("starting the server: %v", err)
+	}
+	b := &bubble{server: srv, t: t}
+	t.Cleanup(b.stopNow)
+	return b
+}
+
+// stopNow stops the server; a second call does nothing.
+func (b *bubble) stopNow() {
+	if b.stopped {
+		return
+	}
+	b.stopped = true
+	if err := b.stop("the server is stopping"); err != nil {
+		b.t.Errorf("stopping the server: %v", err)
+	}
+}
+
+// restart stops the server, lets so much time pass and starts another one on
+// its folder.
+func (b *bubble) restart(off time.Duration) *bubble {
+	b.t.Helper()
+	b.stopNow()
+	time.Sleep(off)
+	return startBubble(b.t, b.cfg)
+}
+
+// pass lets so much time pass, and waits until everything that it brings is done.
+func (b *bubble) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// fromLoopback is a pipe's end that says that the other one is on this machine.
+type fromLoopback struct{ net.Conn }
+
+func (fromLoopback) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+
+// connect gives the server a connection and returns the other end.
+func (b *bubble) connect() net.Conn {
+	mine, servers := net.Pipe()
+	b.serve(fromLoopback{servers})
+	return mine
+}
+
+// dial connects a client that takes what comes at all times, as a program does.
+func (b *bubble) dial() *client {
+	b.t.Helper()
+	conn := &readingConn{Conn: b.connect()}
+	conn.wake = sync.NewCond(&conn.mu)
+	go conn.pump()
+	c := &client{t: b.t, conn: conn, in: bufio.NewReader(conn)}
+	b.t.Cleanup(func() { conn.Close() })
+	if hello := c.read(); !strings.HasPrefix(hello, "@mess #hello ") {
+		b.t.Fatalf("first line %q, want the hello", hello)
+	}
+	return c
+}
+
+// guest connects and logs in as a guest.
+func (b *bubble) guest(name string) *client {
+	b.t.Helper()
+	c := b.dial()
+	c.ask("#login anon "+name, "@status 0")
+	return c
+}
+
+// readingConn is a pipe's end that is always being read; reads take from what
+// has come.
+type readingConn struct {
+	net.Conn
+	mu   sync.Mutex
+	wake *sync.Cond
+	came []byte
+	err  error
+}
+
+func (c *readingConn) pump() {
+	buf := make([]byte, 4096)
+	for {
+		n, err := c.Conn.Read(buf)
+		c.mu.Lock()
+		c.came, c.err = append(c.came, buf[:n]...), err
+		c.wake.Broadcast()
+		c.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (c *readingConn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.came) == 0 && c.err == nil {
+		c.wake.Wait()
+	}
+	n := copy(p, c.came)
+	c.came = c.came[n:]
+	if n == 0 && c.err != nil {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// SetReadDeadline does nothing: in a bubble, waiting for what never comes ends
+// the test by itself.
+func (c *readingConn) SetReadDeadline(time.Time) error { return nil }
+
+// listed asks for a list and returns the words of the line that begins with a
+// name; nil: it is not on it.
+func (c *client) listed(command, name string) []string {
+	c.t.Helper()
+	c.send(command)
+	words := splitWords(c.read(), nil)
+	if len(words) != 3 || words[0] != "@ret" {
+		c.t.Fatalf("%s: got %q", command, words)
+	}
+	n, _ := parseNumber(words[2])
+	var found []string
+	for range n {
+		if words := splitWords(c.read(), nil); words[0] == name {
+			found = words
+		}
+	}
+	return found
+}
+
+// wantLeft expects a name on a list with so many seconds left, which are in its
+// column; -1: not on it at all.
+func (c *client) wantLeft(command, name string, want int64) {
+	c.t.Helper()
+	column := map[string]int{"#listrooms": 3, "#listgroups": 5, "#listmessages": 5}[command]
+	words := c.listed(command, name)
+	switch {
+	case words == nil && want >= 0:
+		c.t.Fatalf("%s does not show %s, want it with %d s", command, name, want)
+	case words != nil && want < 0:
+		c.t.Fatalf("%s shows %q, want it gone", command, words)
+	case words != nil && words[column] != strconv.FormatInt(want, 10):
+		c.t.Fatalf("%s shows %q, want %d s", command, words, want)
+	}
+}
+
+// number asks for a status number.
+func (c *client) number(what string) int64 {
+	c.t.Helper()
+	c.send("#" + what + "status")
+	return statusNumber(c.t, c.read())
+}
+
+// post posts a message and returns its number.
+func (c *client) post(heading string, parent, secs int64) int64 {
+	c.t.Helper()
+	c.ask(fmt.Sprintf("#postmessage %s %d 1 %d\r\ntext", heading, parent, secs), "@status 0")
+	id, _ := parseNumber(c.listed("#listmessages", heading)[2])
+	return id
+}
+
+func TestRoomExpires(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		c := b.guest("alice")
+		c.ask("#createroom den", "@status 0")
+		before := c.number("arch")
+		c.wantLeft("#listrooms", "den", 1800)
+		b.pass(10*time.Minute + 500*time.Millisecond)
+		c.wantLeft("#listrooms", "den", 1200)
+		b.pass(20*time.Minute - 501*time.Millisecond)
+		c.wantLeft("#listrooms", "den", 1)
+		if c.number("arch") != before {
+			t.Error("#archstatus changed before the room expired")
+		}
+		b.pass(time.Millisecond)
+		c.wantLeft("#listrooms", "den", -1)
+		if c.number("arch") <= before {
+			t.Error("#archstatus did not change when the room expired")
+		}
+		c.ask("#changeroom den", "@status 3100")
+		c.ask("#createroom den", "@status 0")
+		c.wantLeft("#listrooms", "den", 1800)
+	})
+}
+
+// TestOccupiedRoom: a room does not expire while somebody is in it, and then
+// has its whole time again. Home never expires.
+func TestOccupiedRoom(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		c, other := b.guest("alice"), b.guest("bob")
+		c.ask("#createroom den", "@status 0")
+		b.pass(29 * time.Minute)
+		c.ask("#changeroom den", "@status 0")
+		b.pass(100 * 24 * time.Hour)
+		c.wantLeft("#listrooms", "den", 0)
+		c.wantLeft("#listrooms", "Home", 0)
+		other.ask("#changeroom den", "@status 0")
+		c.ask("#changeroom Home", "@status 0")
+		b.pass(time.Hour)
+		c.wantLeft("#listrooms", "den", 0)
+		other.conn.Close()
+		synctest.Wait()
+		c.wantLeft("#listrooms", "den", 1800)
+		b.pass(30*time.Minute - time.Millisecond)
+		c.wantLeft("#listrooms", "den", 1)
+		b.pass(time.Millisecond)
+		c.wantLeft("#listrooms", "den", -1)
+		c.ask("#quit", "@status 0")
+		b.pass(1000 * 24 * time.Hour)
+		b.guest("late").wantLeft("#listrooms", "Home", 0)
+	})
+}
+
+// TestRoomsExpireInOrder: many rooms with one timer, each at its own time.
+func TestRoomsExpireInOrder(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		c := b.guest("alice")
+		for i := range 20 {
+			c.ask(fmt.Sprintf("#createroom room%d", i), "@status 0")
+			b.pass(time.Minute)
+		}
+		b.pass(9 * time.Minute)
+		for i := range 20 {
+			b.pass(time.Minute - time.Millisecond)
+			c.wantLeft("#listrooms", fmt.Sprintf("room%d", i), 1)
+			b.pass(time.Millisecond)
+			c.wantLeft("#listrooms", fmt.Sprintf("room%d", i), -1)
+			if left := len(b.rooms.all()) - 1; left != 19-i {
+				t.Errorf("%d rooms are left, want %d", left, 19-i)
+			}
+		}
+	})
+}
+
+func TestRoomsNeverExpire(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		c := b.guest("alice")
+		c.ask("#createroom den", "@status 0")
+		b.pass(10_000 * 24 * time.Hour)
+		c.wantLeft("#listrooms", "den", 0)
+	}, func(cfg *config) { cfg.Expiry.Room = duration{} })
+}
+
+func TestGroupExpires(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		c, other := b.guest("alice"), b.guest("bob")
+		c.ask(`#creategroup talk "" anon 3600`, "@status 0")
+		c.wantLeft("#listgroups", "talk", 3600)
+		b.pass(50 * time.Minute)
+		c.ask("#joingroup talk", "@status 0")
+		other.ask("#joingroup talk", "@status 0")
+		post := c.post("hello", 0, 0)
+		c.post("answer", post, 0)
+		before := c.number("group")
+		b.pass(20 * time.Hour)
+		c.wantLeft("#listgroups", "talk", 0)
+		c.ask("#leavegroup", "@status 0")
+		b.pass(2 * time.Hour)
+		c.wantLeft("#listgroups", "talk", 0)
+		other.ask("#leavegroup", "@status 0")
+		c.wantLeft("#listgroups", "talk", 3600)
+		b.pass(time.Hour - time.Millisecond)
+		c.wantLeft("#listgroups", "talk", 1)
+		if c.number("group") != before {
+			t.Error("#groupstatus changed before the group expired")
+		}
+		b.pass(time.Millisecond)
+		c.wantLeft("#listgroups", "talk", -1)
+		if c.number("group") <= before {
+			t.Error("#groupstatus did not change when the group expired")
+		}
+		c.ask("#joingroup talk", "@status -3")
+		if n := countRows(t, b.cfg.Server.Data, "messages") + countRows(t, b.cfg.Server.Data, "groups"); n != 0 {
+			t.Errorf("%d rows of the group and its messages are still stored", n)
+		}
+		if n := b.messages.Load(); n != 0 {
+			t.Errorf("%d messages count against the limit, want none", n)
+		}
+	})
+}
+
+// TestTimesHaveDefaultsAndBounds: no time and 0 are the setting's, and max caps
+// every time.
+func TestTimesHaveDefaultsAndBounds(t *testing.T) {
+	t.Parallel()
+	const week, year = 7 * 24 * 3600, 365 * 24 * 3600
+	inBubble(t, func(b *bubble) {
+		c := b.guest("alice")
+		for name, test := range map[string]struct {
+			words string
+			want  int64
+		}{
+			"none": {"", week}, "zero": {` "" anon 0`, week}, "short": {` "" anon 1`, 1},
+			"long": {` "" anon ` + strconv.Itoa(year), year}, "longer": {` "" anon ` + strconv.Itoa(year+1), year},
+			"huge": {` "" anon 99999999999999999999`, year},
+		} {
+			c.ask("#creategroup "+name+test.words, "@status 0")
+			c.wantLeft("#listgroups", name, test.want)
+		}
+		c.ask(`#creategroup bad "" anon -1`, "@status 3504")
+		c.ask("#joingroup huge", "@status 0")
+		for heading, test := range map[string]struct{ secs, want int64 }{
+			"zero": {0, 30 * 24 * 3600}, "short": {5, 5}, "huge": {1 << 62, year},
+		} {
+			c.post(heading, 0, test.secs)
+			c.wantLeft("#listmessages", heading, test.want)
+		}
+		c.ask("#postmessage none\r\ntext", "@status 0")
+		c.wantLeft("#listmessages", "none", 30*24*3600)
+	})
+}
+
+// TestNoBounds: with max switched off a time may be for ever.
+func TestNoBounds(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		c := b.guest("alice")
+		c.ask(`#creategroup talk "" anon`, "@status 0")
+		c.ask("#joingroup talk", "@status 0")
+		c.post("hello", 0, 0)
+		c.ask("#leavegroup", "@status 0")
+		b.pass(10_000 * 24 * time.Hour)
+		c.wantLeft("#listgroups", "talk", 0)
+		c.ask("#joingroup talk", "@status 0")
+		c.wantLeft("#listmessages", "hello", 0)
+	}, func(cfg *config) {
+		cfg.Expiry.Group, cfg.Expiry.Message, cfg.Expiry.Max = duration{}, duration{}, duration{}
+	})
+}
+
+// TestThreadExpires: a message takes its answers along at any depth, and
+// nothing else.
+func TestThreadExpires(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		c := b.guest("alice")
+		c.ask(`#creategroup talk "" anon`, "@status 0")
+		c.ask("#joingroup talk", "@status 0")
+		top, other := c.post("top", 0, 600), c.post("other", 0, 1200)
+		var gone []string
+		for parent, depth := top, 0; depth < 30; depth++ {
+			gone = append(gone, fmt.Sprintf("@mess #deleted talk %d", parent))
+			parent = c.post(fmt.Sprintf("depth%d", depth), parent, 0)
+			if depth == 29 {
+				gone = append(gone, fmt.Sprintf("@mess #deleted talk %d", parent))
+			}
+		}
+		answer := c.post("answer", other, 0)
+		c.wantLeft("#listmessages", "top", 600)
+		c.wantLeft("#listmessages", "depth29", 0)
+		c.ask(fmt.Sprintf("#postmessage own %d 1 60\r\ntext", top), "@status 3504")
+		c.ask("#events on", "@status 0")
+		before := c.number("message")
+		b.pass(600*time.Second - time.Millisecond)
+		c.wantLeft("#listmessages", "top", 1)
+		if c.number("message") != before {
+			t.Error("#messagestatus changed before the message expired")
+		}
+		b.pass(time.Millisecond)
+		events := c.barrier()
+		if slices.Sort(gone); !slices.Equal(slices.Sorted(slices.Values(events)), gone) {
+			t.Errorf("events %q, want %q", events, gone)
+		}
+		if c.number("message") <= before {
+			t.Error("#messagestatus did not change when the message expired")
+		}
+		c.ask("#listmessages", "@ret #listmessages 2",
+			fmt.Sprintf("other alice %d 0 1 600", other), fmt.Sprintf("answer alice %d %d 0 0", answer, other))
+		c.ask(fmt.Sprintf("#getmessage %d", top), "@status -3")
+		c.ask(fmt.Sprintf("#postmessage late %d\r\ntext", top), "@status -3")
+		if words := c.listed("#listgroups", "talk"); words[3] != "2" {
+			t.Errorf("the group shows %q, want 2 messages", words)
+		}
+		if n := countRows(t, b.cfg.Server.Data, "messages"); n != 2 {
+			t.Errorf("%d messages are stored, want 2", n)
+		}
+	})
+}
+
+// TestExpiryEndsAtOnce: what has ended is out of every reply from that moment
+// on, also where it cannot be deleted yet because a list is being read.
+func TestExpiryEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		c := b.guest("alice")
+		c.ask(`#creategroup talk "" anon`, "@status 0")
+		c.ask("#joingroup talk", "@status 0")
+		id := c.post("short", 0, 60)
+		list, err := b.store.list(c.groupID(), listAll)
+		if err != nil || list.count != 1 {
+			t.Fatalf("the list has %d messages (%v), want 1", list.count, err)
+		}
+		b.pass(time.Minute)
+		c.ask("#listmessages", "@ret #listmessages 0")
+		c.ask("#listmessages 0", "@ret #listmessages 0")
+		c.ask(fmt.Sprintf("#listmessages %d", id), "@status -3")
+		c.ask(fmt.Sprintf("#getmessage %d", id), "@status -3")
+		c.ask(fmt.Sprintf("#postmessage late %d\r\ntext", id), "@status -3")
+		page, err := b.store.page(list)
+		if err != nil || len(page) != 1 {
+			t.Errorf("the list that was begun before has %d messages (%v), want 1", len(page), err)
+		}
+		b.store.endList(list)
+		b.pass(heldRetry * time.Millisecond)
+		if n := countRows(t, b.cfg.Server.Data, "messages"); n != 0 {
+			t.Errorf("%d messages are stored after the list was read, want none", n)
+		}
+	})
+}
+
+// groupID is the number of the group that the client is in.
+func (c *client) groupID() int64 {
+	c.t.Helper()
+	c.send("#whoami")
+	words := splitWords(c.read(), nil)
+	id, _ := parseNumber(words[len(words)-1])
+	return id
+}
+
+// TestExpiryOverRestart: what is left of a time goes on after a restart, less
+// the time in between where the wall clock can be believed.
+func TestExpiryOverRestart(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name     string
+		until    time.Time // when it starts
+		believed bool
+	}{
+		{"the time is not set", time.Time{}, false},
+		{"the time is set", firstWall.AddDate(1, 0, 0), true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				time.Sleep(time.Until(test.until))
+				b := startBubble(t, testConfig(t))
+				c := b.guest("alice")
+				c.ask("#createroom den", "@status 0")
+				c.ask(`#creategroup talk "" anon 3600`, "@status 0")
+				c.ask("#joingroup talk", "@status 0")
+				c.post("hello", 0, 7200)
+				c.ask("#leavegroup", "@status 0")
+				before := c.number("arch")
+				b.pass(10 * time.Minute)
+				b = b.restart(15 * time.Minute)
+				c = b.guest("alice")
+				off := int64(0)
+				if test.believed {
+					off = 900
+				}
+				c.wantLeft("#listrooms", "den", 1200-off)
+				c.wantLeft("#listgroups", "talk", 3000-off)
+				if n := c.number("arch"); n <= before {
+					t.Errorf("#archstatus is %d after the restart, it was %d before", n, before)
+				}
+				b.pass(time.Duration(1200-off)*time.Second - time.Millisecond)
+				c.wantLeft("#listrooms", "den", 1)
+				b.pass(time.Millisecond)
+				c.wantLeft("#listrooms", "den", -1)
+				c.ask("#joingroup talk", "@status 0")
+				c.wantLeft("#listmessages", "hello", 7200-600-1200)
+			})
+		})
+	}
+}
+
+// TestExpiredWhileOff: what ended while the server was off is gone when it is
+// back; nothing else is.
+func TestExpiredWhileOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(firstWall.AddDate(1, 0, 0)))
+		b := startBubble(t, testConfig(t))
+		c := b.guest("alice")
+		c.ask("#createroom den", "@status 0")
+		c.ask(`#creategroup short "" anon 60`, "@status 0")
+		c.ask(`#creategroup long "" anon 86400`, "@status 0")
+		c.ask("#joingroup long", "@status 0")
+		top := c.post("top", 0, 60)
+		c.post("answer", top, 0)
+		c.post("stays", 0, 86400)
+		b = b.restart(2 * time.Hour)
+		synctest.Wait()
+		c = b.guest("alice")
+		c.wantLeft("#listrooms", "den", -1)
+		c.wantLeft("#listgroups", "short", -1)
+		c.wantLeft("#listgroups", "long", 86400-7200)
+		c.ask("#joingroup long", "@status 0")
+		c.wantLeft("#listmessages", "stays", 86400-7200)
+		if n := countRows(t, b.cfg.Server.Data, "messages"); n != 1 {
+			t.Errorf("%d messages are stored, want 1", n)
+		}
+	})
+}
+
+// refusingStore is a store that cannot delete while refuses is set.
+type refusingStore struct {
+	store
+	refuses atomic.Bool
+}
+
+func (s *refusingStore) remove(k kind, id int64) error {
+	if s.refuses.Load() {
+		return errors.New("the disk is on fire")
+	}
+	return s.store.remove(k, id)
+}
+
+// TestExpiryIsTriedAgain: a room that cannot be deleted can be used meanwhile,
+// and is deleted once that works.
+func TestExpiryIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		synctest.Wait()
+		broken := &refusingStore{store: b.store}
+		broken.refuses.Store(true)
+		b.rooms.store = broken
+		c := b.guest("alice")
+		c.ask("#createroom den", "@status 0")
+		b.pass(30 * time.Minute)
+		c.wantLeft("#listrooms", "den", 1)
+		c.ask("#rmroom den", "@status -1")
+		c.ask("#changeroom den", "@status 0")
+		broken.refuses.Store(false)
+		b.pass(time.Hour)
+		c.wantLeft("#listrooms", "den", 0)
+		broken.refuses.Store(true)
+		c.ask("#changeroom Home", "@status 0")
+		b.pass(30 * time.Minute)
+		c.wantLeft("#listrooms", "den", 1)
+		broken.refuses.Store(false)
+		b.pass(retryExpiry * time.Millisecond)
+		c.wantLeft("#listrooms", "den", -1)
+	})
+}
+
+// TestExpirerOrder: the heap gives what expires in order, also after changes.
+func TestExpirerOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		x := newExpirer(newClock(0, 0, time.Now()))
+		var order []int
+		expiries := make([]expiry, 10)
+		for i := range expiries {
+			expiries[i].run = func() { order = append(order, i) }
+			x.set(&expiries[i], instant(1000*(10-i)))
+		}
+		x.set(&expiries[0], 500)     // earlier
+		x.set(&expiries[9], 20_000)  // later
+		x.set(&expiries[5], never)   // not at all
+		x.set(&expiries[5], never)   // again: nothing happens
+		x.sooner(&expiries[8], 9000) // it is at 2000 already
+		x.sooner(&expiries[1], 100)
+		stop := make(chan struct{})
+		var running sync.WaitGroup
+		running.Go(func() { x.run(stop) })
+		time.Sleep(time.Minute)
+		close(stop)
+		running.Wait()
+		if want := []int{1, 0, 8, 7, 6, 4, 3, 2, 9}; !slices.Equal(order, want) {
+			t.Errorf("expired in the order %v, want %v", order, want)
+		}
+	})
+}
+
+// countRows counts what a table holds, over a connection of its own.
+func countRows(t testing.TB, folder, table string) (n int) {
+	t.Helper()
+	db := openBeside(t, folder)
+	defer db.Close()
+	if err := db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {
+		t.Fatalf("counting %s: %v", table, err)
+	}
+	return n
+}

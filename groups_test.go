@@ -1,0 +1,355 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// inGroup starts a server with a user in the group "talk".
+func inGroup(t *testing.T, change ...func(*config)) (*testServer, *client) {
+	t.Helper()
+	srv := startServer(t, change...)
+	alice := srv.guest("alice")
+	alice.ask(`#creategroup talk "" anon`, "@status 0")
+	alice.ask("#joingroup talk", "@status 0")
+	return srv, alice
+}
+
+func TestPartsOf(t *testing.T) {
+	limited, unlimited := &server{}, &server{}
+	limited.cfg.Limits.MessageParts = 200
+	for words, want := range map[string]int{
+		"":                              0,
+		"heading":                       1,
+		"heading 5":                     1,
+		"heading x":                     1,
+		"heading 0 1":                   1,
+		"heading 0 200":                 200,
+		"heading 0 201":                 0,
+		"heading 0 0":                   0,
+		"heading 0 -1":                  0,
+		"heading 0 x":                   0,
+		"heading 0 +2":                  2,
+		"heading 0 002":                 2,
+		"heading x 2 y":                 2,
+		"- 0 2 0 more":                  2,
+		"heading 0 9223372036854775808": 0,
+	} {
+		if got := limited.partsOf(strings.Fields(words)); got != want {
+			t.Errorf("%q: %d lines follow, want %d", words, got, want)
+		}
+	}
+	if got := unlimited.partsOf([]string{"heading", "0", "10000"}); got != 10_000 {
+		t.Errorf("without a limit %d lines follow, want 10000", got)
+	}
+}
+
+func TestParsePost(t *testing.T) {
+	for words, want := range map[string]postArgs{
+		"heading":         {},
+		"heading 5":       {parent: 5},
+		"heading 5 2":     {parent: 5},
+		"heading 5 2 0":   {parent: 5},
+		"heading 0 2 60":  {ttl: 60},
+		"heading -1 2":    {parent: -1}, // no such parent
+		"heading 5 2 -0":  {parent: 5},
+		"heading +5 2 +0": {parent: 5},
+	} {
+		want.heading = name{"heading", "heading"}
+		if got, err := parsePost(strings.Fields(words)); err != nil || got != want {
+			t.Errorf("%q means %+v, %v, want %+v", words, got, err, want)
+		}
+	}
+	for words, want := range map[string]status{
+		"heading 0 1 -1":        statusBadArgs,
+		"heading 0 1 x":         statusBadArgs,
+		"heading x":             statusBadArgs,
+		"heading 5 1 60":        statusBadArgs,
+		"heading 0 1 60 sec":    statusBadArgs,
+		"- 0 1":                 statusInvalidName,
+		"- x 1":                 statusBadArgs,
+		strings.Repeat("h", 31): statusInvalidName,
+	} {
+		if got, err := parsePost(strings.Fields(words)); !isStatus(err, want) {
+			t.Errorf("%q means %+v, %v, want @status %d", words, got, err, want)
+		}
+	}
+}
+
+// TestPartsLimit is the edge of a message's lines, over the wire.
+func TestPartsLimit(t *testing.T) {
+	t.Parallel()
+	_, alice := inGroup(t)
+	alice.raw("#postmessage full 0 200\r\n" + strings.Repeat("#quit\r\n", 199))
+	alice.ask("last", "@status 0")
+	for _, parts := range []string{"201", "0", "-1", "-200", "two", "1.5", `""`, "9223372036854775808"} {
+		alice.ask("#postmessage none 0 "+parts, "@status 3504")
+	}
+	alice.send("#listmessages")
+	id := splitWords(alice.barrier()[1], nil)[2]
+	alice.send("#getmessage " + id)
+	lines := alice.barrier()
+	if len(lines) != 201 || lines[1] != "#quit" || lines[199] != "#quit" || lines[200] != "last" {
+		t.Errorf("the message came back as %.200q", lines)
+	}
+}
+
+// TestMessageTextIsKept stores lines of every kind and reads them back.
+func TestMessageTextIsKept(t *testing.T) {
+	t.Parallel()
+	_, alice := inGroup(t)
+	text := []string{
+		"", "   ", "\ttab first", "#quit", "@status 0", "@ret #ping barrier", `"quoted \" text"`, "trailing  ", `back\slash`,
+		"é 日本 \U0001f600", strings.Repeat("x", 998), "GET / HTTP/1.1", "",
+	}
+	alice.send(fmt.Sprintf("#postmessage all 0 %d", len(text)))
+	alice.send(text...)
+	alice.expect("@status 0")
+	alice.send("#listmessages")
+	alice.expect("@ret #listmessages 1")
+	id := splitWords(alice.read(), nil)[2]
+	alice.send("#getmessage " + id)
+	if head := alice.read(); !strings.HasPrefix(head, "@ret #getmessage all "+strconv.Itoa(len(text))+" "+id+" 0 0 ") {
+		t.Errorf("the message begins with %q", head)
+	}
+	alice.expect(text...)
+}
+
+// TestMessageNumbersAreUnique posts in two groups by turns.
+func TestMessageNumbersAreUnique(t *testing.T) {
+	t.Parallel()
+	srv, alice := inGroup(t)
+	bob := srv.guest("bob")
+	bob.ask(`#creategroup other "" anon`, "@status 0")
+	bob.ask("#joingroup other", "@status 0")
+	for range 10 {
+		alice.ask("#postmessage a\r\ntext", "@status 0")
+		bob.ask("#postmessage b\r\ntext", "@status 0")
+	}
+	var numbers [][]int64
+	for _, c := range []*client{alice, bob} {
+		numbers = append(numbers, messageNumbers(c))
+		if !slices.IsSorted(numbers[len(numbers)-1]) {
+			t.Errorf("messages are listed as %v", numbers)
+		}
+	}
+	all := slices.Concat(numbers...)
+	slices.Sort(all)
+	if len(slices.Compact(all)) != 20 {
+		t.Errorf("numbers are used twice: %v", numbers)
+	}
+}
+
+// messageNumbers is the numbers of a group's messages, as they are listed.
+func messageNumbers(c *client) (numbers []int64) {
+	c.t.Helper()
+	c.send("#listmessages")
+	for _, line := range c.barrier()[1:] {
+		n, ok := parseNumber(splitWords(line, nil)[2])
+		if !ok {
+			c.t.Fatalf("%q has no number", line)
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers
+}
+
+// TestThread replies to a reply to a reply, and lists each step.
+func TestThread(t *testing.T) {
+	t.Parallel()
+	_, alice := inGroup(t)
+	const depth = 40
+	alice.ask("#postmessage 0\r\ntext", "@status 0")
+	for i := range depth {
+		numbers := messageNumbers(alice)
+		alice.ask(fmt.Sprintf("#postmessage %d %d\r\ntext", i+1, numbers[i]), "@status 0")
+	}
+	numbers := messageNumbers(alice)
+	for i, n := range numbers[:depth] {
+		alice.ask(fmt.Sprintf("#listmessages %d", n), "@ret #listmessages 1")
+		replies := min(1, depth-1-i)
+		alice.expect(fmt.Sprintf("%d alice %d %d %d 0", i+1, numbers[i+1], n, replies))
+	}
+	alice.ask(fmt.Sprintf("#listmessages %d", numbers[depth]), "@ret #listmessages 0")
+	alice.ask("#listmessages 0", "@ret #listmessages 1")
+	alice.barrier()
+}
+
+// slowReader is a user whose connection takes only little at a time, so that a
+// long reply is still being sent when it has read the first line.
+func slowReader(srv *testServer, name string, buffer int) *client {
+	srv.t.Helper()
+	c := srv.guest(name)
+	if err := c.conn.(*net.TCPConn).SetReadBuffer(buffer); err != nil {
+		srv.t.Fatal(err)
+	}
+	if err := srv.findOnline(name).conn.(*net.TCPConn).SetWriteBuffer(buffer); err != nil {
+		srv.t.Fatal(err)
+	}
+	c.ask("#joingroup talk", "@status 0")
+	return c
+}
+
+// TestLongListIsNotInterrupted broadcasts while a list of 2000 messages is being
+// sent: it comes as a whole, and the broadcasts after it.
+func TestLongListIsNotInterrupted(t *testing.T) {
+	t.Parallel()
+	srv, alice := inGroup(t, func(c *config) { c.Persist.Mode = "periodic" })
+	heading := strings.Repeat("h", 30)
+	alice.raw(strings.Repeat("#postmessage "+heading+"\ntext\n", 2000))
+	alice.expect(slices.Repeat([]string{"@status 0"}, 2000)...)
+	bob := slowReader(srv, "bob", 12<<10)
+	bob.ask("#listmessages", "@ret #listmessages 2000")
+	alice.raw(strings.Repeat("#broadcast hi\n", 200))
+	alice.barrier() // all of it is said
+	for i := range 2000 {
+		if line := bob.read(); !strings.HasPrefix(line, heading+" alice ") {
+			t.Fatalf("line %d of the list is %q", i, line)
+		}
+	}
+	bob.expect(slices.Repeat([]string{`@mess #broadcast alice "hi"`}, 200)...)
+}
+
+// TestLongMessageIsNotInterrupted does the same with one long message: its reader
+// must not be taken for somebody who does not read.
+func TestLongMessageIsNotInterrupted(t *testing.T) {
+	t.Parallel()
+	srv, alice := inGroup(t, func(c *config) { c.Limits.MessageParts = 1000 })
+	line := strings.Repeat("x", 900)
+	alice.raw("#postmessage long 0 1000\n" + strings.Repeat(line+"\n", 1000))
+	alice.expect("@status 0")
+	id := messageNumbers(alice)[0]
+	bob := slowReader(srv, "bob", 64<<10)
+	bob.send(fmt.Sprintf("#getmessage %d", id))
+	bob.read()
+	alice.raw(strings.Repeat("#broadcast hi\n", 20))
+	alice.barrier()
+	bob.expect(slices.Repeat([]string{line}, 1000)...)
+	bob.expect(slices.Repeat([]string{`@mess #broadcast alice "hi"`}, 20)...)
+}
+
+// withoutTimes is list lines without the seconds, which go by.
+func withoutTimes(lines []string) []string {
+	for i, line := range lines {
+		if words := splitWords(line, nil); len(words) == 6 {
+			lines[i] = strings.Join(words[:5], "|")
+		}
+	}
+	return lines
+}
+
+// TestMessagesSurviveRestart compares every list of a few hundred messages in
+// threads before and after a restart, in both modes of storing.
+func TestMessagesSurviveRestart(t *testing.T) {
+	for _, mode := range []string{"commit", "periodic"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			srv, alice := inGroup(t, func(c *config) { c.Persist.Mode = mode })
+			for range 60 {
+				alice.ask("#postmessage top 0 2\r\n\r\n  text", "@status 0")
+			}
+			tops := messageNumbers(alice)
+			for i, n := range tops {
+				alice.raw(strings.Repeat(fmt.Sprintf("#postmessage reply %d\ntext\n", n), i%4))
+				alice.expect(slices.Repeat([]string{"@status 0"}, i%4)...)
+			}
+			ask := func(c *client) []string {
+				c.send("#listmessages", "#listmessages 0", fmt.Sprintf("#listmessages %d", tops[3]), fmt.Sprintf("#getmessage %d", tops[59]))
+				return withoutTimes(c.barrier())
+			}
+			before, last := ask(alice), slices.Max(messageNumbers(alice))
+			srv = srv.restart()
+			alice = srv.guest("alice")
+			alice.ask("#joingroup talk", "@status 0")
+			if after := ask(alice); !slices.Equal(after[:len(after)-3], before[:len(before)-3]) {
+				t.Errorf("before the restart\n%q\nand after it\n%q", before, after)
+			}
+			alice.ask("#postmessage new\r\ntext", "@status 0")
+			if numbers := messageNumbers(alice); numbers[len(numbers)-1] <= last {
+				t.Errorf("the numbers go on with %d after %d", numbers[len(numbers)-1], last)
+			}
+		})
+	}
+}
+
+// TestMessageLimitIsFreed posts up to the limit; when a message's time is over,
+// there is room for another.
+func TestMessageLimitIsFreed(t *testing.T) {
+	t.Parallel()
+	_, alice := inGroup(t, func(c *config) { c.Limits.Messages = 2 })
+	alice.ask("#events on", "@status 0")
+	alice.send("#postmessage stays", "text", "#postmessage ends 0 1 1", "text", "#postmessage more", "text")
+	lines := alice.barrier()
+	if len(lines) != 5 || lines[1] != "@status 0" || lines[3] != "@status 0" || lines[4] != "@status -2" {
+		t.Fatalf("posting got %q", lines)
+	}
+	ends := splitWords(lines[2], nil)[3]
+	alice.expect("@mess #deleted talk " + ends)
+	alice.send("#postmessage more", "text", "#postmessage too-many", "text")
+	lines = alice.barrier()
+	if len(lines) != 3 || lines[1] != "@status 0" || lines[2] != "@status -2" {
+		t.Errorf("posting after that got %q", lines)
+	}
+}
+
+func TestTimeToLive(t *testing.T) {
+	srv := &server{}
+	srv.cfg.Expiry.Max = duration{time.Hour}
+	for _, c := range []struct {
+		words string
+		usual time.Duration
+		want  time.Duration
+	}{
+		{"", time.Minute, time.Minute},
+		{"0", time.Minute, time.Minute},
+		{"", 0, time.Hour}, // for ever is capped too
+		{"", 2 * time.Hour, time.Hour},
+		{"1", time.Minute, time.Second},
+		{"3600", time.Minute, time.Hour},
+		{"3601", time.Minute, time.Hour},
+		{"9223372036854775807", time.Minute, time.Hour},
+		{"99999999999999999999", time.Minute, time.Hour},
+	} {
+		if got, err := srv.timeToLive(strings.Fields(c.words), 0, c.usual); err != nil || got != c.want {
+			t.Errorf("%q with usually %v: %v, %v, want %v", c.words, c.usual, got, err, c.want)
+		}
+	}
+	for _, word := range []string{"-1", "x", "1s", ""} {
+		if got, err := srv.timeToLive([]string{word}, 0, time.Minute); !isStatus(err, statusBadArgs) {
+			t.Errorf("%q: %v, %v, want 3504", word, got, err)
+		}
+	}
+	srv.cfg.Expiry.Max = duration{}
+	if got, err := srv.timeToLive(nil, 0, 0); err != nil || got != 0 {
+		t.Errorf("without a limit: %v, %v, want for ever", got, err)
+	}
+}
+
+// TestGroupStatusNumbers checks that a group's number is its own.
+func TestGroupStatusNumbers(t *testing.T) {
+	t.Parallel()
+	srv, alice := inGroup(t)
+	bob := srv.guest("bob")
+	bob.ask(`#creategroup other "" anon`, "@status 0")
+	bob.ask("#joingroup other", "@status 0")
+	alice.send("#messagestatus")
+	before := alice.read()
+	bob.ask("#postmessage x\r\ntext", "@status 0")
+	alice.ask("#messagestatus", before)
+	alice.ask("#joingroup other", "@status 0")
+	alice.ask("#joingroup talk", "@status 0")
+	alice.ask("#leavegroup", "@status 0")
+	alice.ask("#messagestatus", "@status 3200")
+	alice.ask("#joingroup talk", "@status 0")
+	alice.ask("#messagestatus", before)
+	alice.send("#postmessage x", "text", "#messagestatus")
+	alice.expect("@status 0")
+	if after := alice.read(); after == before {
+		t.Errorf("%s did not change with a message", after)
+	}
+}

@@ -1,0 +1,304 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// crowd connects many guests to a program, a few at a time.
+func crowd(p *program, names string, n int) []*client {
+	p.t.Helper()
+	clients := make([]*client, n)
+	var next atomic.Int64
+	var connecting sync.WaitGroup
+	for range 16 {
+		connecting.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				c, err := connectGuest(p.t, p.addr, names+strconv.FormatInt(i, 10))
+				if err != nil {
+					p.t.Errorf("connection %d: %v", i, err)
+					return
+				}
+				clients[i] = c
+			}
+		})
+	}
+	connecting.Wait()
+	p.t.Cleanup(func() {
+		for _, c := range clients {
+			if c != nil {
+				c.conn.Close()
+			}
+		}
+	})
+	if p.t.Failed() {
+		p.t.FailNow()
+	}
+	return clients
+}
+
+// connectGuest connects and logs in, on any goroutine.
+func connectGuest(t testing.TB, addr, name string) (*client, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{t: t, conn: conn, in: bufio.NewReaderSize(conn, 256)}
+	if _, err := c.readErr(); err != nil {
+		return c, fmt.Errorf("the hello: %w", err)
+	}
+	return c, c.request("#login anon "+name, "@status 0")
+}
+
+// request sends a line and reads up to its reply, on any goroutine.
+func (c *client) request(line, want string) error {
+	if _, err := c.conn.Write([]byte(line + "\r\n")); err != nil {
+		return err
+	}
+	for {
+		got, err := c.readErr()
+		if err != nil {
+			return fmt.Errorf("%.30q: %w", line, err)
+		}
+		if !strings.HasPrefix(got, "@mess ") {
+			if got != want {
+				err = fmt.Errorf("%.30q: got %q, want %q", line, got, want)
+			}
+			return err
+		}
+	}
+}
+
+// readUntil reads up to a line, on any goroutine.
+func (c *client) readUntil(want string) error {
+	for {
+		got, err := c.readErr()
+		if err != nil || got == want {
+			return err
+		}
+	}
+}
+
+// TestManyConnections: 5000 people in one room, and one line reaches them all.
+func TestManyConnections(t *testing.T) {
+	if testing.Short() {
+		t.Skip("5000 connections take some seconds")
+	}
+	const people = 5000
+	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", t.TempDir())
+	empty := memoryOf(t, p)
+	start := time.Now()
+	clients := crowd(p, "guest", people)
+	connected := time.Since(start)
+	full := memoryOf(t, p)
+	clients[0].send("#listusers")
+	clients[0].expect(fmt.Sprintf("@ret #listusers %d", people))
+	start = time.Now()
+	clients[people-1].send("#broadcast hello all")
+	reached := 0
+	for i, c := range clients {
+		if err := c.readUntil(`@mess #broadcast guest` + strconv.Itoa(people-1) + ` "hello all"`); err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		reached++
+	}
+	t.Logf("%d connections in %v, %d KiB each; a line reached %d in %v",
+		people, connected.Round(time.Millisecond), (full-empty)/people, reached, time.Since(start).Round(time.Millisecond))
+	if code := p.terminate(); code != exitDone {
+		t.Errorf("stopping: exit code %d", code)
+	}
+	for i, c := range clients {
+		if err := c.readUntil(`@mess #warning "the server is stopping"`); err != nil {
+			t.Fatalf("connection %d does not hear that the server stops: %v", i, err)
+		}
+	}
+}
+
+// memoryOf is how much memory a program has, in KiB.
+func memoryOf(t testing.TB, p *program) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		t.Logf("no figures of memory here: %v", err)
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	kib, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kib
+}
+
+// openFiles is how many files this process has open.
+func openFiles(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("this machine does not show a process's open files")
+	}
+	return len(entries)
+}
+
+// TestComingAndGoing: 2000 people who come and go, in every way there is to go,
+// leave nothing behind. (It is not parallel: it counts.)
+func TestComingAndGoing(t *testing.T) {
+	srv := startServer(t)
+	srv.guest("stays").barrier()
+	goroutines, files := runtime.NumGoroutine(), openFiles(t)
+	var next atomic.Int64
+	var running sync.WaitGroup
+	for range 8 {
+		running.Go(func() {
+			for i := next.Add(1); i <= 2000; i = next.Add(1) {
+				if err := comeAndGo(t, srv.addr, int(i)); err != nil {
+					t.Errorf("connection %d: %v", i, err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	wantBack(t, "goroutines", goroutines, runtime.NumGoroutine)
+	wantBack(t, "open files", files, func() int { return openFiles(t) })
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if n := len(srv.sessions); n != 1 {
+		t.Errorf("%d sessions are left, want 1", n)
+	}
+	srv.users.mu.Lock()
+	defer srv.users.mu.Unlock()
+	if n := len(srv.users.online); n != 1 {
+		t.Errorf("%d names are still in use, want 1", n)
+	}
+	srv.admission.mu.Lock()
+	defer srv.admission.mu.Unlock()
+	if srv.admission.open != 1 || srv.admission.asking != 0 {
+		t.Errorf("%d connections are counted, %d of them not logged in; want 1 and 0", srv.admission.open, srv.admission.asking)
+	}
+	if users, _ := srv.home.state(0); users != 1 {
+		t.Errorf("%d users are in Home, want 1", users)
+	}
+}
+
+// comeAndGo connects and leaves in one of several ways.
+func comeAndGo(t testing.TB, addr string, i int) error {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	c := &client{t: t, conn: conn, in: bufio.NewReader(conn)}
+	if _, err := c.readErr(); err != nil {
+		return err
+	}
+	way := i % 6
+	if way > 0 {
+		if err := c.request(fmt.Sprintf("#login anon guest%d", i), "@status 0"); err != nil {
+			return err
+		}
+	}
+	switch way {
+	case 1:
+		return c.request("#quit", "@status 0")
+	case 2: // in the middle of a line
+		_, err = conn.Write([]byte("#broadcast unfin"))
+	case 3: // in the middle of a message
+		_, err = conn.Write([]byte("#postmessage heading 0 3\r\none\r\n"))
+	case 4: // at once, with what was sent thrown away
+		err = conn.(*net.TCPConn).SetLinger(0)
+	case 5: // one direction first
+		if err = conn.(*net.TCPConn).CloseWrite(); err == nil {
+			if line, err := c.readErr(); err == nil {
+				return fmt.Errorf("got %q after the end", line)
+			}
+		}
+	}
+	return err
+}
+
+// wantBack waits until a count is back at what it was.
+func wantBack(t *testing.T, what string, was int, count func() int) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for count() > was {
+		if time.Now().After(deadline) {
+			buf := make([]byte, 1<<16)
+			t.Fatalf("%d %s, there were %d:\n%s", count(), what, was, buf[:runtime.Stack(buf, true)])
+		}
+		runtime.Gosched()
+	}
+}
+
+// TestStopUnderLoad: a server that is told to stop while 500 people talk and
+// post ends within 5 s, in order, and every one of them is told.
+func TestStopUnderLoad(t *testing.T) {
+	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", t.TempDir())
+	clients := crowd(p, "guest", 500)
+	clients[0].ask(`#creategroup talk "" anon`, "@status 0")
+	for i := range 10 {
+		clients[0].ask(fmt.Sprintf("#createroom room%d", i), "@status 0")
+	}
+	var running sync.WaitGroup
+	var lines, warned atomic.Int64
+	busy := make(chan struct{}, 1)
+	for i, c := range clients {
+		running.Go(func() {
+			if err := talk(c, i, &lines, busy); err != nil {
+				t.Errorf("client %d: %v", i, err)
+				return
+			}
+			warned.Add(1)
+		})
+	}
+	<-busy
+	start := time.Now()
+	code := p.terminate()
+	took := time.Since(start)
+	running.Wait()
+	t.Logf("%d commands; the stop took %v; %d of %d were told", lines.Load(), took.Round(time.Millisecond), warned.Load(), len(clients))
+	if code != exitDone || took > 5*time.Second {
+		t.Errorf("exit code %d after %v, want %d within 5 s; log:\n%s", code, took, exitDone, p.logged())
+	}
+	if !strings.Contains(p.logged(), "stopped") || strings.Contains(p.logged(), "level=ERROR") {
+		t.Errorf("the log is\n%s", p.logged())
+	}
+}
+
+// underWay is how many commands a client sends before it waits for replies.
+const underWay = 30
+
+// talk goes to a room and a group and talks and posts there until the
+// connection ends, which must be after the warning.
+func talk(c *client, i int, lines *atomic.Int64, busy chan<- struct{}) error {
+	const warning = `@mess #warning "the server is stopping"`
+	say := fmt.Sprintf("#broadcast hello from %d", i)
+	if i%5 == 0 {
+		say = "#postmessage heading\r\ntext"
+	}
+	// Many commands are always under way: some are unread when the server stops.
+	_, err := fmt.Fprintf(c.conn, "#joingroup talk\r\n#changeroom room%d\r\n%s", i%10, strings.Repeat(say+"\r\n", underWay))
+	for last := ""; ; {
+		line, readErr := c.readErr()
+		if readErr != nil {
+			if last != warning {
+				return fmt.Errorf("ended with %v (%v) after %q, want the warning", readErr, err, last)
+			}
+			return nil
+		}
+		if last = line; strings.HasPrefix(line, "@status ") && err == nil {
+			_, err = c.conn.Write([]byte(say + "\r\n"))
+			if lines.Add(1) == 10_000 {
+				busy <- struct{}{}
+			}
+		}
+	}
+}

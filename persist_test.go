@@ -1,0 +1,501 @@
+package main
+
+import (
+	"crypto/sha256"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// openBeside opens the database of a folder on a connection of the test's own,
+// as a person with the sqlite3 program would.
+func openBeside(t testing.TB, folder string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(folder, databaseFile)+"?_pragma=busy_timeout(5000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// commitStore and periodicStore are options for a store in a fresh folder.
+func commitStore(t testing.TB) storeOptions {
+	return storeOptions{folder: t.TempDir(), every: time.Hour, readers: 2, rounds: func() int { return 16 }, now: time.Now}
+}
+
+func periodicStore(t testing.TB, every time.Duration) storeOptions {
+	o := commitStore(t)
+	o.periodic, o.every = true, every
+	return o
+}
+
+// newStore opens a store and closes it when the test ends.
+func newStore(t testing.TB, o storeOptions) *sqliteStore {
+	t.Helper()
+	st, err := openStore(o)
+	if err != nil {
+		t.Fatalf("opening the store: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := st.close(); err != nil {
+			t.Errorf("closing the store: %v", err)
+		}
+	})
+	return st
+}
+
+// addGroup stores a group and returns its number.
+func addGroup(t testing.TB, st store) int64 {
+	t.Helper()
+	return addRecord(t, st, record{kind: kindGroup, ends: never, head: []byte("group")})
+}
+
+// addRecord stores a record and returns its number.
+func addRecord(t testing.TB, st store, r record) int64 {
+	t.Helper()
+	if err := st.add(&r); err != nil {
+		t.Fatalf("storing a %s: %v", r.kind, err)
+	}
+	return r.id
+}
+
+// messageRecord is a message's record.
+func messageRecord(group, parent int64, text string) record {
+	return record{kind: kindMessage, group: group, parent: parent, ends: never, head: packFields(text, "alice"), body: packFields(text)}
+}
+
+// putTogether gives the writer changes that it must find in one piece, and
+// returns how each went.
+func putTogether(st *sqliteStore, changes ...*change) []error {
+	q := &st.queue
+	q.mu.Lock()
+	for _, c := range changes {
+		if c.verb == verbAdd {
+			q.numbers[c.rec.kind]++
+			c.rec.id = q.numbers[c.rec.kind]
+		}
+		c.done = make(chan error, 1)
+		q.changes = append(q.changes, c)
+	}
+	q.signal(true)
+	q.mu.Unlock()
+	var outcomes []error
+	for _, c := range changes {
+		outcomes = append(outcomes, <-c.done)
+	}
+	return outcomes
+}
+
+// commits is how many transactions the log beside a database (its -wal) holds:
+// https://www.sqlite.org/fileformat.html section 4.2.
+func commits(t testing.TB, folder string) (n int) {
+	t.Helper()
+	wal, err := os.ReadFile(filepath.Join(folder, databaseFile+"-wal"))
+	if err != nil || len(wal) < 32 {
+		t.Fatalf("reading the -wal: %d bytes, %v", len(wal), err)
+	}
+	page, salts := int(binary.BigEndian.Uint32(wal[8:])), string(wal[16:24])
+	for at := 32; at+24+page <= len(wal) && string(wal[at+8:at+16]) == salts; at += 24 + page {
+		if binary.BigEndian.Uint32(wal[at+4:]) != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// fingerprint is the size, the time of change and the content of every file of
+// a folder; but for the -shm, which is memory that connections share.
+func fingerprint(t testing.TB, folder string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), "-shm") {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(filepath.Join(folder, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[e.Name()] = fmt.Sprintf("%d bytes, %v, %x", len(content), info.ModTime(), sha256.Sum256(content))
+	}
+	return files
+}
+
+// wantSame expects a folder as it was.
+func wantSame(t testing.TB, before, after map[string]string) {
+	t.Helper()
+	for name, was := range before {
+		if after[name] != was {
+			t.Errorf("%s was %s, is %s", name, was, after[name])
+		}
+	}
+	for name := range after {
+		if before[name] == "" {
+			t.Errorf("%s is new: %s", name, after[name])
+		}
+	}
+}
+
+// copyDatabase copies a database as it is at this moment, as a power cut would
+// leave it.
+func copyDatabase(t testing.TB, from string) (to string) {
+	t.Helper()
+	to = t.TempDir()
+	for _, name := range []string{databaseFile, databaseFile + "-wal"} {
+		content, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(to, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return to
+}
+
+// TestCommitModeIsDurable: a commit waits for the disk.
+func TestCommitModeIsDurable(t *testing.T) {
+	t.Parallel()
+	st := newStore(t, commitStore(t))
+	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal"} {
+		var got string
+		if err := st.db.QueryRow("PRAGMA " + pragma).Scan(&got); err != nil || got != want {
+			t.Errorf("PRAGMA %s is %q (%v), want %q", pragma, got, err, want)
+		}
+	}
+}
+
+// TestAcknowledgedIsStored: in commit mode a change is in the database, as it
+// would be found after a power cut, when it is acknowledged.
+func TestAcknowledgedIsStored(t *testing.T) {
+	t.Parallel()
+	o := commitStore(t)
+	st := newStore(t, o)
+	group := addGroup(t, st)
+	id := addRecord(t, st, messageRecord(group, 0, "hello"))
+	answer := addRecord(t, st, messageRecord(group, id, "answer"))
+	o.folder = copyDatabase(t, o.folder)
+	after := newStore(t, o)
+	for _, want := range []record{{id: id, group: group, replies: 1}, {id: answer, group: group, parent: id}} {
+		got, err := after.get(kindMessage, want.id)
+		if err != nil || got.group != want.group || got.parent != want.parent || got.replies != want.replies {
+			t.Errorf("message %d is %+v (%v), want %+v", want.id, got, err, want)
+		}
+	}
+	if next := addRecord(t, after, messageRecord(group, 0, "next")); next <= answer {
+		t.Errorf("number %d was given after %d", next, answer)
+	}
+}
+
+// TestBadChangeFailsAlone: of changes that share a transaction, those that
+// cannot be done fail, and the others are stored.
+func TestBadChangeFailsAlone(t *testing.T) {
+	t.Parallel()
+	o := commitStore(t)
+	st := newStore(t, o)
+	group := addGroup(t, st)
+	before := commits(t, o.folder)
+	orphan, bad := messageRecord(group, 12345, "orphan"), record{kind: kindMessage, id: 1, group: group}
+	outcomes := putTogether(st,
+		&change{rec: messageRecord(group, 0, "first")}, &change{rec: orphan}, &change{rec: messageRecord(group, 0, "second")},
+		&change{verb: verbReplace, rec: bad}, &change{rec: orphan}, &change{rec: messageRecord(group, 0, "third")})
+	for i, err := range outcomes {
+		if wantBad := i == 1 || i == 4; wantBad != isStatus(err, statusNotFound) || !wantBad && err != nil && i != 3 {
+			t.Errorf("change %d: %v", i, err)
+		}
+	}
+	if n := commits(t, o.folder) - before; n != 1 {
+		t.Errorf("%d transactions, want 1", n)
+	}
+	list, err := st.list(group, listAll)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.endList(list)
+	page, err := st.page(list)
+	if err != nil || len(page) != 3 || list.count != 3 {
+		t.Errorf("%d messages, counted as %d (%v), want 3", len(page), list.count, err)
+	}
+}
+
+// TestGroupCommit: what comes while the disk is busy shares transactions.
+func TestGroupCommit(t *testing.T) {
+	t.Parallel()
+	const posts = 300
+	o := commitStore(t)
+	st := newStore(t, o)
+	group := addGroup(t, st)
+	before := commits(t, o.folder)
+	beside := openBeside(t, o.folder)
+	defer beside.Close()
+	beside.SetMaxOpenConns(1)
+	mustExec(t, beside, "BEGIN IMMEDIATE") // the disk is busy
+	var posting sync.WaitGroup
+	outcomes := make(chan error, posts)
+	for range posts {
+		posting.Go(func() {
+			r := messageRecord(group, 0, "post")
+			outcomes <- st.add(&r)
+		})
+	}
+	for given := int64(0); given < posts; runtime.Gosched() {
+		st.queue.mu.Lock()
+		given = st.queue.numbers[kindMessage]
+		st.queue.mu.Unlock()
+	}
+	mustExec(t, beside, "ROLLBACK")
+	posting.Wait()
+	for range posts {
+		if err := <-outcomes; err != nil {
+			t.Errorf("a post failed: %v", err)
+		}
+	}
+	if n := commits(t, o.folder) - before; n < 1 || n > 2 {
+		t.Errorf("%d transactions for %d posts, want 1 or 2", n, posts)
+	}
+	if n := countRows(t, o.folder, "messages"); n != posts {
+		t.Errorf("%d messages are stored, want %d", n, posts)
+	}
+}
+
+// mustExec runs SQL that must work.
+func mustExec(t testing.TB, db *sql.DB, text string, args ...any) {
+	t.Helper()
+	if _, err := db.Exec(text, args...); err != nil {
+		t.Fatalf("%.60s: %v", text, err)
+	}
+}
+
+// TestLargeBatch: more changes than one transaction takes are all stored, with
+// numbers that a crash in between would not give again.
+func TestLargeBatch(t *testing.T) {
+	t.Parallel()
+	o := commitStore(t)
+	st := newStore(t, o)
+	group := addGroup(t, st)
+	before := commits(t, o.folder)
+	changes := make([]*change, 2*maxBatch+1)
+	for i := range changes {
+		changes[i] = &change{rec: messageRecord(group, 0, "post")}
+	}
+	if err := errors.Join(putTogether(st, changes...)...); err != nil {
+		t.Fatal(err)
+	}
+	if n := commits(t, o.folder) - before; n != 3 {
+		t.Errorf("%d transactions, want 3", n)
+	}
+	if n := countRows(t, o.folder, "messages"); n != len(changes) {
+		t.Errorf("%d messages are stored, want %d", n, len(changes))
+	}
+}
+
+// TestPeriodicMode: a change is acknowledged before it is stored, is stored
+// within the period, and readers see it at once.
+func TestPeriodicMode(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := periodicStore(t, 2*time.Second)
+		st := newStore(t, o)
+		group := addGroup(t, st)
+		first := addRecord(t, st, messageRecord(group, 0, "first"))
+		if n := countRows(t, o.folder, "messages"); n != 0 {
+			t.Fatalf("%d messages are stored at once, want none", n)
+		}
+		time.Sleep(2*time.Second - time.Millisecond)
+		synctest.Wait()
+		if n := countRows(t, o.folder, "messages"); n != 0 {
+			t.Errorf("%d messages are stored before the period is over, want none", n)
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if n := countRows(t, o.folder, "messages"); n != 1 {
+			t.Errorf("%d messages are stored after the period, want 1", n)
+		}
+		second := addRecord(t, st, messageRecord(group, first, "second"))
+		if r, err := st.get(kindMessage, second); err != nil || r.parent != first {
+			t.Errorf("a reader finds %+v (%v), want the answer that was just stored", r, err)
+		}
+		addRecord(t, st, messageRecord(group, first, "third"))
+		list, err := st.list(group, first)
+		if err != nil || list.count != 2 {
+			t.Fatalf("a list of %d messages (%v), want 2", list.count, err)
+		}
+		st.endList(list)
+	})
+}
+
+// TestPeriodicCrash: a crash loses at most the last period, and no number is
+// given again.
+func TestPeriodicCrash(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := periodicStore(t, 2*time.Second)
+		st := newStore(t, o)
+		group := addGroup(t, st)
+		var saved, last, status int64
+		for i := range 50 {
+			last = addRecord(t, st, messageRecord(group, 0, "post"))
+			status = st.nextNumber()
+			time.Sleep(100 * time.Millisecond)
+			if i == 29 {
+				saved = last
+			}
+		}
+		o.folder = copyDatabase(t, o.folder)
+		after := newStore(t, o)
+		if _, err := after.get(kindMessage, saved); err != nil {
+			t.Errorf("a message of two seconds ago is lost: %v", err)
+		}
+		if _, err := after.get(kindMessage, last); !isStatus(err, statusNotFound) {
+			t.Errorf("the copy was to be made before the last message was stored: %v", err)
+		}
+		if next := addRecord(t, after, messageRecord(group, 0, "next")); next <= last {
+			t.Errorf("number %d was given after the crash; %d was given before", next, last)
+		}
+		if next := after.nextNumber(); next <= status {
+			t.Errorf("status number %d was given after the crash; %d was given before", next, status)
+		}
+	})
+}
+
+// TestStatusNumbersSetAside: many more status numbers than are set aside at a
+// time, and still none is given twice after a crash.
+func TestStatusNumbersSetAside(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := commitStore(t)
+		o.every = 2 * time.Second
+		st := newStore(t, o)
+		before := commits(t, o.folder)
+		last := int64(0)
+		for range 3 {
+			for range statusBlock/2 + 1 {
+				n := st.nextNumber()
+				if n <= last {
+					t.Fatalf("%d was given after %d", n, last)
+				}
+				last = n
+			}
+			time.Sleep(o.every)
+			synctest.Wait()
+		}
+		if n := commits(t, o.folder) - before; n != 3 {
+			t.Errorf("%d transactions, want 3", n)
+		}
+		o.folder = copyDatabase(t, o.folder)
+		if n := newStore(t, o).nextNumber(); n <= last {
+			t.Errorf("status number %d was given after the crash; %d was given before", n, last)
+		}
+	})
+}
+
+// TestNothingChangedNothingWritten: people come, talk, look around and go, and
+// no byte is written, in either mode.
+func TestNothingChangedNothingWritten(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"commit", "periodic"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, func(b *bubble) {
+				c := b.guest("alice")
+				c.ask("#createroom den", "@status 0")
+				c.ask(`#creategroup talk "" anon`, "@status 0")
+				c.ask("#joingroup talk", "@status 0")
+				c.post("hello", 0, 0)
+				c.ask("#changeroom den", "@status 0")
+				b.pass(time.Minute)
+				before := fingerprint(t, b.cfg.Server.Data)
+				for range 20 {
+					other := b.guest("bob")
+					other.ask("#broadcast hello", `@mess #broadcast bob "hello"`, "@status 0")
+					other.ask("#sendto bob hello", `@mess #sendto bob "hello"`, "@status 0")
+					other.ask("#changeroom den", "@status 0")
+					other.ask("#rmroom den", "@status 3103")
+					other.ask("#getmessage 1", "@status 3200")
+					c.listed("#listmessages", "hello")
+					c.number("message")
+					other.conn.Close()
+					b.pass(2 * time.Second)
+				}
+				wantSame(t, before, fingerprint(t, b.cfg.Server.Data))
+				c.ask("#changeroom Home", "@status 0")
+				b.pass(2 * time.Second)
+				if after := fingerprint(t, b.cfg.Server.Data); after[databaseFile+"-wal"] == before[databaseFile+"-wal"] {
+					t.Error("the end of an empty room was not written; this test would not notice a write")
+				}
+			}, func(cfg *config) { cfg.Persist.Mode = mode })
+		})
+	}
+}
+
+// TestTooMuchUnsaved: past a bound, people wait for the savers in periodic mode
+// too.
+func TestTooMuchUnsaved(t *testing.T) {
+	t.Parallel()
+	o := periodicStore(t, time.Hour)
+	st := newStore(t, o)
+	id := addRecord(t, st, record{kind: kindRoom, ends: never, head: []byte("room")})
+	for range maxUnsaved {
+		if err := st.replace(record{kind: kindRoom, id: id, head: []byte("changed")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var head string
+	beside := openBeside(t, o.folder)
+	defer beside.Close()
+	if err := beside.QueryRow("SELECT head FROM rooms").Scan(&head); err != nil || head != "room" {
+		t.Fatalf("the room is stored as %q (%v), want it unsaved so far", head, err)
+	}
+	if err := st.replace(record{kind: kindRoom, id: id, head: []byte("last")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := beside.QueryRow("SELECT head FROM rooms").Scan(&head); err != nil || head != "last" {
+		t.Errorf("the room is stored as %q (%v), want the change that had to wait", head, err)
+	}
+}
+
+// TestFullDisk: a change that finds no space fails with -2; what was
+// acknowledged before is saved once there is space again.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	o := periodicStore(t, time.Hour)
+	st := newStore(t, o)
+	group := addGroup(t, st)
+	addRecord(t, st, messageRecord(group, 0, "first"))
+	waiting := addRecord(t, st, messageRecord(group, 0, strings.Repeat("acknowledged ", 1000)))
+	set := func(pragma string) {
+		t.Helper()
+		if _, err := st.writer.own.conn.ExecContext(t.Context(), pragma); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("PRAGMA max_page_count = 1") // as small as it is now
+	if err := st.queue.put(&change{verb: verbSettle}); !isDiskFull(err) {
+		t.Errorf("got %v, want a full disk", err)
+	}
+	if _, err := st.get(kindMessage, waiting); !isStatus(err, statusLimit) {
+		t.Errorf("reading what cannot be saved: %v, want -2", err)
+	}
+	set("PRAGMA max_page_count = 1000000")
+	if r, err := st.get(kindMessage, waiting); err != nil || !slices.Equal(r.body, packFields(strings.Repeat("acknowledged ", 1000))) {
+		t.Errorf("what was acknowledged is %d bytes (%v) once there is space", len(r.body), err)
+	}
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// telnet is the real telnet program, with pipes for keyboard and screen.
+type telnet struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	keys  io.WriteCloser
+	lines chan string
+}
+
+// startTelnet connects with the telnet program.
+func startTelnet(t *testing.T, addr string) *telnet {
+	t.Helper()
+	path, err := exec.LookPath("telnet")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("this machine has no telnet program, and must have")
+		}
+		t.Skip("this machine has no telnet program")
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &telnet{t: t, cmd: exec.Command(path, host, port), lines: make(chan string, 1000)}
+	if c.keys, err = c.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	screen, err := c.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer close(c.lines)
+		for lines := bufio.NewScanner(screen); lines.Scan(); {
+			c.lines <- strings.TrimRight(lines.Text(), "\r")
+		}
+		_ = c.cmd.Wait() // telnet's exit code says how the connection ended, in its own way
+	}()
+	t.Cleanup(func() {
+		_ = c.cmd.Process.Kill() // it may have ended already
+		<-ended
+	})
+	return c
+}
+
+// typeIn types a line and the enter key.
+func (c *telnet) typeIn(line string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c.keys, line+"\n"); err != nil {
+		c.t.Fatalf("typing %q: %v", line, err)
+	}
+}
+
+// shows waits until these lines stand on the screen, others between them.
+func (c *telnet) shows(want ...string) {
+	c.t.Helper()
+	var seen []string
+	timeout := time.After(patience)
+	for _, w := range want {
+		for line := ""; line != w; seen = append(seen, line) {
+			var open bool
+			select {
+			case line, open = <-c.lines:
+				if !open {
+					c.t.Fatalf("telnet ended after %q, without %q", seen, w)
+				}
+			case <-timeout:
+				c.t.Fatalf("telnet shows %q, not %q", seen, w)
+			}
+		}
+	}
+}
+
+// TestTelnet: two people with the telnet program and a third one with another
+// talk to each other.
+func TestTelnet(t *testing.T) {
+	t.Parallel()
+	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", t.TempDir())
+	alice, bob := startTelnet(t, p.addr), startTelnet(t, p.addr)
+	hello := `@mess #hello "Homeroom" "type #help for help"`
+	alice.shows(hello)
+	bob.shows(hello)
+	alice.typeIn("#login anon alice")
+	alice.shows("@status 0")
+	bob.typeIn("#login anon bob")
+	bob.shows("@status 0")
+	program := p.guest("program")
+	alice.typeIn("#broadcast hello from telnet")
+	alice.shows(`@mess #broadcast alice "hello from telnet"`, "@status 0")
+	bob.shows(`@mess #broadcast alice "hello from telnet"`)
+	program.expect(`@mess #broadcast alice "hello from telnet"`)
+	program.ask(`#sendto bob "grüße \"aus\" 日本"`, "@status 0")
+	bob.shows(`@mess #sendto program "grüße \"aus\" 日本"`)
+	bob.typeIn(`#creategroup talk "" anon`)
+	bob.shows("@status 0")
+	bob.typeIn("#joingroup talk")
+	bob.shows("@status 0")
+	bob.typeIn("#postmessage hello 0 2")
+	bob.typeIn("  first part")
+	bob.typeIn("#second part")
+	bob.shows("@status 0")
+	bob.typeIn("#getmessage 1")
+	bob.shows("@ret #getmessage hello 2 1 0 0 2592000", "  first part", "#second part")
+	bob.typeIn("#quit")
+	bob.shows("@status 0")
+	alice.typeIn("#listusers")
+	alice.shows("@ret #listusers 2", "alice anon", "program anon")
+	if code := p.terminate(); code != exitDone {
+		t.Errorf("exit code %d", code)
+	}
+	alice.shows(`@mess #warning "the server is stopping"`)
+	for range alice.lines { // telnet ends when the server does
+	}
+}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"math"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -106,4 +108,33 @@ func TestSecondsDoNotOverflow(t *testing.T) {
 			t.Errorf("%d s: %v, want as long as there is", n, got)
 		}
 	}
+}
+
+// TestExpirerOrder: the heap gives what expires in order, also after changes.
+func TestExpirerOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		x := newExpirer(newClock(0, 0, time.Now()))
+		var order []int
+		expiries := make([]expiry, 10)
+		for i := range expiries {
+			expiries[i].run = func() { order = append(order, i) }
+			x.set(&expiries[i], instant(1000*(10-i)))
+		}
+		x.set(&expiries[0], 500)     // earlier
+		x.set(&expiries[9], 20_000)  // later
+		x.set(&expiries[5], never)   // not at all
+		x.set(&expiries[5], never)   // again: nothing happens
+		x.sooner(&expiries[8], 9000) // it is at 2000 already
+		x.sooner(&expiries[1], 100)
+		stop := make(chan struct{})
+		var running sync.WaitGroup
+		running.Go(func() { x.run(stop) })
+		time.Sleep(time.Minute)
+		close(stop)
+		running.Wait()
+		if want := []int{1, 0, 8, 7, 6, 4, 3, 2, 9}; !slices.Equal(order, want) {
+			t.Errorf("expired in the order %v, want %v", order, want)
+		}
+	})
 }

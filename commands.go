@@ -163,8 +163,11 @@ func (s *session) cmdPing(words []string, r *reply) error {
 	return nil
 }
 
-// cmdQuit is "#quit".
-func (s *session) cmdQuit(_ []string, _ *reply) error { return errQuit }
+// cmdQuit is "#quit": the user has left before it is answered.
+func (s *session) cmdQuit(_ []string, _ *reply) error {
+	s.forgetIdentity(nil)
+	return errQuit
+}
 
 // cmdEvents is "#events on/off".
 func (s *session) cmdEvents(words []string, _ *reply) error {

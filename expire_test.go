@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -113,10 +114,11 @@ func (b *bubble) guest(name string) *client {
 // has come.
 type readingConn struct {
 	net.Conn
-	mu   sync.Mutex
-	wake *sync.Cond
-	came []byte
-	err  error
+	mu    sync.Mutex
+	wake  *sync.Cond
+	came  []byte
+	err   error
+	until time.Time
 }
 
 func (c *readingConn) pump() {
@@ -133,23 +135,38 @@ func (c *readingConn) pump() {
 	}
 }
 
+// Read waits for what comes, in the bubble's time, until the deadline.
 func (c *readingConn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.came) == 0 && c.err == nil {
+	late := false
+	timer := time.AfterFunc(time.Until(c.until), func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		late = true
+		c.wake.Broadcast()
+	})
+	defer timer.Stop()
+	for len(c.came) == 0 && c.err == nil && !late {
 		c.wake.Wait()
 	}
 	n := copy(p, c.came)
 	c.came = c.came[n:]
-	if n == 0 && c.err != nil {
+	switch {
+	case n > 0:
+		return n, nil
+	case c.err != nil:
 		return 0, io.EOF
 	}
-	return n, nil
+	return 0, os.ErrDeadlineExceeded
 }
 
-// SetReadDeadline does nothing: in a bubble, waiting for what never comes ends
-// the test by itself.
-func (c *readingConn) SetReadDeadline(time.Time) error { return nil }
+func (c *readingConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until = t
+	return nil
+}
 
 // listed asks for a list and returns the words of the line that begins with a
 // name; nil: it is not on it.
@@ -579,44 +596,4 @@ func TestExpiryIsTriedAgain(t *testing.T) {
 		b.pass(retryExpiry * time.Millisecond)
 		c.wantLeft("#listrooms", "den", -1)
 	})
-}
-
-// TestExpirerOrder: the heap gives what expires in order, also after changes.
-func TestExpirerOrder(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		x := newExpirer(newClock(0, 0, time.Now()))
-		var order []int
-		expiries := make([]expiry, 10)
-		for i := range expiries {
-			expiries[i].run = func() { order = append(order, i) }
-			x.set(&expiries[i], instant(1000*(10-i)))
-		}
-		x.set(&expiries[0], 500)     // earlier
-		x.set(&expiries[9], 20_000)  // later
-		x.set(&expiries[5], never)   // not at all
-		x.set(&expiries[5], never)   // again: nothing happens
-		x.sooner(&expiries[8], 9000) // it is at 2000 already
-		x.sooner(&expiries[1], 100)
-		stop := make(chan struct{})
-		var running sync.WaitGroup
-		running.Go(func() { x.run(stop) })
-		time.Sleep(time.Minute)
-		close(stop)
-		running.Wait()
-		if want := []int{1, 0, 8, 7, 6, 4, 3, 2, 9}; !slices.Equal(order, want) {
-			t.Errorf("expired in the order %v, want %v", order, want)
-		}
-	})
-}
-
-// countRows counts what a table holds, over a connection of its own.
-func countRows(t testing.TB, folder, table string) (n int) {
-	t.Helper()
-	db := openBeside(t, folder)
-	defer db.Close()
-	if err := db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {
-		t.Fatalf("counting %s: %v", table, err)
-	}
-	return n
 }

@@ -11,7 +11,6 @@ import (
 
 const (
 	maxName     = 30  // code points of a name or heading, after preparation
-	maxRawName  = 512 // bytes before it: no name of maxName code points needs more
 	maxPassword = 100 // bytes of a password, after preparation
 )
 
@@ -24,9 +23,6 @@ type name struct{ shown, key string }
 // section 3.3), letters of one script only, not one of the server's own names.
 func userName(word string) (name, error) {
 	n := name{shown: word, key: strings.ToLower(word)}
-	if len(word) > maxRawName {
-		return name{}, errBadName
-	}
 	if !isASCII(word, '!') {
 		shown, err1 := precis.UsernameCasePreserved.String(word)
 		key, err2 := precis.UsernameCaseMapped.String(word)
@@ -46,9 +42,6 @@ func userName(word string) (name, error) {
 // (RFC 8266).
 func placeName(word string) (name, error) {
 	n := name{shown: word, key: strings.ToLower(word)}
-	if len(word) > maxRawName {
-		return name{}, errBadName
-	}
 	if !isASCII(word, ' ') || strings.Trim(word, " ") != word || strings.Contains(word, "  ") {
 		shown, err1 := precis.Nickname.String(word)
 		key, err2 := precis.Nickname.CompareKey(word)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"database/sql"
 	"encoding/binary"
@@ -28,9 +29,23 @@ func openBeside(t testing.TB, folder string) *sql.DB {
 	return db
 }
 
+// countRows counts what a table holds, over a connection of its own.
+func countRows(t testing.TB, folder, table string) (n int) {
+	t.Helper()
+	db := openBeside(t, folder)
+	defer db.Close()
+	if err := db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {
+		t.Fatalf("counting %s: %v", table, err)
+	}
+	return n
+}
+
 // commitStore and periodicStore are options for a store in a fresh folder.
 func commitStore(t testing.TB) storeOptions {
-	return storeOptions{folder: t.TempDir(), every: time.Hour, readers: 2, rounds: func() int { return 16 }, now: time.Now}
+	return storeOptions{
+		folder: t.TempDir(), every: time.Hour, readers: 2, rounds: func() int { return 16 }, now: time.Now,
+		lost: func(r record) { t.Errorf("%s %d was acknowledged and is lost", r.kind, r.id) },
+	}
 }
 
 func periodicStore(t testing.TB, every time.Duration) storeOptions {
@@ -452,23 +467,26 @@ func TestTooMuchUnsaved(t *testing.T) {
 	t.Parallel()
 	o := periodicStore(t, time.Hour)
 	st := newStore(t, o)
-	id := addRecord(t, st, record{kind: kindRoom, ends: never, head: []byte("room")})
+	account := record{kind: kindAccount, head: []byte("alice"), body: []byte("new")}
+	account.id = addRecord(t, st, account)
+	account.body = []byte("changed")
 	for range maxUnsaved {
-		if err := st.replace(record{kind: kindRoom, id: id, head: []byte("changed")}); err != nil {
+		if err := st.replace(account); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var head string
 	beside := openBeside(t, o.folder)
 	defer beside.Close()
-	if err := beside.QueryRow("SELECT head FROM rooms").Scan(&head); err != nil || head != "room" {
-		t.Fatalf("the room is stored as %q (%v), want it unsaved so far", head, err)
+	var body string
+	if err := beside.QueryRow("SELECT body FROM accounts").Scan(&body); err != nil || body != "new" {
+		t.Fatalf("%q is stored so far (%v), want the account as it was made", body, err)
 	}
-	if err := st.replace(record{kind: kindRoom, id: id, head: []byte("last")}); err != nil {
+	account.body = []byte("last")
+	if err := st.replace(account); err != nil {
 		t.Fatal(err)
 	}
-	if err := beside.QueryRow("SELECT head FROM rooms").Scan(&head); err != nil || head != "last" {
-		t.Errorf("the room is stored as %q (%v), want the change that had to wait", head, err)
+	if err := beside.QueryRow("SELECT body FROM accounts").Scan(&body); err != nil || body != "last" {
+		t.Errorf("%q is stored (%v), want the change that had to wait", body, err)
 	}
 }
 
@@ -498,4 +516,47 @@ func TestFullDisk(t *testing.T) {
 	if r, err := st.get(kindMessage, waiting); err != nil || !slices.Equal(r.body, packFields(strings.Repeat("acknowledged ", 1000))) {
 		t.Errorf("what was acknowledged is %d bytes (%v) once there is space", len(r.body), err)
 	}
+}
+
+// TestFullDiskTold: a post that finds no space is answered -2 and is nowhere;
+// talking goes on, and so does posting once there is space.
+func TestFullDiskTold(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		c := b.guest("alice")
+		c.ask(`#creategroup talk "" anon`, "@status 0")
+		c.ask("#joingroup talk", "@status 0")
+		set := func(pages int) {
+			t.Helper()
+			if _, err := b.store.(*sqliteStore).writer.own.conn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA max_page_count = %d", pages)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set(1) // as small as it is now
+		stored, post := 0, "#postmessage heading\r\n"+strings.Repeat("x", 900)
+		for c.send(post); c.read() == "@status 0"; c.send(post) {
+			if stored++; stored > 100 {
+				t.Fatal("the disk does not get full")
+			}
+		}
+		c.ask(post, "@status -2")
+		c.ask("#broadcast hello", `@mess #broadcast alice "hello"`, "@status 0")
+		number := c.number("message")
+		c.ask(post, "@status -2")
+		if c.number("message") != number {
+			t.Error("#messagestatus changed although nothing was stored")
+		}
+		if words := c.listed("#listgroups", "talk"); words[3] != fmt.Sprint(stored) {
+			t.Errorf("the group shows %q, want %d messages", words, stored)
+		}
+		set(1_000_000)
+		c.ask(post, "@status 0")
+		c.send("#listmessages")
+		if got, want := c.read(), fmt.Sprintf("@ret #listmessages %d", stored+1); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if n := countRows(t, b.cfg.Server.Data, "messages"); n != stored+1 {
+			t.Errorf("%d messages are stored, want %d", n, stored+1)
+		}
+	})
 }

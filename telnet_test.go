@@ -118,8 +118,11 @@ func TestTelnet(t *testing.T) {
 	bob.shows("@status 0")
 	bob.typeIn("#getmessage 1")
 	bob.shows("@ret #getmessage hello 2 1 0 0 2592000", "  first part", "#second part")
+	alice.typeIn("#events on")
+	alice.shows("@status 0")
 	bob.typeIn("#quit")
 	bob.shows("@status 0")
+	alice.shows("@mess #left Home bob")
 	alice.typeIn("#listusers")
 	alice.shows("@ret #listusers 2", "alice anon", "program anon")
 	if code := p.terminate(); code != exitDone {

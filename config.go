@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -119,7 +120,7 @@ func (c *config) parse(name, text string) error {
 		if errors.As(err, &syntax) {
 			return fmt.Errorf("%s, line %d: %s", name, syntax.Position.Line, syntax.Message)
 		}
-		return fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "toml: "))
+		return wrongType(name, err)
 	}
 	for _, key := range meta.Keys() {
 		if !knownSettings()[key.String()] {
@@ -131,6 +132,25 @@ func (c *config) parse(name, text string) error {
 		return fmt.Errorf("%s, line %d: %w", name, lineOfKey(text, strings.Split(err.key, ".")), err)
 	}
 	return nil
+}
+
+// typeError is how the TOML library says that a value has another type than its
+// key. It has no error type for that.
+var typeError = regexp.MustCompile(`^toml: line (\d+) \(last key "([^"]*)"\): incompatible types: .* destination has type (\w+)`)
+
+// wrongType says which line has a value of the wrong type, and which is right.
+func wrongType(name string, err error) error {
+	parts := typeError.FindStringSubmatch(err.Error())
+	if parts == nil {
+		return fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "toml: "))
+	}
+	want := map[string]string{
+		"string": `a text in quotes, like "this"`, "integer": "a number", "boolean": "true or false",
+	}[parts[3]]
+	if want == "" {
+		want = "of type " + parts[3]
+	}
+	return fmt.Errorf("%s, line %s: %s must be %s", name, parts[1], parts[2], want)
 }
 
 // knownSettings is every key of the sample file, with its sections.

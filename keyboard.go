@@ -21,6 +21,7 @@ const keyboardHelp = `Plain text goes to everybody. Commands:
 // called on EXIT.
 func (srv *server) keyboard(in io.Reader, out io.Writer, stop func()) {
 	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		line := strings.TrimSpace(cleanLine(lines.Bytes()))
 		if line == "" {

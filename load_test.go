@@ -247,6 +247,9 @@ func TestStopUnderLoad(t *testing.T) {
 	for i := range 10 {
 		clients[0].ask(fmt.Sprintf("#createroom room%d", i), "@status 0")
 	}
+	for i, deaf := range crowd(p, "deaf", 5) { // they never read again, which must not keep the server
+		deaf.ask(fmt.Sprintf("#changeroom room%d", i), "@status 0")
+	}
 	var running sync.WaitGroup
 	var lines, warned atomic.Int64
 	busy := make(chan struct{}, 1)
@@ -289,6 +292,7 @@ func talk(c *client, i int, lines *atomic.Int64, busy chan<- struct{}) error {
 	for last := ""; ; {
 		line, readErr := c.readErr()
 		if readErr != nil {
+			c.conn.Close()
 			if last != warning {
 				return fmt.Errorf("ended with %v (%v) after %q, want the warning", readErr, err, last)
 			}

@@ -110,7 +110,7 @@ func (srv *server) listen(ctx context.Context) error {
 
 // accept serves whoever connects, until the listener is closed.
 func (srv *server) accept() error {
-	const longestPause = time.Second
+	const longestAcceptPause = time.Second
 	pause := time.Duration(0)
 	for {
 		conn, err := srv.listener.Accept()
@@ -124,7 +124,7 @@ func (srv *server) accept() error {
 			if pause == 0 {
 				slog.Warn("cannot accept connections", "error", err)
 			}
-			pause = min(max(2*pause, 5*time.Millisecond), longestPause)
+			pause = min(max(2*pause, 5*time.Millisecond), longestAcceptPause)
 			time.Sleep(pause)
 		}
 	}

@@ -363,24 +363,40 @@ const catchUpTime = 20 * time.Millisecond
 // that no sender is held up by the others' traffic.
 func (p *place) flush() {
 	if members := p.beginFlush(false); members != nil {
+		began := time.Now()
 		flushAll(members)
-		if p.beginFlush(true) != nil {
-			go p.flushOn()
+		if p.flushAgain() {
+			go p.flushOn(time.Since(began))
 		}
 	}
 }
 
-// flushOn flushes until nothing is staged any more.
-func (p *place) flushOn() {
+// flushOn flushes until nothing is staged any more; the round before took that
+// long. While more comes than one round at a time carries, it pauses between
+// rounds: later rounds then carry more lines to each member in one write.
+func (p *place) flushOn(round time.Duration) {
 	for {
-		p.mu.Lock()
-		members := p.snapshot()
-		p.mu.Unlock()
-		flushAll(members)
-		if p.beginFlush(true) == nil {
+		time.Sleep(min(round, longestPause))
+		members := p.beginFlush(true)
+		if members == nil {
 			return
 		}
+		began := time.Now()
+		flushAll(members)
+		round = time.Since(began)
 	}
+}
+
+// longestPause is what a busy room's lines may wait for company.
+const longestPause = 2 * time.Millisecond
+
+// flushAgain tells whether more was staged meanwhile; if not, it gives up the
+// flusher's part.
+func (p *place) flushAgain() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.flushing = p.staged
+	return p.staged
 }
 
 // beginFlush takes the flusher's part, if something is staged and nobody has it

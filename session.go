@@ -296,18 +296,26 @@ func (s *session) sayWhy(err error) {
 	}
 }
 
-// lingerTime is how long an ended connection may stay half open.
-const lingerTime = 2 * time.Second
+const (
+	lingerTime = 2 * time.Second        // how long an ended connection may stay half open
+	quietTime  = 500 * time.Millisecond // the same, with nothing more coming
+)
 
 // linger closes a connection that the server ends so that what was sent last
-// still arrives: a plain close with input unread would throw it away.
+// still arrives: a close with input unread, or still coming, would throw it away.
 func (s *session) linger(err error) {
 	half, ok := s.conn.(interface{ CloseWrite() error })
 	if errors.Is(err, io.EOF) || !ok || half.CloseWrite() != nil {
 		return
 	}
-	if s.conn.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
-		_, _ = io.Copy(io.Discard, s.conn)
+	rest := new([512]byte)
+	for end := time.Now().Add(lingerTime); time.Now().Before(end); {
+		if s.conn.SetReadDeadline(time.Now().Add(quietTime)) != nil {
+			return
+		}
+		if _, err := s.conn.Read(rest[:]); err != nil {
+			return
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -43,6 +44,9 @@ type batchWriter struct {
 	gone    []int64               // groups it deleted
 	over    []int64               // deleted groups whose last message is gone too
 	changed bool                  // it has something to commit
+
+	crowd int           // how many changes come at once, lately
+	took  time.Duration // by the last transaction
 }
 
 // groupGrowth is by how much a group's counts change in a transaction.
@@ -150,6 +154,7 @@ func (w *batchWriter) loop() {
 			w.drain()
 			return
 		}
+		w.gather()
 		w.drain()
 	}
 }
@@ -157,7 +162,36 @@ func (w *batchWriter) loop() {
 // drain writes until nothing waits any more.
 func (w *batchWriter) drain() {
 	for b, ok := w.queue.next(); ok; b, ok = w.queue.next() {
+		began := time.Now()
 		w.write(b)
+		w.took = time.Since(began)
+		w.crowd = max(len(b.changes)+w.queue.length(), w.crowd*7/8)
+		w.gather()
+	}
+}
+
+const (
+	leastCrowd    = 8                    // changes at once that make it worth it to wait for more
+	longestGather = 2 * time.Millisecond // what a change may wait for company
+)
+
+// gather waits a little for company: where many changes came at once lately, as
+// many will come again, and in one transaction each of them costs less. Alone,
+// nobody waits.
+func (w *batchWriter) gather() {
+	if w.crowd < leastCrowd {
+		return
+	}
+	timer := time.NewTimer(min(2*w.took, longestGather))
+	defer timer.Stop()
+	for w.queue.length() < w.crowd*15/16 {
+		select {
+		case <-w.queue.wake:
+		case <-timer.C:
+			return
+		case <-w.quit:
+			return
+		}
 	}
 }
 

@@ -227,7 +227,7 @@ func (s *session) listPages(list *listing, r *reply) error {
 				return err
 			}
 		}
-		if len(page) < pageSize {
+		if len(page) < listPage {
 			return nil
 		}
 		if now > list.at+longestList {

@@ -43,7 +43,8 @@ type outbox struct {
 	send chan *frame     // the buffered send channel
 
 	mu        sync.Mutex
-	spill     []*frame // staged, or behind the channel; oldest first
+	spill     []*frame // staged, or behind the channel; oldest first, from spillAt on
+	spillAt   int
 	held      []*frame // what others sent while a long reply is being sent; behind spill
 	waiting   int      // bytes in the channel, in spill, held and being written
 	heldBytes int      // the part of waiting that is in held
@@ -125,7 +126,7 @@ func (o *outbox) accept(f *frame) bool {
 // enqueue keeps the order: the channel is the writer's, and once something waits
 // behind it, all does. o.mu is held.
 func (o *outbox) enqueue(f *frame) {
-	if o.hands == handsWriter && len(o.spill) == 0 {
+	if o.hands == handsWriter && o.spilled() == 0 {
 		select {
 		case o.send <- f:
 			return
@@ -138,19 +139,26 @@ func (o *outbox) enqueue(f *frame) {
 // callWriter gives the socket to the writer if nobody has it. Nothing is in the
 // channel then. o.mu is held.
 func (o *outbox) callWriter() {
-	if o.hands != handsNone || len(o.spill) == 0 {
+	if o.hands != handsNone || o.spilled() == 0 {
 		return
 	}
 	o.hands = handsWriter
 	o.send <- o.pop()
 }
 
-// pop takes the oldest frame of spill. o.mu is held.
+// spilled is how many frames are in spill. o.mu is held.
+func (o *outbox) spilled() int { return len(o.spill) - o.spillAt }
+
+// pop takes the oldest frame of spill, whose memory is used again unless it has
+// grown. o.mu is held.
 func (o *outbox) pop() *frame {
-	f := o.spill[0]
-	o.spill[0] = nil
-	if o.spill = o.spill[1:]; len(o.spill) == 0 {
-		o.spill = nil
+	f := o.spill[o.spillAt]
+	o.spill[o.spillAt] = nil
+	if o.spillAt++; o.spillAt == len(o.spill) {
+		o.spill, o.spillAt = o.spill[:0], 0
+		if cap(o.spill) > sendSlots {
+			o.spill = nil
+		}
 	}
 	return f
 }
@@ -317,7 +325,7 @@ var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, writeBuffer)
 // it: what the socket does not take, the writer gets.
 func (o *outbox) flush() {
 	o.mu.Lock()
-	if o.hands == handsNone && len(o.spill) > 0 {
+	if o.hands == handsNone && o.spilled() > 0 {
 		if o.raw == nil {
 			o.callWriter()
 		} else {
@@ -335,7 +343,7 @@ func (o *outbox) flush() {
 // take, the writer has. o.mu is held, but not while it writes.
 func (o *outbox) flushOnce() {
 	var out []byte
-	if len(o.spill) == 1 {
+	if o.spilled() == 1 {
 		out = o.pop().line
 	} else {
 		joined := writeBuffers.Get().(*[]byte)
@@ -355,7 +363,7 @@ func (o *outbox) flushOnce() {
 	case n < len(out):
 		o.hands = handsWriter
 		o.send <- &frame{line: append([]byte(nil), out[n:]...)}
-	case len(o.spill) == 0:
+	case o.spilled() == 0:
 		o.hands = handsNone
 	}
 }
@@ -434,7 +442,7 @@ func (o *outbox) next(behind int) *frame {
 	if len(o.send) > 0 {
 		return <-o.send
 	}
-	if len(o.spill) == 0 {
+	if o.spilled() == 0 {
 		return nil
 	}
 	return o.pop()

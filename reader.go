@@ -8,9 +8,9 @@ import (
 	"sync"
 )
 
-// pageSize is how many messages one look into the database takes off a list:
+// listPage is how many messages one look into the database takes off a list:
 // few enough that nobody else waits long for the reader.
-const pageSize = 200
+const listPage = 200
 
 // storeReader is a connection that only reads, with its statements prepared,
 // and the goroutine that has it. (Readers of their own keep SQLite's deep call
@@ -139,7 +139,7 @@ func (st *sqliteStore) page(l *listing) (page []record, err error) {
 		case 0:
 			stmt, key = r.tops, l.group
 		}
-		rows, err := stmt.Query(key, l.after, l.upTo, l.at, pageSize)
+		rows, err := stmt.Query(key, l.after, l.upTo, l.at, listPage)
 		if err != nil {
 			return err
 		}

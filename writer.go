@@ -222,6 +222,13 @@ func (q *writeQueue) saved(b batch, setAside [kinds]int64, statusMark int64) {
 	q.statusMark.Store(statusMark)
 }
 
+// length is how many changes wait.
+func (q *writeQueue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.changes)
+}
+
 // forget counts off an acknowledged change that is lost.
 func (q *writeQueue) forget() {
 	q.mu.Lock()

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// BenchmarkParse: one line from the socket to its words.
+func BenchmarkParse(b *testing.B) {
+	in := []byte("#broadcast \"" + strings.Repeat("x", 64) + "\"\r\n")
+	words := make([]string, 0, 8)
+	var lines lineReader
+	b.ReportAllocs()
+	for b.Loop() {
+		line, _, err := lines.next(in)
+		if err != nil {
+			b.Fatal(err)
+		}
+		words = splitWords(cleanLine(line), words[:0])
+	}
+	if len(words) != 2 {
+		b.Fatalf("%d words, want 2", len(words))
+	}
+}
+
+// nullSocket takes everything at the price of a system call, so that benchmarks
+// measure the server and not the network. It is the raw side of a connection.
+type nullSocket struct{ file *os.File }
+
+func (n nullSocket) Control(func(uintptr)) error   { return nil }
+func (n nullSocket) Read(func(uintptr) bool) error { return nil }
+
+func (n nullSocket) Write(f func(uintptr) bool) error {
+	f(n.file.Fd())
+	return nil
+}
+
+// BenchmarkBroadcast: one line to every member of a room, written to each.
+// Allocations must not grow with the members.
+func BenchmarkBroadcast(b *testing.B) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer null.Close()
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	for _, members := range []int{1, 100, 10_000} {
+		b.Run(fmt.Sprint(members), func(b *testing.B) {
+			p := &place{}
+			for i := range members {
+				o := newOutbox(near)
+				o.raw, o.try = nullSocket{null}, o.tryFD
+				p.members = append(p.members, &session{out: o, slots: [2]int{i}})
+			}
+			p.live = members
+			text := strings.Repeat("x", 64)
+			b.ReportAllocs()
+			for b.Loop() {
+				p.send(messFrame("broadcast", "alice", text))
+				p.flush()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(members), "ns/delivery")
+		})
+	}
+}
+
+// BenchmarkLogin: connect, log in as a guest, leave; with others in Home.
+func BenchmarkLogin(b *testing.B) {
+	for _, others := range []int{0, 1000} {
+		b.Run(fmt.Sprintf("%d_in_Home", others), func(b *testing.B) {
+			srv := startServer(b)
+			for i := range others {
+				srv.guest(fmt.Sprintf("member%d", i))
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				c := srv.guest("alice")
+				c.ask("#quit", "@status 0")
+				c.conn.Close()
+			}
+		})
+	}
+}
+
+// posters runs so many connections that post to one group, each as fast as it
+// is answered, n posts in all.
+func posters(b *testing.B, srv *testServer, count int) {
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	line := "#postmessage heading\r\n" + strings.Repeat("x", 200)
+	var clients []*client
+	for i := range count {
+		c := srv.guest(fmt.Sprintf("poster%d", i))
+		c.ask("#joingroup posts", "@status 0")
+		clients = append(clients, c)
+	}
+	b.ResetTimer()
+	var running sync.WaitGroup
+	for _, c := range clients {
+		running.Go(func() {
+			for left.Add(-1) >= 0 {
+				c.ask(line, "@status 0")
+			}
+		})
+	}
+	running.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "posts/s")
+}
+
+// BenchmarkPost: acknowledged durable posts of 200 bytes.
+func BenchmarkPost(b *testing.B) {
+	for _, count := range []int{1, 64} {
+		b.Run(fmt.Sprintf("%d_posters", count), func(b *testing.B) {
+			srv := startServer(b)
+			srv.guest("maker").ask(`#creategroup posts "" anon`, "@status 0")
+			before := procWritten(b)
+			posters(b, srv, count)
+			b.ReportMetric(float64(procWritten(b)-before)/float64(b.N), "disk-B/post")
+		})
+	}
+}
+
+// procWritten is how many bytes this process has had written to disks.
+func procWritten(b *testing.B) int64 {
+	text, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		b.Skip("there is no /proc/self/io here")
+	}
+	var n int64
+	for line := range strings.Lines(string(text)) {
+		if _, err := fmt.Sscanf(line, "write_bytes: %d", &n); err == nil {
+			return n
+		}
+	}
+	return 0
+}

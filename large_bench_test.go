@@ -88,9 +88,6 @@ func residentMiB(b *testing.B) float64 {
 func BenchmarkList(b *testing.B) {
 	srv := startWith(b, largeFolder(b))
 	alice := srv.guest("alice")
-	alice.ask("#joingroup posts", "@status 3501")
-	alice.ask("#createlogin alice pw n m", "@status 0")
-	alice.ask("#login regd alice pw", "@status 0")
 	alice.ask("#joingroup posts", "@status 0")
 	for command, lines := range map[string]int{"#listmessages": *scale, "#listrooms": *scale/100 + 1} {
 		b.Run(strings.TrimPrefix(command, "#"), func(b *testing.B) {

@@ -298,7 +298,7 @@ func (s *session) sayWhy(err error) {
 
 const (
 	lingerTime = 2 * time.Second        // how long an ended connection may stay half open
-	quietTime  = 500 * time.Millisecond // the same, with nothing more coming
+	quietTime  = 500 * time.Millisecond // the same, where nothing more comes
 )
 
 // linger closes a connection that the server ends so that what was sent last
@@ -308,14 +308,14 @@ func (s *session) linger(err error) {
 	if errors.Is(err, io.EOF) || !ok || half.CloseWrite() != nil {
 		return
 	}
-	rest := new([512]byte)
-	for end := time.Now().Add(lingerTime); time.Now().Before(end); {
-		if s.conn.SetReadDeadline(time.Now().Add(quietTime)) != nil {
-			return
-		}
-		if _, err := s.conn.Read(rest[:]); err != nil {
-			return
-		}
+	if s.conn.SetReadDeadline(time.Now().Add(quietTime)) != nil {
+		return
+	}
+	if _, err := s.conn.Read(make([]byte, 1)); err != nil {
+		return
+	}
+	if s.conn.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+		_, _ = io.Copy(io.Discard, s.conn)
 	}
 }
 

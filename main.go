@@ -46,6 +46,7 @@ type environment struct {
 func subcommands() []subcommand {
 	return []subcommand{
 		{"serve", "", "run the server (this is what homeroom does without a command)", runServe},
+		{"key", "rotate", "rotate: seal what is stored with a new key (stop the server first)", runKey},
 		{"config", "", "print the settings file with every setting and its default", runConfig},
 		{"version", "", "print the version", runVersion},
 		{"help", "", "print this", runHelp},

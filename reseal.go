@@ -64,21 +64,16 @@ func sealFirst(path string, src keySource) (*keyRing, error) {
 
 // sealAll seals all records and notes the key, in one transaction.
 func sealAll(db *sql.DB, ring *keyRing, row keyRow) error {
-	tx, err := db.Begin()
-	if err != nil {
-		return err
-	}
-	seal := &sealer{ring: ring}
-	for k := range kinds {
-		err := eachPage(tx, k, func(page []record) error { return storeSealed(tx, k, page, seal) })
-		if err != nil {
-			return errors.Join(fmt.Errorf("sealing the %ss: %w", k, err), tx.Rollback())
+	return inTransaction(db, func(tx *sql.Tx) error {
+		seal := &sealer{ring: ring}
+		for k := range kinds {
+			err := eachPage(tx, k, func(page []record) error { return storeSealed(tx, k, page, seal) })
+			if err != nil {
+				return fmt.Errorf("sealing the %ss: %w", k, err)
+			}
 		}
-	}
-	if err := insertKeyRow(tx, row); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
+		return insertKeyRow(tx, row)
+	})
 }
 
 func insertKeyRow(tx *sql.Tx, r keyRow) error {

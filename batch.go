@@ -30,6 +30,7 @@ type savedState struct {
 type batchWriter struct {
 	own   *statements
 	stmts writeStmts
+	seal  sealer
 	wall  wallClock
 	lost  func(record)
 	done  sync.WaitGroup
@@ -366,7 +367,8 @@ func (w *batchWriter) change(c *change) error {
 	case verbAdd:
 		return w.add(&c.rec)
 	case verbReplace:
-		_, err := w.stmts.setAccount.Exec(c.rec.id, c.rec.head, c.rec.body)
+		head, body := w.seal.record(&c.rec)
+		_, err := w.stmts.setAccount.Exec(c.rec.id, head, body)
 		return err
 	case verbRemove:
 		return w.remove(c.rec.kind, c.rec.id)
@@ -377,21 +379,23 @@ func (w *batchWriter) change(c *change) error {
 }
 
 func (w *batchWriter) add(r *record) (err error) {
+	head, body := w.seal.record(r)
 	switch r.kind {
 	case kindAccount:
-		_, err = w.stmts.addAccount.Exec(r.id, r.head, r.body)
+		_, err = w.stmts.addAccount.Exec(r.id, head, body)
 	case kindRoom:
-		_, err = w.stmts.addRoom.Exec(r.id, r.parent, r.ends, r.head)
+		_, err = w.stmts.addRoom.Exec(r.id, r.parent, r.ends, head)
 	case kindGroup:
-		_, err = w.stmts.addGroup.Exec(r.id, r.parent, r.ends, r.head)
+		_, err = w.stmts.addGroup.Exec(r.id, r.parent, r.ends, head)
 	case kindMessage:
-		err = w.addMessage(r)
+		err = w.addMessage(r, head, body)
 	}
 	return err
 }
 
-// addMessage stores a message; a reply counts at its parent and ends with it.
-func (w *batchWriter) addMessage(r *record) error {
+// addMessage stores a message with its sealed columns; a reply counts at its
+// parent and ends with it.
+func (w *batchWriter) addMessage(r *record, head, body []byte) error {
 	growth := w.growth[r.group]
 	growth.messages++
 	if r.parent == 0 {
@@ -405,7 +409,7 @@ func (w *batchWriter) addMessage(r *record) error {
 			return err
 		}
 	}
-	if _, err := w.stmts.addMessage.Exec(r.id, r.group, r.parent, r.ends, r.head, r.body); err != nil {
+	if _, err := w.stmts.addMessage.Exec(r.id, r.group, r.parent, r.ends, head, body); err != nil {
 		return err
 	}
 	w.growth[r.group] = growth

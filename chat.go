@@ -45,8 +45,9 @@ type server struct {
 	running  sync.WaitGroup // readers
 }
 
-// newServer opens the data folder and makes a server that is ready to listen.
-func newServer(cfg config) (*server, error) {
+// newServer opens the data folder and makes a server that is ready to listen. It
+// asks for a passphrase if the settings say so.
+func newServer(cfg config, ask asker) (*server, error) {
 	folder, err := lockFolder(cfg.Server.Data)
 	if err != nil {
 		return nil, err
@@ -58,7 +59,7 @@ func newServer(cfg config) (*server, error) {
 		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
 	}
 	o := storeOptions{
-		folder: cfg.Server.Data, periodic: cfg.Persist.Mode == "periodic", every: cfg.Persist.Every.Duration,
+		folder: cfg.Server.Data, key: newKeySource(cfg.Server.Key, cfg.Server.Data, ask), periodic: cfg.Persist.Mode == "periodic", every: cfg.Persist.Every.Duration,
 		readers: max(2, runtime.GOMAXPROCS(0)), now: time.Now, lost: srv.lostRecord,
 	}
 	if cfg.Auth.Iterations == 0 {

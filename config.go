@@ -42,7 +42,7 @@ func (d *duration) UnmarshalTOML(value any) error {
 // config is every setting; its keys are explained in chat.toml.
 type config struct {
 	Server struct {
-		Name, Listen, Data string
+		Name, Listen, Data, Key string
 	}
 	Limits struct {
 		Connections       int

@@ -54,7 +54,7 @@ func TestSettingsInDesign(t *testing.T) {
 	t.Parallel()
 	got := settings(defaultConfig())
 	for key, want := range map[string]string{
-		"server.name": "Homeroom", "server.listen": ":6500", "server.data": "data",
+		"server.name": "Homeroom", "server.listen": ":6500", "server.data": "data", "server.key": "",
 		"limits.connections": "10000", "limits.connections_per_ip": "64", "limits.waiting": "256",
 		"limits.waiting_per_ip": "32", "limits.login_grace": "2m0s", "limits.commands_per_second": "20",
 		"limits.command_burst": "60", "limits.logins_per_minute": "20", "limits.rooms": "1000",
@@ -75,7 +75,7 @@ func TestSettingsInDesign(t *testing.T) {
 func TestEverySetting(t *testing.T) {
 	t.Parallel()
 	other := map[string]string{
-		"server.name": `"Annex"`, "server.listen": `"[::1]:7000"`, "server.data": `"elsewhere"`,
+		"server.name": `"Annex"`, "server.listen": `"[::1]:7000"`, "server.data": `"elsewhere"`, "server.key": `"ask"`,
 		"limits.login_grace": `"90s"`, "limits.command_burst": "1",
 		"expiry.room": `"1h"`, "expiry.group": "0", "expiry.message": `"1m30s"`, "expiry.max": `"0"`,
 		"persist.mode": `"periodic"`, "persist.every": `"10ms"`,

@@ -142,7 +142,8 @@ func TestMigrate(t *testing.T) {
 	}
 	migrations = released
 	before2 := fingerprint(t, folder)
-	if _, err := openStore(storeOptions{folder: folder}); err == nil || !strings.Contains(err.Error(), "of a newer program (version 2, this one knows 1)") {
+	newer := fmt.Sprintf("of a newer program (version %d, this one knows %d)", len(released)+1, len(released))
+	if _, err := openStore(storeOptions{folder: folder}); err == nil || !strings.Contains(err.Error(), newer) {
 		t.Errorf("the program before that step: %v, want that the database is newer", err)
 	}
 	wantSame(t, before2, fingerprint(t, folder))
@@ -221,7 +222,7 @@ func wantRefused(t *testing.T, name, folder, reason string) {
 	before := fingerprint(t, folder)
 	cfg := testConfig(t)
 	cfg.Server.Data = folder
-	srv, err := newServer(cfg)
+	srv, err := newServer(cfg, nil)
 	if err == nil {
 		t.Errorf("%s: the server starts", name)
 		_ = srv.stop("")
@@ -335,8 +336,8 @@ func TestHalfMadeDatabase(t *testing.T) {
 	}
 }
 
-// TestSecrets: no password is in the data folder in clear, and nothing that
-// users wrote is in the log.
+// TestSecrets: nothing that users wrote is in the data folder or the log in
+// clear, and no password is even in what is sealed.
 func TestSecrets(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
@@ -358,12 +359,19 @@ func TestSecrets(t *testing.T) {
 	stored := folderContent(t, data)
 	p.kill()
 	stored = append(stored, folderContent(t, data)...)
-	if !bytes.Contains(stored, []byte("canary-text")) {
-		t.Error("the text of the message is not in the folder; this test would not find a password")
+	if bytes.Contains(stored, []byte("canary")) || bytes.Contains(stored, []byte("alice")) || bytes.Contains(stored, []byte("SCRAM-SHA")) {
+		t.Error("something that a user wrote is in the data folder in clear")
+	}
+	var sealed []byte
+	for _, r := range opened(t, data, keySource{path: filepath.Join(data, keyFile)}) {
+		sealed = append(append(sealed, r.head...), r.body...)
+	}
+	if !bytes.Contains(sealed, []byte("canary-text")) {
+		t.Error("the text of the message is not in what is sealed; this test would not find a password")
 	}
 	for _, secret := range []string{"first", "wrong", "second", "room", "none", "group", "broadcast", "private"} {
-		if bytes.Contains(stored, []byte("canary-"+secret)) {
-			t.Errorf("canary-%s is in the data folder", secret)
+		if bytes.Contains(sealed, []byte("canary-"+secret)) {
+			t.Errorf("canary-%s is in what is sealed", secret)
 		}
 	}
 	if strings.Contains(p.logged(), "canary") {

@@ -41,7 +41,7 @@ func inBubble(t *testing.T, test func(b *bubble), change ...func(*config)) {
 // startBubble starts a server in the bubble that it is called in.
 func startBubble(t testing.TB, cfg config) *bubble {
 	t.Helper()
-	srv, err := newServer(cfg)
+	srv, err := newServer(cfg, nil)
 	if err != nil {
 		t.Fatalf("starting the server: %v", err)
 	}

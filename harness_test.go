@@ -83,7 +83,7 @@ func startServer(t testing.TB, change ...func(*config)) *testServer {
 // startWith starts a server with these settings: on an earlier one's folder, say.
 func startWith(t testing.TB, cfg config) *testServer {
 	t.Helper()
-	srv, err := newServer(cfg)
+	srv, err := newServer(cfg, nil)
 	if err != nil {
 		t.Fatalf("starting the server: %v", err)
 	}

@@ -38,6 +38,7 @@ type subcommand struct {
 type environment struct {
 	ctx            context.Context // ends when the process is told to
 	stdin          io.Reader       // nil: not a terminal
+	ask            asker           // nil: not a terminal
 	stdout, stderr io.Writer
 }
 
@@ -45,6 +46,7 @@ type environment struct {
 func subcommands() []subcommand {
 	return []subcommand{
 		{"serve", "", "run the server (this is what homeroom does without a command)", runServe},
+		{"key", "rotate", "rotate: seal what is stored with a new key (stop the server first)", runKey},
 		{"config", "", "print the settings file with every setting and its default", runConfig},
 		{"version", "", "print the version", runVersion},
 		{"help", "", "print this", runHelp},
@@ -55,11 +57,19 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	env := environment{ctx: ctx, stdout: os.Stdout, stderr: os.Stderr}
 	if term.IsTerminal(int(os.Stdin.Fd())) {
-		env.stdin = os.Stdin
+		env.stdin, env.ask = os.Stdin, askTerminal
 	}
 	code := runMain(env, os.Args[1:])
 	stop()
 	os.Exit(code)
+}
+
+// askTerminal asks for a passphrase without showing what is typed.
+func askTerminal(prompt string) (string, error) {
+	fmt.Fprint(os.Stderr, prompt)
+	defer fmt.Fprintln(os.Stderr)
+	answer, err := term.ReadPassword(int(os.Stdin.Fd()))
+	return string(answer), err
 }
 
 // runMain finds the command in a command line and runs it.
@@ -202,7 +212,7 @@ func serve(env environment, path, data, listen string) error {
 func run(env environment, cfg config) error {
 	ctx, stop := context.WithCancel(env.ctx)
 	defer stop()
-	srv, err := newServer(cfg)
+	srv, err := newServer(cfg, env.ask)
 	if err != nil {
 		return err
 	}

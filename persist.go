@@ -146,7 +146,7 @@ func lockFolder(folder string) (*folderLock, error) {
 			return nil, fmt.Errorf("cannot lock the data folder %s: %w", folder, err)
 		}
 		owner, _ := os.ReadFile(path)
-		return nil, fmt.Errorf("another server, process %s, uses the data folder %s; stop it first, or give this one another folder with -data",
+		return nil, fmt.Errorf("another homeroom, process %s, uses the data folder %s; stop it first, or give this one another folder with -data",
 			strings.TrimSpace(string(owner)), folder)
 	}
 	err = errors.Join(file.Truncate(0), writeAt(file, fmt.Sprintf("%d\n", os.Getpid())))

@@ -42,8 +42,9 @@ func countRows(t testing.TB, folder, table string) (n int) {
 
 // commitStore and periodicStore are options for a store in a fresh folder.
 func commitStore(t testing.TB) storeOptions {
+	folder := t.TempDir()
 	return storeOptions{
-		folder: t.TempDir(), every: time.Hour, readers: 2, rounds: func() int { return 16 }, now: time.Now,
+		folder: folder, key: keySource{path: filepath.Join(folder, keyFile)}, every: time.Hour, readers: 2, rounds: func() int { return 16 }, now: time.Now,
 		lost: func(r record) { t.Errorf("%s %d was acknowledged and is lost", r.kind, r.id) },
 	}
 }
@@ -475,18 +476,15 @@ func TestTooMuchUnsaved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	beside := openBeside(t, o.folder)
-	defer beside.Close()
-	var body string
-	if err := beside.QueryRow("SELECT body FROM accounts").Scan(&body); err != nil || body != "new" {
-		t.Fatalf("%q is stored so far (%v), want the account as it was made", body, err)
+	if all := opened(t, o.folder, o.key); len(all) != 1 || string(all[0].body) != "new" {
+		t.Fatalf("%+v is stored so far, want the account as it was made", all)
 	}
 	account.body = []byte("last")
 	if err := st.replace(account); err != nil {
 		t.Fatal(err)
 	}
-	if err := beside.QueryRow("SELECT body FROM accounts").Scan(&body); err != nil || body != "last" {
-		t.Errorf("%q is stored (%v), want the change that had to wait", body, err)
+	if all := opened(t, o.folder, o.key); len(all) != 1 || string(all[0].body) != "last" {
+		t.Errorf("%+v is stored, want the change that had to wait", all)
 	}
 }
 

@@ -17,6 +17,7 @@ const listPage = 200
 // stacks off the sessions' goroutines.)
 type storeReader struct {
 	own                *statements
+	seal               sealer
 	begin, end         *sql.Stmt
 	account, message   *sql.Stmt
 	count, ended, top  *sql.Stmt
@@ -85,7 +86,10 @@ func (st *sqliteStore) get(k kind, id int64) (record, error) {
 		if errors.Is(err, sql.ErrNoRows) {
 			return st.queue.notThere()
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return r.seal.open(&rec)
 	})
 	return rec, err
 }
@@ -147,6 +151,9 @@ func (st *sqliteStore) page(l *listing) (page []record, err error) {
 		for rows.Next() {
 			rec := record{kind: kindMessage, group: l.group}
 			if err := rows.Scan(&rec.id, &rec.parent, &rec.replies, &rec.ends, &rec.head); err != nil {
+				return err
+			}
+			if err := r.seal.open(&rec); err != nil {
 				return err
 			}
 			page, l.after = append(page, rec), rec.id

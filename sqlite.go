@@ -40,12 +40,17 @@ var migrations = []string{
 	CREATE INDEX messages_parent ON messages (parent, id) WHERE parent > 0;
 	CREATE INDEX messages_top ON messages (grp, id) WHERE parent = 0;
 	CREATE INDEX messages_ends ON messages (ends, grp, parent);`,
+	// 2: heads and bodies are sealed (reseal.go does it), with the newest of these keys.
+	`CREATE TABLE keys (number INTEGER PRIMARY KEY, mark BLOB NOT NULL, wrapped BLOB NOT NULL,
+		salt BLOB NOT NULL, passes INTEGER NOT NULL, memory INTEGER NOT NULL, lanes INTEGER NOT NULL,
+		clean INTEGER NOT NULL);`,
 }
 
 // sqliteStore is the store in one SQLite database (WAL, synchronous=FULL): one
 // writer goroutine, a few reader goroutines, each with a connection.
 type sqliteStore struct {
 	db      *sql.DB
+	ring    *keyRing
 	clock   *clock
 	rounds  int // of password hashing, as calibrated
 	reads   chan readJob
@@ -58,6 +63,7 @@ type sqliteStore struct {
 // storeOptions is what a store needs to know of the settings.
 type storeOptions struct {
 	folder   string
+	key      keySource
 	periodic bool
 	every    time.Duration
 	readers  int
@@ -77,11 +83,15 @@ func openStore(o storeOptions) (*sqliteStore, error) {
 	if err := inspect(path); err != nil {
 		return nil, fmt.Errorf("opening the database %s: %w", path, err)
 	}
+	ring, err := openKeys(path, o.key)
+	if err != nil {
+		return nil, err
+	}
 	db, err := openDatabase(path)
 	if err != nil {
 		return nil, err
 	}
-	st := &sqliteStore{db: db, reads: make(chan readJob)}
+	st := &sqliteStore{db: db, ring: ring, reads: make(chan readJob)}
 	if err := st.start(o); err != nil {
 		close(st.reads)
 		return nil, errors.Join(fmt.Errorf("opening the database %s: %w", path, err), db.Close())
@@ -98,6 +108,7 @@ func (st *sqliteStore) start(o storeOptions) error {
 	if err != nil {
 		return err
 	}
+	w.seal.ring = st.ring
 	if w.saved.rounds == 0 && o.rounds != nil {
 		w.saved.rounds = int64(o.rounds())
 	}
@@ -111,6 +122,7 @@ func (st *sqliteStore) start(o storeOptions) error {
 		if err != nil {
 			return errors.Join(err, w.stop())
 		}
+		r.seal.ring = st.ring
 		st.readers.Go(func() { r.loop(st.reads) })
 	}
 	return nil
@@ -222,14 +234,20 @@ func openURI(path string, query url.Values) (*sql.DB, error) {
 // whole at start; a larger one would hold up the start of a small machine.
 const quickCheckPages = 32 << 20 / pageSize
 
-// inspect looks at a database, and at what a killed server left beside it,
-// without changing either: it must be whole and not newer than this program.
-func inspect(path string) error {
+// openUntouched opens a database that no server uses, with what a killed server
+// left beside it, and changes neither.
+func openUntouched(path string) (*sql.DB, error) {
 	how := url.Values{"mode": {"ro"}}
 	if log, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) || err == nil && log.Size() == 0 {
 		how.Set("immutable", "1") // so that SQLite makes no files of its own
 	}
-	db, err := openURI(path, how)
+	return openURI(path, how)
+}
+
+// inspect looks at a database without changing it: it must be whole and not
+// newer than this program.
+func inspect(path string) error {
+	db, err := openUntouched(path)
 	if err != nil {
 		return err
 	}
@@ -345,10 +363,14 @@ func (st *sqliteStore) load(k kind, each func(record) error) error {
 		return fmt.Errorf("reading the %ss: %w", k, err)
 	}
 	defer rows.Close()
+	seal := sealer{ring: st.ring}
 	for rows.Next() {
 		r := record{kind: k}
 		if err := rows.Scan(&r.id, &r.parent, &r.ends, &r.total, &r.head); err != nil {
 			return fmt.Errorf("reading the %ss: %w", k, err)
+		}
+		if err := seal.open(&r); err != nil {
+			return err
 		}
 		if err := each(r); err != nil {
 			return fmt.Errorf("reading %s %d: %w", k, r.id, err)

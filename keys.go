@@ -1,0 +1,295 @@
+package main
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/argon2"
+)
+
+const (
+	keyFile       = "homeroom.key"
+	askForKey     = "ask" // as server.key: the key comes from a passphrase
+	askTries      = 3
+	minPassphrase = 12 // characters
+)
+
+// asker asks for a passphrase in the terminal.
+type asker func(prompt string) (string, error)
+
+// argonCost is what deriving a key from a passphrase costs (RFC 9106).
+type argonCost struct {
+	passes, memory uint32 // memory in KiB
+	lanes          uint8
+}
+
+// usualCost is the second choice of RFC 9106 section 4: 64 MiB, which a small Pi
+// has.
+var usualCost = argonCost{passes: 3, memory: 64 << 10, lanes: 4}
+
+// derive makes a key of a passphrase.
+func (c argonCost) derive(passphrase string, salt []byte) []byte {
+	return argon2.IDKey([]byte(passphrase), salt, c.passes, c.memory, c.lanes, masterBytes)
+}
+
+// bearable tells whether a cost from a database is one that a program made.
+func (c argonCost) bearable() bool {
+	return c.passes >= 1 && c.passes <= 100 && c.memory >= 8 && c.memory <= 1<<20 && c.lanes >= 1
+}
+
+// keyRow is what the database says of a key.
+type keyRow struct {
+	number  uint32
+	mark    []byte // tells a right key from a wrong one
+	wrapped []byte // the key, sealed with the next one, while both are needed
+	salt    []byte // of the passphrase; empty: the key is in a file
+	cost    argonCost
+	clean   bool // nothing of before it is left in the file's free space
+}
+
+// readKeyRows reads what a database says of its keys, the oldest first; nothing
+// where it is not sealed yet. It changes nothing.
+func readKeyRows(path string) (rows []keyRow, err error) {
+	db, err := openUntouched(path)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	return keyRowsOf(db)
+}
+
+// keyRowsOf is readKeyRows on an open database.
+func keyRowsOf(db *sql.DB) (rows []keyRow, err error) {
+	var known bool
+	err = db.QueryRow("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'keys'").Scan(&known)
+	if err != nil || !known {
+		return nil, err
+	}
+	found, err := db.Query("SELECT number, mark, wrapped, salt, passes, memory, lanes, clean FROM keys ORDER BY number")
+	if err != nil {
+		return nil, err
+	}
+	defer found.Close()
+	for found.Next() {
+		var r keyRow
+		err := found.Scan(&r.number, &r.mark, &r.wrapped, &r.salt, &r.cost.passes, &r.cost.memory, &r.cost.lanes, &r.clean)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, r)
+	}
+	return rows, found.Err()
+}
+
+// keySource is where the master key comes from: a file, or a passphrase.
+type keySource struct {
+	path  string // of the file; "": a passphrase
+	fixed bool   // the file is systemd's to make and to protect
+	ask   asker  // nil: there is no terminal
+	cost  argonCost
+}
+
+// newKeySource finds out where the key of a data folder is to come from.
+func newKeySource(setting, folder string, ask asker) keySource {
+	switch setting {
+	case askForKey:
+		return keySource{ask: ask, cost: usualCost}
+	case "":
+	default:
+		return keySource{path: setting}
+	}
+	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); credentials != "" {
+		path := filepath.Join(credentials, keyFile)
+		if _, err := os.Stat(path); err == nil {
+			return keySource{path: path, fixed: true}
+		}
+	}
+	return keySource{path: filepath.Join(folder, keyFile)}
+}
+
+// first is the key of a database that has none yet.
+func (src keySource) first() (masterKey, keyRow, error) {
+	if src.path == "" {
+		return src.newPassphrase(1)
+	}
+	secret, err := src.read(src.path)
+	if errors.Is(err, fs.ErrNotExist) && !src.fixed {
+		secret = randomBytes(masterBytes)
+		err = writeKeyFile(src.path, secret)
+	}
+	if err != nil {
+		return masterKey{}, keyRow{}, err
+	}
+	key := masterKey{1, secret}
+	row, err := key.row()
+	return key, row, err
+}
+
+// row is what the database is to say of a key from a file.
+func (m masterKey) row() (keyRow, error) {
+	mark, err := m.keyMark()
+	return keyRow{number: m.number, mark: mark, clean: true}, err
+}
+
+// unlock finds the keys that a database says it is sealed with. Where the last
+// one is known, the others are in the database.
+func (src keySource) unlock(rows []keyRow) ([]masterKey, error) {
+	last := rows[len(rows)-1]
+	key, err := src.find(last, len(rows) > 1)
+	if err != nil {
+		return nil, err
+	}
+	var keys []masterKey
+	for _, row := range rows[:len(rows)-1] {
+		older, err := key.unwrap(row.number, row.wrapped)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, older)
+	}
+	return append(keys, key), nil
+}
+
+// find finds the key that a row tells of.
+func (src keySource) find(row keyRow, changing bool) (masterKey, error) {
+	switch {
+	case src.path == "" && len(row.salt) == 0:
+		return masterKey{}, errors.New(`the data is sealed with a key from a file, not with a passphrase; have server.key name that file`)
+	case src.path != "" && len(row.salt) > 0:
+		return masterKey{}, errors.New(`the data is sealed with a passphrase, not with a key from a file; set server.key to "ask"`)
+	case src.path == "":
+		return src.askPassphrase(row, changing)
+	}
+	return src.findFile(row)
+}
+
+// findFile takes the key from its file, or from where an interrupted change of
+// the key has put the new one.
+func (src keySource) findFile(row keyRow) (masterKey, error) {
+	secret, err := src.read(src.path)
+	if key := (masterKey{row.number, secret}); err == nil && key.fits(row.mark) {
+		return key, nil
+	}
+	next, errNext := src.read(src.next())
+	if key := (masterKey{row.number, next}); errNext == nil && key.fits(row.mark) {
+		return key, nil
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return masterKey{}, fmt.Errorf("the key %s is missing, and without it the data cannot be read; put it back (server.key says where it is)", src.path)
+	case err != nil:
+		return masterKey{}, err
+	}
+	return masterKey{}, fmt.Errorf("the key %s is not the one that the data is sealed with (key %d); put the right one there", src.path, row.number)
+}
+
+// next is where a new key waits until the database knows it.
+func (src keySource) next() string { return src.path + ".new" }
+
+// read reads a key file, which must be nobody else's to read.
+func (src keySource) read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the key: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the key: %w", err)
+	}
+	if others := info.Mode().Perm() & 0o077; others != 0 && !src.fixed {
+		return nil, fmt.Errorf("the key %s can be read by others (mode %04o); do: chmod 600 %s", path, info.Mode().Perm(), path)
+	}
+	secret, err := io.ReadAll(io.LimitReader(f, masterBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the key: %w", err)
+	}
+	if len(secret) != masterBytes || info.Size() > masterBytes {
+		return nil, fmt.Errorf("the file %s is no key: it must have %d bytes and has %d", path, masterBytes, info.Size())
+	}
+	return secret, nil
+}
+
+// askPassphrase asks until the passphrase is right, a few times.
+func (src keySource) askPassphrase(row keyRow, changing bool) (masterKey, error) {
+	if !row.cost.bearable() {
+		return masterKey{}, fmt.Errorf("what the database says of its passphrase is damaged: %+v", row.cost)
+	}
+	prompt := "Passphrase of the data: "
+	if changing {
+		prompt = "New passphrase of the data (its change was interrupted): "
+	}
+	for range askTries {
+		passphrase, err := src.askFor(prompt)
+		if err != nil {
+			return masterKey{}, err
+		}
+		if key := (masterKey{row.number, row.cost.derive(passphrase, row.salt)}); key.fits(row.mark) {
+			return key, nil
+		}
+		prompt = "That was not it. Passphrase of the data: "
+	}
+	return masterKey{}, errors.New("the passphrase is wrong; nothing was changed")
+}
+
+// newPassphrase asks for a passphrase that is to become a key, twice.
+func (src keySource) newPassphrase(number uint32) (masterKey, keyRow, error) {
+	none := masterKey{}
+	passphrase, err := src.askFor(fmt.Sprintf("New passphrase for the data, %d characters or more; without it nobody can read the data: ", minPassphrase))
+	if err != nil {
+		return none, keyRow{}, err
+	}
+	if utf8.RuneCountInString(passphrase) < minPassphrase {
+		return none, keyRow{}, fmt.Errorf("the passphrase must have %d characters or more; nothing was changed", minPassphrase)
+	}
+	again, err := src.askFor("The same again: ")
+	if err != nil {
+		return none, keyRow{}, err
+	}
+	if again != passphrase {
+		return none, keyRow{}, errors.New("the two passphrases are not the same; nothing was changed")
+	}
+	salt := randomBytes(saltBytes)
+	key := masterKey{number, src.cost.derive(passphrase, salt)}
+	row, err := key.row()
+	row.salt, row.cost = salt, src.cost
+	return key, row, err
+}
+
+// askFor asks in the terminal.
+func (src keySource) askFor(prompt string) (string, error) {
+	if src.ask == nil {
+		return "", errors.New(`server.key is "ask", and there is no terminal to ask for the passphrase in; start it in one, or have server.key name a file`)
+	}
+	answer, err := src.ask(prompt)
+	if err != nil {
+		return "", fmt.Errorf("asking for the passphrase: %w", err)
+	}
+	return answer, nil
+}
+
+// writeKeyFile writes a key under another name first, so that under its own it is
+// whole, and has it on the disk before anything is sealed with it.
+func writeKeyFile(path string, secret []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp") // with mode 0600
+	if err != nil {
+		return fmt.Errorf("cannot make the key: %w", err)
+	}
+	_, err = f.Write(secret)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write the key %s: %w", path, errors.Join(err, os.Remove(f.Name())))
+	}
+	if err := syncFile(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("cannot write the key %s: %w", path, err)
+	}
+	return nil
+}

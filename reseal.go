@@ -1,0 +1,191 @@
+package main
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+)
+
+// openKeys finds the keys of a database that no server uses, and seals what is in
+// it if that was never done. Where a key is missing or wrong, nothing changes.
+func openKeys(path string, src keySource) (*keyRing, error) {
+	rows, err := readKeyRows(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading which key the database %s needs: %w", path, explainDamage(err))
+	}
+	if len(rows) == 0 {
+		return sealFirst(path, src)
+	}
+	keys, err := src.unlock(rows)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) > 1 {
+		slog.Warn("a change of the key was interrupted; stop the server and do `homeroom key rotate` to finish it")
+	} else if !rows[0].clean {
+		err = withRewriter(path, compact)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return newKeyRing(keys)
+}
+
+// sealFirst seals what a database holds with its first key. A power cut leaves
+// it as it was, or sealed; and then the next start cleans up.
+func sealFirst(path string, src keySource) (*keyRing, error) {
+	key, row, err := src.first()
+	if err != nil {
+		return nil, err
+	}
+	ring, err := newKeyRing([]masterKey{key})
+	if err != nil {
+		return nil, err
+	}
+	err = withRewriter(path, func(db *sql.DB) error {
+		if err := migrate(db); err != nil {
+			return err
+		}
+		var given int64 // numbers, ever
+		if err := db.QueryRow("SELECT account + room + grp + message FROM state").Scan(&given); err != nil {
+			return err
+		}
+		row.clean = given == 0
+		if err := sealAll(db, ring, row); err != nil || row.clean {
+			return err
+		}
+		slog.Info("what is stored is sealed now")
+		return compact(db)
+	})
+	return ring, err
+}
+
+// sealAll seals all records and notes the key, in one transaction.
+func sealAll(db *sql.DB, ring *keyRing, row keyRow) error {
+	return inTransaction(db, func(tx *sql.Tx) error {
+		seal := &sealer{ring: ring}
+		for k := range kinds {
+			err := eachPage(tx, k, func(page []record) error { return storeSealed(tx, k, page, seal) })
+			if err != nil {
+				return fmt.Errorf("sealing the %ss: %w", k, err)
+			}
+		}
+		return insertKeyRow(tx, row)
+	})
+}
+
+func insertKeyRow(tx *sql.Tx, r keyRow) error {
+	_, err := tx.Exec("INSERT INTO keys VALUES (?, ?, zeroblob(0), coalesce(?, zeroblob(0)), ?, ?, ?, ?)",
+		r.number, r.mark, r.salt, r.cost.passes, r.cost.memory, r.cost.lanes, r.clean)
+	return err
+}
+
+// withRewriter runs what rewrites much of a database that no server uses.
+func withRewriter(path string, rewrite func(*sql.DB) error) error {
+	db, err := openURI(path, url.Values{"_pragma": {
+		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-2000)",
+		"temp_store(FILE)", "secure_delete(ON)", // a copy of it all might not fit into memory
+	}})
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	if err = errors.Join(rewrite(db), db.Close()); err != nil {
+		return fmt.Errorf("sealing the database %s: %w", path, err)
+	}
+	return nil
+}
+
+// compact writes a database anew, so that nothing of what was replaced in it is
+// left in its free space or its log.
+func compact(db *sql.DB) error {
+	if _, err := db.Exec("VACUUM"); err != nil {
+		return fmt.Errorf("clearing the free space (there must be space for a copy of the database): %w", err)
+	}
+	var busy, logged, moved int
+	if err := db.QueryRow("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &logged, &moved); err != nil {
+		return fmt.Errorf("clearing the log: %w", err)
+	}
+	if busy != 0 {
+		return errors.New("clearing the log: another program reads the database; end it first")
+	}
+	_, err := db.Exec("UPDATE keys SET clean = 1")
+	return err
+}
+
+// querier is a database or a transaction.
+type querier interface {
+	Query(query string, args ...any) (*sql.Rows, error)
+}
+
+// walkSize is how many records are in memory while all are gone through.
+const walkSize = 100
+
+// eachPage goes through all records of a kind as they are stored.
+func eachPage(q querier, k kind, each func([]record) error) error {
+	after := int64(-1 << 63)
+	for {
+		page, err := pageOf(q, k, after)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		after = page[len(page)-1].id
+		if err := each(page); err != nil {
+			return err
+		}
+	}
+}
+
+// hasBody tells whether records of a kind have a body.
+func (k kind) hasBody() bool { return k == kindAccount || k == kindMessage }
+
+// pageOf reads the next records of a kind, as they are stored.
+func pageOf(q querier, k kind, after int64) (page []record, err error) {
+	body := "NULL"
+	if k.hasBody() {
+		body = "body"
+	}
+	rows, err := q.Query("SELECT id, head, "+body+" FROM "+k.table()+" WHERE id > ? ORDER BY id LIMIT ?", after, walkSize)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		r := record{kind: k}
+		if err := rows.Scan(&r.id, &r.head, &r.body); err != nil {
+			return nil, err
+		}
+		r.head = append([]byte{}, r.head...) // SQL's empty is Go's nil
+		if k.hasBody() {
+			r.body = append([]byte{}, r.body...)
+		}
+		page = append(page, r)
+	}
+	return page, rows.Err()
+}
+
+// storeSealed seals records and puts them in the place of what is stored.
+func storeSealed(tx *sql.Tx, k kind, page []record, seal *sealer) error {
+	set := "head = ?2"
+	if k.hasBody() {
+		set += ", body = ?3"
+	}
+	stmt, err := tx.Prepare("UPDATE " + k.table() + " SET " + set + " WHERE id = ?1")
+	if err != nil {
+		return err
+	}
+	defer stmt.Close()
+	for i := range page {
+		head, body := seal.record(&page[i])
+		args := []any{page[i].id, head, body}
+		if !k.hasBody() {
+			args = args[:2]
+		}
+		if _, err := stmt.Exec(args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"database/sql"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// folderFlags declares the flags of every command that works on a data folder,
+// and returns what reads the settings with them.
+func folderFlags(flags *flag.FlagSet) func() (config, error) {
+	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, if there is one)")
+	data := flags.String("data", "", "the data folder `DIR` (server.data)")
+	return func() (config, error) {
+		cfg, err := loadConfig(*path)
+		if err == nil && *data != "" {
+			cfg.Server.Data = *data
+		}
+		syscall.Umask(0o077) // what is written is nobody else's business
+		return cfg, err
+	}
+}
+
+// report says how a command went, and returns its exit code.
+func report(env environment, err error) int {
+	if err != nil {
+		fmt.Fprintf(env.stderr, "homeroom: %v\n", oneLine(err))
+		return exitFailed
+	}
+	return exitDone
+}
+
+// runKey is "homeroom key rotate".
+func runKey(env environment, flags *flag.FlagSet, args []string) int {
+	settings := folderFlags(flags)
+	to := flags.String("to", "", "change to this `KEY`: a file, or \"ask\" for a passphrase (default: as server.key)")
+	verb := ""
+	if len(args) > 0 && args[0] == "rotate" {
+		verb, args = args[0], args[1:]
+	}
+	most := 0
+	if verb == "" {
+		most = 1
+	}
+	if code, done := parse(flags, args, most); done {
+		return code
+	}
+	if verb == "" && flags.Arg(0) != "rotate" {
+		fmt.Fprintf(env.stderr, "homeroom key: what is to be done with it? there is: homeroom key rotate\n")
+		return exitUsage
+	}
+	cfg, err := settings()
+	if err != nil {
+		return report(env, err)
+	}
+	from := newKeySource(cfg.Server.Key, cfg.Server.Data, env.ask)
+	next := from
+	if *to != "" {
+		next = newKeySource(*to, cfg.Server.Data, env.ask)
+	}
+	err = rotateKey(env.stdout, cfg.Server.Data, from, next)
+	if err == nil && *to != "" {
+		fmt.Fprintf(env.stdout, "now have server.key in the settings say where the key comes from: %q\n", *to)
+	}
+	return report(env, err)
+}
+
+// rotateKey seals everything in a data folder that no server uses with a new
+// key. It may be cut off at any moment: what is sealed with which key stands in
+// each column, the older key is kept in the database, sealed with the newer, and
+// the next rotation does the rest.
+func rotateKey(out io.Writer, folder string, from, to keySource) error {
+	path := filepath.Join(folder, databaseFile)
+	if err := checkHeader(path); err != nil {
+		return err
+	}
+	lock, err := lockFolder(folder)
+	if err != nil {
+		return err
+	}
+	err = rotateLocked(out, path, from, to)
+	return errors.Join(err, lock.release())
+}
+
+func rotateLocked(out io.Writer, path string, from, to keySource) error {
+	if err := inspect(path); err != nil {
+		return fmt.Errorf("opening the database %s: %w", path, err)
+	}
+	rows, err := readKeyRows(path)
+	if err != nil {
+		return fmt.Errorf("reading which key the database %s needs: %w", path, explainDamage(err))
+	}
+	if len(rows) == 0 {
+		return fmt.Errorf("the database %s is not sealed yet; start the server once, then change its key", path)
+	}
+	interrupted := len(rows) > 1 || !rows[0].clean
+	if err := from.mayChange(to); err != nil {
+		return err
+	}
+	if interrupted {
+		fmt.Fprintln(out, "finishing a change of the key that was interrupted")
+		from = from.newer(rows, to)
+		to = from
+	}
+	keys, err := from.unlock(rows)
+	if err != nil {
+		return err
+	}
+	if _, err := from.promote(keys[len(keys)-1]); err != nil {
+		return err
+	}
+	return withRewriter(path, func(db *sql.DB) error {
+		if err := migrate(db); err != nil {
+			return err
+		}
+		if !interrupted {
+			next, err := to.begin(db, keys[0])
+			if err != nil {
+				return err
+			}
+			keys = append(keys, next)
+		}
+		return finishRotation(out, db, keys, to)
+	})
+}
+
+// mayChange refuses changes that a program cannot make.
+func (src keySource) mayChange(to keySource) error {
+	switch {
+	case src.fixed || to.fixed:
+		return errors.New("the key is one of systemd's credentials, which only you can change: have server.key name a copy of it in a file, change that, and give it to systemd")
+	case src.path != "" && to.path != "" && src.path != to.path:
+		return errors.New("to have the key in another place, move its file and have server.key name it; -to is for changing to a passphrase or away from it")
+	}
+	return nil
+}
+
+// newer is where the newest key of an interrupted change comes from: from where
+// the change was to lead, if it was to lead elsewhere.
+func (src keySource) newer(rows []keyRow, to keySource) keySource {
+	last := rows[len(rows)-1]
+	if (len(last.salt) == 0) == (to.path != "") {
+		return to
+	}
+	return src
+}
+
+// begin makes the new key and has the database know both.
+func (src keySource) begin(db *sql.DB, old masterKey) (next masterKey, err error) {
+	var row keyRow
+	if src.path == "" {
+		next, row, err = src.newPassphrase(old.number + 1)
+	} else {
+		next = masterKey{old.number + 1, randomBytes(masterBytes)}
+		if row, err = next.row(); err == nil {
+			err = writeKeyFile(src.next(), next.secret)
+		}
+	}
+	if err != nil {
+		return next, err
+	}
+	wrapped, err := next.wrap(old)
+	if err != nil {
+		return next, err
+	}
+	return next, inTransaction(db, func(tx *sql.Tx) error {
+		if _, err := tx.Exec("UPDATE keys SET wrapped = ? WHERE number = ?", wrapped, old.number); err != nil {
+			return err
+		}
+		return insertKeyRow(tx, row)
+	})
+}
+
+// inTransaction does all of something, or nothing.
+func inTransaction(db *sql.DB, do func(*sql.Tx) error) error {
+	tx, err := db.Begin()
+	if err != nil {
+		return err
+	}
+	if err := do(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+// finishRotation does what is left once the database knows the new key.
+func finishRotation(out io.Writer, db *sql.DB, keys []masterKey, to keySource) error {
+	newest := keys[len(keys)-1]
+	kept, err := to.promote(newest)
+	if err != nil {
+		return err
+	}
+	ring, err := newKeyRing(keys)
+	if err != nil {
+		return err
+	}
+	records := 0
+	for k := range kinds {
+		n, err := resealKind(db, k, &sealer{ring: ring})
+		if err != nil {
+			return fmt.Errorf("sealing the %ss with the new key: %w", k, err)
+		}
+		records += n
+	}
+	err = inTransaction(db, func(tx *sql.Tx) error {
+		if _, err := tx.Exec("DELETE FROM keys WHERE number < ?", newest.number); err != nil {
+			return err
+		}
+		_, err := tx.Exec("UPDATE keys SET clean = 0")
+		return err
+	})
+	if err == nil {
+		err = compact(db)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%d records are sealed with the new key, number %d\n", records, newest.number)
+	if kept != "" {
+		fmt.Fprintf(out, "the old key is kept as %s: backups from before need it; delete it with the last of them\n", kept)
+	}
+	return nil
+}
+
+// promote puts a new key, if it still waits, in the place of the old one, which it
+// keeps under its number.
+func (src keySource) promote(newest masterKey) (kept string, err error) {
+	if src.path == "" {
+		return "", nil
+	}
+	kept = src.path + "." + strconv.FormatUint(uint64(newest.number-1), 10)
+	old, err := src.read(src.path)
+	if err == nil && string(old) != string(newest.secret) {
+		err = src.keep(kept, old)
+	} else if err == nil || errors.Is(err, fs.ErrNotExist) {
+		if _, gone := os.Stat(kept); gone != nil {
+			kept = ""
+		}
+		if err == nil {
+			return kept, nil
+		}
+		err = nil
+	}
+	if err == nil {
+		err = errors.Join(os.Rename(src.next(), src.path), syncFile(filepath.Dir(src.path)))
+	}
+	if err != nil {
+		return "", fmt.Errorf("putting the new key in its place: %w", err)
+	}
+	return kept, nil
+}
+
+// keep keeps an old key under another name.
+func (src keySource) keep(path string, old []byte) error {
+	there, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return writeKeyFile(path, old)
+	case err == nil && string(there) != string(old):
+		return fmt.Errorf("%s is in the way, where the old key is to be kept; move it, then do this again", path)
+	}
+	return err
+}
+
+// resealKind seals what is sealed with an older key with the newest, a page in
+// each transaction.
+func resealKind(db *sql.DB, k kind, seal *sealer) (records int, err error) {
+	err = eachPage(db, k, func(page []record) error {
+		records += len(page)
+		var old []record
+		for _, r := range page {
+			if r.sealedWith(seal.ring.current) {
+				continue
+			}
+			if err := seal.open(&r); err != nil {
+				return err
+			}
+			old = append(old, r)
+		}
+		if len(old) == 0 {
+			return nil
+		}
+		return inTransaction(db, func(tx *sql.Tx) error { return storeSealed(tx, k, old, seal) })
+	})
+	return records, err
+}
+
+// sealedWith tells whether all of a record is sealed with a key already.
+func (r record) sealedWith(number uint32) bool {
+	head, err := sealedWith(r.head)
+	if r.body == nil || err != nil {
+		return err == nil && head == number
+	}
+	body, err := sealedWith(r.body)
+	return err == nil && head == number && body == number
+}

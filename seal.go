@@ -1,0 +1,208 @@
+package main
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// A sealed column is: format (1 byte), number of the key (4 bytes), nonce (12),
+// what was sealed with AES-256-GCM, tag (16). Format, key number, the record's
+// number, its table and the column's name are authenticated with it, so that
+// what was copied to another place does not open there.
+const (
+	sealFormat  = 1
+	sealHeader  = 1 + 4
+	masterBytes = 32
+)
+
+// column is one of the columns that are sealed.
+type column uint8
+
+const (
+	columnHead column = iota
+	columnBody
+)
+
+// String names a column as the database does.
+func (c column) String() string { return [...]string{"head", "body"}[c] }
+
+// table is where records of a kind are stored.
+func (k kind) table() string { return [...]string{"accounts", "rooms", "groups", "messages"}[k] }
+
+// masterKey is a key that all others are derived from.
+type masterKey struct {
+	number uint32 // as sealed columns name it
+	secret []byte
+}
+
+// derive makes the cipher for one purpose: no two purposes share a key.
+func (m masterKey) derive(purpose string) (cipher.AEAD, error) {
+	key, err := hkdf.Key(sha256.New, m.secret, nil, "homeroom 1 "+purpose, 32)
+	if err != nil {
+		return nil, fmt.Errorf("deriving a key: %w", err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fmt.Errorf("making a cipher: %w", err)
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// keyRing is the ciphers of all keys that a database is sealed with: one key,
+// or two while a change of the key is not finished. It never changes.
+type keyRing struct {
+	current uint32 // what is sealed with
+	ciphers map[uint32]*[kinds]cipher.AEAD
+}
+
+// newKeyRing makes every cipher once. The last key is the one to seal with.
+func newKeyRing(keys []masterKey) (*keyRing, error) {
+	ring := &keyRing{ciphers: map[uint32]*[kinds]cipher.AEAD{}}
+	for _, key := range keys {
+		tables := new([kinds]cipher.AEAD)
+		for k := range kinds {
+			var err error
+			if tables[k], err = key.derive(k.table()); err != nil {
+				return nil, err
+			}
+		}
+		ring.ciphers[key.number], ring.current = tables, key.number
+	}
+	return ring, nil
+}
+
+// sealer seals and opens records, for one goroutine: it works in memory that it
+// uses again.
+type sealer struct {
+	ring  *keyRing
+	extra []byte // what is authenticated
+	out   []byte // what was sealed last
+}
+
+// keepSealed is how much memory a sealer keeps for the next record.
+const keepSealed = 64 << 10
+
+// record seals a record's columns; they hold until the next call. A column that
+// is missing stays missing.
+func (s *sealer) record(r *record) (head, body []byte) {
+	if cap(s.out) > keepSealed {
+		s.out = nil
+	}
+	s.out = s.out[:0]
+	return s.seal(r, columnHead, r.head), s.seal(r, columnBody, r.body)
+}
+
+// seal seals one column behind what is in s.out already.
+func (s *sealer) seal(r *record, c column, clear []byte) []byte {
+	if clear == nil {
+		return nil
+	}
+	start := len(s.out)
+	s.out = append(s.out, sealFormat)
+	s.out = binary.BigEndian.AppendUint32(s.out, s.ring.current)
+	s.authenticate(s.out[start:], r, c)
+	s.out = s.ring.ciphers[s.ring.current][r.kind].Seal(s.out, nil, clear, s.extra)
+	return slices.Clip(s.out[start:])
+}
+
+// authenticate sets what is authenticated with a column, which starts with its
+// header.
+func (s *sealer) authenticate(header []byte, r *record, c column) {
+	s.extra = append(s.extra[:0], header[:sealHeader]...)
+	s.extra = binary.BigEndian.AppendUint64(s.extra, uint64(r.id))
+	s.extra = append(append(append(s.extra, r.kind.table()...), '.'), c.String()...)
+}
+
+// open opens a record's columns in place, as they came from the database.
+func (s *sealer) open(r *record) (err error) {
+	if r.head, err = s.openColumn(r, columnHead, r.head); err != nil {
+		return err
+	}
+	r.body, err = s.openColumn(r, columnBody, r.body)
+	return err
+}
+
+var errNotSealed = errors.New("is not sealed")
+
+// openColumn opens one column in its own memory.
+func (s *sealer) openColumn(r *record, c column, sealed []byte) ([]byte, error) {
+	if sealed == nil {
+		return nil, nil
+	}
+	number, err := sealedWith(sealed)
+	if err != nil {
+		return nil, fmt.Errorf("the %s of %s %d %w", c, r.kind, r.id, err)
+	}
+	ciphers := s.ring.ciphers[number]
+	if ciphers == nil {
+		return nil, fmt.Errorf("the %s of %s %d is sealed with key %d, which is not there", c, r.kind, r.id, number)
+	}
+	s.authenticate(sealed, r, c)
+	clear, err := ciphers[r.kind].Open(sealed[sealHeader:sealHeader], nil, sealed[sealHeader:], s.extra)
+	if err != nil {
+		return nil, fmt.Errorf("the %s of %s %d does not open with key %d: it is damaged or was moved here", c, r.kind, r.id, number)
+	}
+	return clear, nil
+}
+
+// sealedWith is the number of the key that a column is sealed with.
+func sealedWith(sealed []byte) (uint32, error) {
+	if len(sealed) < sealHeader || sealed[0] != sealFormat {
+		return 0, errNotSealed
+	}
+	return binary.BigEndian.Uint32(sealed[1:]), nil
+}
+
+// keyMark is what tells, in the database, a right key from a wrong one.
+func (m masterKey) keyMark() ([]byte, error) {
+	check, err := m.derive("check")
+	if err != nil {
+		return nil, err
+	}
+	return check.Seal(nil, nil, nil, m.header()), nil
+}
+
+// fits tells whether a mark is this key's.
+func (m masterKey) fits(mark []byte) bool {
+	check, err := m.derive("check")
+	if err != nil {
+		return false
+	}
+	_, err = check.Open(nil, nil, mark, m.header())
+	return err == nil
+}
+
+// wrap seals another key with this one, so that who has the newer key has the
+// older one too while both are needed.
+func (m masterKey) wrap(other masterKey) ([]byte, error) {
+	wrapper, err := m.derive("wrap")
+	if err != nil {
+		return nil, err
+	}
+	return wrapper.Seal(nil, nil, other.secret, other.header()), nil
+}
+
+// unwrap opens what wrap sealed.
+func (m masterKey) unwrap(number uint32, wrapped []byte) (masterKey, error) {
+	other := masterKey{number: number}
+	wrapper, err := m.derive("wrap")
+	if err != nil {
+		return other, err
+	}
+	other.secret, err = wrapper.Open(nil, nil, wrapped, other.header())
+	if err != nil {
+		return other, fmt.Errorf("key %d, which is kept sealed with key %d, does not open: it is damaged", number, m.number)
+	}
+	return other, nil
+}
+
+// header is how a key's number is authenticated.
+func (m masterKey) header() []byte {
+	return binary.BigEndian.AppendUint32([]byte{sealFormat}, m.number)
+}

@@ -1,0 +1,281 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// opened is every record of a data folder as it is stored, opened with its key.
+func opened(t testing.TB, folder string, src keySource) (all []record) {
+	t.Helper()
+	db := openBeside(t, folder)
+	defer db.Close()
+	rows, err := keyRowsOf(db)
+	if err != nil || len(rows) == 0 {
+		t.Fatalf("%d keys are noted (%v)", len(rows), err)
+	}
+	keys, err := src.unlock(rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := newKeyRing(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seal := sealer{ring: ring}
+	for k := range kinds {
+		err := eachPage(db, k, func(page []record) error {
+			for _, r := range page {
+				if err := seal.open(&r); err != nil {
+					return err
+				}
+				all = append(all, r)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%ss: %v", k, err)
+		}
+	}
+	return all
+}
+
+// testRing is a ring of keys 1 to n.
+func testRing(t testing.TB, n int) *keyRing {
+	t.Helper()
+	keys := make([]masterKey, n)
+	for i := range keys {
+		keys[i] = masterKey{uint32(i + 1), bytes.Repeat([]byte{byte(i)}, masterBytes)}
+	}
+	ring, err := newKeyRing(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
+}
+
+// sealedCopy seals a record into memory of its own.
+func sealedCopy(s *sealer, r record) record {
+	head, body := s.record(&r)
+	r.head, r.body = bytes.Clone(head), bytes.Clone(body)
+	return r
+}
+
+// TestSealOpens: what was sealed opens as it was, also when the key has changed
+// since; the same thing sealed twice is not the same.
+func TestSealOpens(t *testing.T) {
+	t.Parallel()
+	old, s := sealer{ring: testRing(t, 1)}, sealer{ring: testRing(t, 2)}
+	for _, size := range []int{0, 1, 15, 16, 17, 1000, 2 * keepSealed} {
+		r := record{kind: kindMessage, id: int64(size), head: bytes.Repeat([]byte("h"), size), body: []byte("body")}
+		for _, with := range []*sealer{&old, &s} {
+			got, other := sealedCopy(with, r), sealedCopy(with, r)
+			if bytes.Equal(got.head, other.head) {
+				t.Errorf("%d bytes: sealed twice, it is the same", size)
+			}
+			if n, err := sealedWith(got.head); err != nil || n != with.ring.current {
+				t.Errorf("%d bytes: sealed with key %d (%v), want %d", size, n, err, with.ring.current)
+			}
+			if err := s.open(&got); err != nil || !bytes.Equal(got.head, r.head) || string(got.body) != "body" {
+				t.Errorf("%d bytes: it opens as %.20q, %.20q (%v)", size, got.head, got.body, err)
+			}
+		}
+	}
+	r := record{kind: kindRoom, id: 1, head: []byte("no body")}
+	if r = sealedCopy(&s, r); r.body != nil || s.open(&r) != nil || r.body != nil {
+		t.Errorf("a body that is missing came to be %q", r.body)
+	}
+}
+
+// TestSealIsBound: what was changed, or copied to another record, column, table
+// or key, does not open.
+func TestSealIsBound(t *testing.T) {
+	t.Parallel()
+	s := sealer{ring: testRing(t, 2)}
+	original := sealedCopy(&s, record{kind: kindMessage, id: 7, head: []byte("head"), body: []byte("body")})
+	refused := func(name string, r record) {
+		t.Helper()
+		r.head, r.body = bytes.Clone(r.head), bytes.Clone(r.body)
+		if err := s.open(&r); err == nil {
+			t.Errorf("%s: it opens as %q and %q", name, r.head, r.body)
+		} else if strings.Contains(err.Error(), "%!") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	moved := original
+	moved.id = 8
+	refused("another record", moved)
+	moved = original
+	moved.kind = kindAccount
+	refused("another table", moved)
+	moved = original
+	moved.head, moved.body = original.body, original.head
+	refused("another column", moved)
+	moved = original
+	moved.head = nil
+	moved.body = []byte("in clear")
+	refused("in clear", moved)
+	for bit := range len(original.head) * 8 {
+		moved = original
+		moved.head = bytes.Clone(original.head)
+		moved.head[bit/8] ^= 1 << (bit % 8)
+		refused(fmt.Sprintf("bit %d", bit), moved)
+	}
+	for size := range original.head {
+		moved = original
+		moved.head = original.head[:size]
+		refused(fmt.Sprintf("%d bytes of it", size), moved)
+	}
+}
+
+// TestSealAllocates: sealing takes no memory of its own, opening neither.
+func TestSealAllocates(t *testing.T) {
+	s := sealer{ring: testRing(t, 1)}
+	r := record{kind: kindMessage, id: 1, head: make([]byte, 50), body: make([]byte, 500)}
+	sealed := sealedCopy(&s, r)
+	copied := record{kind: kindMessage, id: 1, head: make([]byte, 0, 100), body: make([]byte, 0, 600)}
+	allocated := testing.AllocsPerRun(100, func() {
+		s.record(&r)
+		again := copied
+		again.head, again.body = append(copied.head, sealed.head...), append(copied.body, sealed.body...)
+		if err := s.open(&again); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocated > 1 {
+		t.Errorf("%v allocations for a message that is sealed and opened", allocated)
+	}
+}
+
+// canaries is what stands in the database of clearDatabase.
+var canaries = []string{"canary", "Alice", "alice", "SCRAM-SHA", "The Den", "example.org"}
+
+// clearDatabase makes a database of version 1, with canaries in records, in free
+// space and in the log.
+func clearDatabase(t *testing.T) (folder string) {
+	t.Helper()
+	folder = frozenDatabase(t)
+	db := openBeside(t, folder)
+	defer db.Close()
+	random := rand.New(rand.NewPCG(1, 2))
+	mustExec(t, db, "BEGIN")
+	for id := 100; id < 1000; id++ {
+		text := strings.Repeat("canary-text ", 1+random.IntN(800))
+		mustExec(t, db, "INSERT INTO messages VALUES (?, 3, 0, 0, 9000000, ?, ?)", id, packFields("canary-heading", "canary"), packFields(text))
+	}
+	mustExec(t, db, "COMMIT")
+	mustExec(t, db, "DELETE FROM messages WHERE id > 100 AND id % 3 = 0")
+	mustExec(t, db, "PRAGMA journal_mode = WAL")
+	mustExec(t, db, "UPDATE messages SET body = zeroblob(0) || body WHERE id % 5 = 0")
+	killed := copyDatabase(t, folder)
+	for _, name := range []string{databaseFile, databaseFile + "-wal"} {
+		if content, err := os.ReadFile(filepath.Join(killed, name)); err != nil || !bytes.Contains(content, []byte("canary-text")) {
+			t.Fatalf("%s has no canary; this test would find nothing (%v)", name, err)
+		}
+	}
+	return killed
+}
+
+// canaryMessages counts the messages that clearDatabase added and left.
+func canaryMessages(all []record) (n int) {
+	for _, r := range all {
+		if r.kind == kindMessage && bytes.Contains(r.body, []byte("canary-text")) {
+			n++
+		}
+	}
+	return n
+}
+
+// wantNoCanary expects that nothing of what users wrote is in a folder in clear.
+func wantNoCanary(t *testing.T, folder string) {
+	t.Helper()
+	stored := folderContent(t, folder)
+	for _, canary := range canaries {
+		if at := bytes.Index(stored, []byte(canary)); at >= 0 {
+			t.Errorf("%q is in the folder: %q", canary, stored[max(0, at-20):min(len(stored), at+40)])
+		}
+	}
+}
+
+// TestSealExisting: a database from before the sealing is sealed at the first
+// start, with all that is in it, and nothing of it is left in clear anywhere.
+func TestSealExisting(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Server.Data = clearDatabase(t)
+	ts := startWith(t, cfg)
+	wantNoCanary(t, cfg.Server.Data)
+	src := keySource{path: filepath.Join(cfg.Server.Data, keyFile)}
+	if n := canaryMessages(opened(t, cfg.Server.Data, src)); n != 600 {
+		t.Errorf("%d messages are left", n)
+	}
+	ts = ts.restart()
+	wantNoCanary(t, cfg.Server.Data)
+	ts.stopNow()
+	wantNoCanary(t, cfg.Server.Data)
+}
+
+// TestSealInterrupted: a start that was cut off after the sealing, but before
+// the free space was cleared, is made good by the next one.
+func TestSealInterrupted(t *testing.T) {
+	t.Parallel()
+	folder := clearDatabase(t)
+	path, src := filepath.Join(folder, databaseFile), keySource{path: filepath.Join(folder, keyFile)}
+	key, row, err := src.first()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := newKeyRing([]masterKey{key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := openDatabase(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row.clean = false
+	if err := migrate(db); err != nil {
+		t.Fatal(err)
+	}
+	if err := sealAll(db, ring, row); err != nil {
+		t.Fatal(err)
+	}
+	killed := copyDatabase(t, folder)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(folderContent(t, killed), []byte("canary-text")) {
+		t.Fatal("no clear text is left after the sealing; this test would find nothing")
+	}
+	if _, err := openKeys(filepath.Join(killed, databaseFile), src); err != nil {
+		t.Fatal(err)
+	}
+	wantNoCanary(t, killed)
+	if n := canaryMessages(opened(t, killed, src)); n != 600 {
+		t.Errorf("%d messages are left", n)
+	}
+}
+
+// TestMovedRecordTold: a message that somebody copied over another one in the
+// database is an error, not a message.
+func TestMovedRecordTold(t *testing.T) {
+	t.Parallel()
+	o := commitStore(t)
+	st := newStore(t, o)
+	group := addGroup(t, st)
+	first, second := addRecord(t, st, messageRecord(group, 0, "first")), addRecord(t, st, messageRecord(group, 0, "second"))
+	db := openBeside(t, o.folder)
+	defer db.Close()
+	mustExec(t, db, "UPDATE messages SET body = (SELECT body FROM messages WHERE id = ?) WHERE id = ?", first, second)
+	if _, err := st.get(kindMessage, second); !isStatus(err, statusUnknown) || !strings.Contains(err.Error(), "does not open") {
+		t.Errorf("got %v, want an error that says that it does not open", err)
+	}
+	if _, err := st.get(kindMessage, first); err != nil {
+		t.Error(err)
+	}
+}

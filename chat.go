@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
@@ -38,11 +38,15 @@ type server struct {
 	users    users
 	messages atomic.Int64 // stored, in all groups
 
-	mu       sync.Mutex
-	listener net.Listener
-	sessions map[*session]bool
-	stopping bool
-	running  sync.WaitGroup // readers
+	certificates *certKeeper // nil: no TLS
+	tlsConfig    *tls.Config // nil: no TLS
+
+	mu          sync.Mutex
+	listener    net.Listener
+	tlsListener net.Listener // nil: no TLS
+	sessions    map[*session]bool
+	stopping    bool
+	running     sync.WaitGroup // readers
 }
 
 // newServer opens the data folder and makes a server that is ready to listen. It
@@ -96,50 +100,43 @@ func (srv *server) load() error {
 	return errors.Join(srv.loadRooms(accounts), srv.loadGroups(accounts))
 }
 
-// listen opens the port.
+// listen opens the ports.
 func (srv *server) listen(ctx context.Context) error {
-	var config net.ListenConfig
-	l, err := config.Listen(ctx, "tcp", srv.cfg.Server.Listen)
+	l, err := listenTCP(ctx, srv.cfg.Server.Listen)
 	if err != nil {
-		return fmt.Errorf("cannot listen on %s: %w", srv.cfg.Server.Listen, err)
+		return err
 	}
 	srv.mu.Lock()
-	defer srv.mu.Unlock()
 	srv.listener = l
-	return nil
-}
-
-// accept serves whoever connects, until the listener is closed.
-func (srv *server) accept() error {
-	const longestAcceptPause = time.Second
-	pause := time.Duration(0)
-	for {
-		conn, err := srv.listener.Accept()
-		switch {
-		case err == nil:
-			pause = 0
-			srv.serve(conn)
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		default: // the limit of open files, say: it may pass
-			if pause == 0 {
-				slog.Warn("cannot accept connections", "error", err)
-			}
-			pause = min(max(2*pause, 5*time.Millisecond), longestAcceptPause)
-			time.Sleep(pause)
-		}
+	srv.mu.Unlock()
+	if srv.cfg.TLS.Listen == "" {
+		return nil
 	}
+	return srv.listenTLS(ctx)
 }
 
 // serve starts a session on a connection, if the limits allow it.
-func (srv *server) serve(conn net.Conn) {
+func (srv *server) serve(conn net.Conn) { srv.serveWith(conn, nil) }
+
+// serveWith is serve, with TLS where a config is given.
+func (srv *server) serveWith(conn net.Conn, secure *tls.Config) {
 	s := &session{srv: srv, conn: conn, addr: addressOf(conn), waiting: true}
 	if refusal := srv.admission.admit(s.addr); refusal != "" {
-		refuse(conn, refusal)
+		if secure == nil {
+			refuse(conn, refusal)
+		} else { // to say why would cost a handshake
+			conn.Close()
+		}
 		return
 	}
 	s.out = newOutbox(conn)
-	s.in.open(conn)
+	if tcp, ok := conn.(*net.TCPConn); ok && secure != nil {
+		s.link = newTLSLink(tcp, secure)
+		s.out.seal = s.link.tls
+		s.in.openTLS(s.link)
+	} else {
+		s.in.open(conn)
+	}
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	if srv.stopping {
@@ -204,8 +201,10 @@ const stopTime = 3 * time.Second
 func (srv *server) stop(why string) error {
 	srv.mu.Lock()
 	srv.stopping = true
-	if srv.listener != nil {
-		srv.listener.Close()
+	for _, l := range []net.Listener{srv.listener, srv.tlsListener} {
+		if l != nil {
+			l.Close()
+		}
 	}
 	last := warningFrame(why)
 	for s := range srv.sessions {

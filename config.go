@@ -70,7 +70,10 @@ type config struct {
 		ChallengeMD5  bool   `toml:"challenge_md5"`
 		Iterations    int
 	}
-	TLS, Web, SSH struct {
+	TLS struct {
+		Listen, Cert, Key string
+	}
+	Web, SSH struct {
 		Listen string
 	}
 }
@@ -196,7 +199,7 @@ func (e *settingError) Error() string { return e.key + " " + e.reason }
 
 // check refuses values that make no sense.
 func (c *config) check() *settingError {
-	for _, check := range []func() *settingError{c.checkServer, c.checkLimits, c.checkTimes, c.checkChoices} {
+	for _, check := range []func() *settingError{c.checkServer, c.checkLimits, c.checkTimes, c.checkChoices, c.checkTLS} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -286,10 +289,25 @@ func (c *config) checkChoices() *settingError {
 	if c.Auth.ChallengeMD5 {
 		return &settingError{"auth.challenge_md5", "is not in this version; leave it false"}
 	}
-	for key, listen := range map[string]string{"tls": c.TLS.Listen, "web": c.Web.Listen, "ssh": c.SSH.Listen} {
+	for key, listen := range map[string]string{"web": c.Web.Listen, "ssh": c.SSH.Listen} {
 		if listen != "" {
 			return &settingError{key + ".listen", `is not in this version; leave it ""`}
 		}
+	}
+	return nil
+}
+
+func (c *config) checkTLS() *settingError {
+	if c.TLS.Listen != "" {
+		if err := checkAddress(c.TLS.Listen); err != nil {
+			return &settingError{"tls.listen", err.Error()}
+		}
+	}
+	switch {
+	case c.TLS.Cert != "" && c.TLS.Key == "":
+		return &settingError{"tls.cert", "needs tls.key too: the file with its private key"}
+	case c.TLS.Key != "" && c.TLS.Cert == "":
+		return &settingError{"tls.key", "needs tls.cert too: the file with its certificate"}
 	}
 	return nil
 }

@@ -47,6 +47,7 @@ func subcommands() []subcommand {
 	return []subcommand{
 		{"serve", "", "run the server (this is what homeroom does without a command)", runServe},
 		{"key", "rotate", "rotate: seal what is stored with a new key (stop the server first)", runKey},
+		{"status", "", "tell whether a server runs on the data folder, and its TLS certificate", runStatus},
 		{"config", "", "print the settings file with every setting and its default", runConfig},
 		{"version", "", "print the version", runVersion},
 		{"help", "", "print this", runHelp},
@@ -191,9 +192,19 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 
 // serve loads the settings, with flags over them, and runs the server.
 func serve(env environment, path, data, listen string) error {
-	cfg, err := loadConfig(path)
+	cfg, err := settingsFor(path, data, listen)
 	if err != nil {
 		return err
+	}
+	syscall.Umask(0o077) // what is stored is nobody else's business
+	return run(env, cfg)
+}
+
+// settingsFor loads the settings, with flags over them where they are given.
+func settingsFor(path, data, listen string) (config, error) {
+	cfg, err := loadConfig(path)
+	if err != nil {
+		return cfg, err
 	}
 	if data != "" {
 		cfg.Server.Data = data
@@ -202,10 +213,9 @@ func serve(env environment, path, data, listen string) error {
 		cfg.Server.Listen = listen
 	}
 	if bad := cfg.check(); bad != nil {
-		return bad
+		return cfg, bad
 	}
-	syscall.Umask(0o077) // what is stored is nobody else's business
-	return run(env, cfg)
+	return cfg, nil
 }
 
 // run serves until env.ctx ends or somebody types EXIT.
@@ -220,6 +230,7 @@ func run(env environment, cfg config) error {
 		return errors.Join(err, srv.stop("the server is stopping"))
 	}
 	slog.Info(listeningText(srv.listener.Addr()))
+	srv.sayTLS()
 	accepting := make(chan error, 1)
 	go func() { accepting <- srv.accept() }()
 	if env.stdin != nil {

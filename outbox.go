@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -40,6 +41,7 @@ const (
 type outbox struct {
 	conn net.Conn
 	raw  syscall.RawConn // conn's, where writing can be tried without waiting; or nil
+	seal io.Writer       // TLS, which writes to conn by writeRaw; nil: what waits goes out as it is
 	send chan *frame     // the buffered send channel
 
 	mu        sync.Mutex
@@ -326,7 +328,7 @@ var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, writeBuffer)
 func (o *outbox) flush() {
 	o.mu.Lock()
 	if o.hands == handsNone && o.spilled() > 0 {
-		if o.raw == nil {
+		if o.raw == nil || o.seal != nil {
 			o.callWriter()
 		} else {
 			o.hands = handsFlusher
@@ -415,7 +417,8 @@ func (o *outbox) fail() {
 }
 
 // take joins first with the frames that wait, into a buffer of writeBuffer
-// bytes; a single frame is not copied. o.mu is held.
+// bytes (with TLS, as much as one record holds); a single frame is not copied.
+// o.mu is held.
 func (o *outbox) take(first *frame, buf []byte) []byte {
 	if first == nil {
 		if first = o.next(0); first == nil {
@@ -436,7 +439,11 @@ func (o *outbox) take(first *frame, buf []byte) []byte {
 // next takes the next frame, if it is to go behind so many bytes in one write.
 // o.mu is held.
 func (o *outbox) next(behind int) *frame {
-	if behind > writeBuffer-replyChunk {
+	most := writeBuffer
+	if o.seal != nil {
+		most = tlsRecord
+	}
+	if behind > most-replyChunk {
 		return nil
 	}
 	if len(o.send) > 0 {
@@ -448,8 +455,18 @@ func (o *outbox) next(behind int) *frame {
 	return o.pop()
 }
 
-// writeAll writes b. It fails when the socket takes nothing for stallTime.
+// writeAll writes b, sealed where the connection has TLS.
 func (o *outbox) writeAll(b []byte) error {
+	if o.seal != nil {
+		_, err := o.seal.Write(b)
+		return err
+	}
+	return o.writeRaw(b)
+}
+
+// writeRaw writes b to the socket. It fails when the socket takes nothing for
+// stallTime.
+func (o *outbox) writeRaw(b []byte) error {
 	if o.failed.Load() {
 		return nil
 	}

@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // kind is a kind of stored record.
@@ -140,7 +142,7 @@ func lockFolder(folder string) (*folderLock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot write to the data folder: %w", err)
 	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := takeLock(file); err != nil {
 		defer file.Close()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("cannot lock the data folder %s: %w", folder, err)
@@ -155,6 +157,47 @@ func lockFolder(folder string) (*folderLock, error) {
 		return nil, fmt.Errorf("cannot write to the data folder: %w", err)
 	}
 	return &folderLock{file}, nil
+}
+
+// takeLock locks the file for this process. It tries for a moment: who asks for
+// the status holds the lock while it looks.
+func takeLock(file *os.File) error {
+	const tries, pause = 5, 20 * time.Millisecond
+	for try := 1; ; try++ {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if try == tries || !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		time.Sleep(pause)
+	}
+}
+
+// folderUser is the number of the process that has a data folder; "": none has.
+func folderUser(folder string) (process string, err error) {
+	path := filepath.Join(folder, "lock")
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot see whether a server runs: %w", err)
+	}
+	defer file.Close()
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	if err == nil {
+		return "", nil
+	}
+	if !errors.Is(err, syscall.EWOULDBLOCK) {
+		return "", fmt.Errorf("cannot see whether a server runs: locking %s: %w", path, err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("cannot see which process runs the server: %w", err)
+	}
+	if process = strings.TrimSpace(string(text)); process == "" {
+		process = "unknown" // it is about to write it
+	}
+	return process, nil
 }
 
 func writeAt(file *os.File, text string) error {

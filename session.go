@@ -20,6 +20,7 @@ type session struct {
 	// fixed when it is made
 	srv  *server
 	conn net.Conn
+	link *tlsLink // TLS over conn; nil: none
 	addr netip.Addr
 	out  *outbox
 
@@ -68,6 +69,12 @@ var (
 
 // serve is the reader: it runs a connection from its first byte to its end.
 func (s *session) serve() {
+	if s.link != nil {
+		if err := s.handshake(); err != nil {
+			s.tearDown(err)
+			return
+		}
+	}
 	s.writer.Go(s.out.write)
 	s.serveOn(s.greet())
 }
@@ -94,6 +101,9 @@ func (s *session) tearDown(err error) {
 	s.srv.nameFree(s)
 	s.out.close()
 	s.writer.Wait()
+	if s.link != nil {
+		_ = s.link.tls.CloseWrite() // it fails where nobody is there to hear it
+	}
 	s.linger(err)
 	s.conn.Close()
 	s.srv.gone(s)

@@ -116,7 +116,14 @@ func (srv *server) readAccount(a *account) (v *verifier, realName, email string,
 	return v, fields[1], fields[2], nil
 }
 
-// takesPlain tells whether a password in clear may come from an address.
+// takesPlain tells whether a password in clear may come from this session: with
+// TLS always, since nobody on the way can read it.
+func (s *session) takesPlain() bool {
+	return s.link != nil || takesPlain(s.srv.cfg.Auth.PlainPassword, s.addr)
+}
+
+// takesPlain tells whether a password in clear may come unencrypted from an
+// address.
 func takesPlain(setting string, from netip.Addr) bool {
 	switch setting {
 	case "lan":
@@ -155,7 +162,7 @@ func (s *session) loginGuest(word string) error {
 // name that nobody has, it hashes all the same: an answer that comes at once
 // would say so.
 func (s *session) loginAccount(word, password string) error {
-	if !takesPlain(s.srv.cfg.Auth.PlainPassword, s.addr) {
+	if !s.takesPlain() {
 		return fail(statusDisabled)
 	}
 	a := s.srv.findAccount(word)
@@ -313,7 +320,7 @@ func (s *session) logOut() error {
 
 // cmdCreateLogin is "#createlogin <name> <password> <real name> <email id>".
 func (s *session) cmdCreateLogin(words []string, _ *reply) error {
-	if !takesPlain(s.srv.cfg.Auth.PlainPassword, s.addr) {
+	if !s.takesPlain() {
 		return fail(statusDisabled)
 	}
 	n, err := userName(words[0])
@@ -359,7 +366,7 @@ func (srv *server) reserveAccount(s *session, a *account) error {
 
 // cmdChangePass is "#changepass <new password> <old password>".
 func (s *session) cmdChangePass(words []string, _ *reply) error {
-	if !takesPlain(s.srv.cfg.Auth.PlainPassword, s.addr) {
+	if !s.takesPlain() {
 		return fail(statusDisabled)
 	}
 	password, err := preparePassword(words[0])

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"crypto/tls"
+	"os/exec"
+	"slices"
+	"testing"
+	"time"
+)
+
+// goneTime is how soon the server knows that somebody is gone whose cable was
+// cut, as promised.
+const goneTime = 25 * time.Second
+
+// TestHalfOpen: people whose cable is cut are found out although not a byte says
+// so: idle ones, with TLS or without, and one to whom the server is sending. Their
+// names are free then.
+func TestHalfOpen(t *testing.T) {
+	if testing.Short() {
+		t.Skip("finding out takes the kernel 20 seconds")
+	}
+	t.Parallel()
+	cable, data := newLink(t), t.TempDir()
+	const plainAddr, tlsAddr = "10.99.0.1:6500", "10.99.0.1:6501"
+	settings := writeSettings(t, programSettings+"[tls]\nlisten = \""+tlsAddr+"\"\n")
+	ip, err := exec.LookPath("ip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	startProgram(t, ip, "netns", "exec", cable.server, buildProgram(t), "-config", settings, "-data", data, "-listen", plainAddr)
+	guest := func(from, name, room string) *client {
+		c := greeted(t, cable.dial(from, plainAddr))
+		c.ask("#login anon "+name, "@status 0")
+		c.ask("#changeroom "+room, "@status 0")
+		return c
+	}
+	watcher := guest(cable.server, "watcher", "Home")
+	watcher.ask("#createroom den", "@status 0")
+	talker := guest(cable.server, "talker", "den")
+	guest(cable.clients, "idle", "Home")
+	guest(cable.clients, "busy", "den")
+	config := clientTLS(t, data)
+	config.ServerName = "10.99.0.1"
+	sealed := greeted(t, tls.Client(cable.dial(cable.clients, tlsAddr), config))
+	sealed.ask("#login anon sealed", "@status 0")
+	watcher.ask("#events on", "@status 0")
+	talker.ask("#events on", "@status 0")
+	cable.cut()
+	cut := time.Now()
+	talker.ask("#broadcast hello", `@mess #broadcast talker "hello"`, "@status 0")
+	left := []string{watcher.later(cut), watcher.later(cut)}
+	slices.Sort(left)
+	if want := []string{"@mess #left Home idle", "@mess #left Home sealed"}; !slices.Equal(left, want) {
+		t.Errorf("got %q, want %q", left, want)
+	}
+	if got, want := talker.later(cut), "@mess #left den busy"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	for _, name := range []string{"idle", "busy", "sealed"} {
+		guest(cable.server, name, "Home")
+	}
+}
+
+// later reads a line that the kernel's timers bring, and logs when it came.
+func (c *client) later(since time.Time) string {
+	c.t.Helper()
+	if err := c.conn.SetReadDeadline(since.Add(goneTime + patience)); err != nil {
+		c.t.Fatal(err)
+	}
+	line, err := c.in.ReadString('\n')
+	if err != nil {
+		c.t.Fatalf("%v after the cut: %v (got %q)", time.Since(since), err, line)
+	}
+	c.t.Logf("%v after the cut: %s", time.Since(since).Round(10*time.Millisecond), line)
+	return line[:len(line)-2]
+}

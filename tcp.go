@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// How the kernel finds out that the other end of a connection is gone without
+// a word (its Wi-Fi lost, its power cut). An idle connection is asked after
+// aliveIdle, then every aliveEvery; the first question after unheardTime ends
+// it, as does so long without an answer to bytes that were sent. Both are then
+// over within 25 s: the kernel's timers may be a second late.
+const (
+	aliveIdle   = 10 * time.Second
+	aliveEvery  = 5 * time.Second
+	aliveCount  = 3
+	unheardTime = 20 * time.Second
+)
+
+// listenTCP opens a port. Connections take over the listener's options, which
+// spares setting them on each.
+func listenTCP(ctx context.Context, address string) (net.Listener, error) {
+	config := net.ListenConfig{KeepAlive: -1, Control: setAlive}
+	l, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
+	}
+	return l, nil
+}
+
+// setAlive has the kernel watch over a listener's connections.
+func setAlive(_, _ string, raw syscall.RawConn) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) {
+		for _, option := range []struct{ level, name, value int }{
+			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(aliveIdle / time.Second)},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(aliveEvery / time.Second)},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, aliveCount},
+			{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unheardTime / time.Millisecond)},
+		} {
+			if failed == nil {
+				failed = unix.SetsockoptInt(int(fd), option.level, option.name, option.value)
+			}
+		}
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("setting how dead connections are found: %w", err)
+	}
+	return nil
+}
+
+const (
+	shortestAcceptPause = 5 * time.Millisecond
+	longestAcceptPause  = time.Second
+	acceptWarnEvery     = time.Minute
+)
+
+// accept serves whoever connects, until the listeners are closed.
+func (srv *server) accept() error {
+	var other sync.WaitGroup
+	if srv.tlsListener != nil {
+		other.Go(func() { srv.acceptOn(srv.tlsListener, srv.tlsConfig) })
+	}
+	srv.acceptOn(srv.listener, nil)
+	other.Wait()
+	return nil
+}
+
+// acceptOn serves who connects to one listener; with TLS where a config is
+// given.
+func (srv *server) acceptOn(l net.Listener, secure *tls.Config) {
+	var pause time.Duration
+	var warned time.Time
+	for {
+		conn, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			srv.serveWith(conn, secure)
+		case errors.Is(err, net.ErrClosed):
+			return
+		default: // the limit of open files, say: it may pass
+			if now := time.Now(); now.Sub(warned) > acceptWarnEvery {
+				warned = now
+				slog.Warn("cannot accept connections; it is tried again", "error", err)
+			}
+			pause = min(max(2*pause, shortestAcceptPause), longestAcceptPause)
+			time.Sleep(pause)
+		}
+	}
+}

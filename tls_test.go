@@ -1,0 +1,418 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// withTLS turns TLS on, on a free port.
+func withTLS(cfg *config) { cfg.TLS.Listen = "127.0.0.1:0" }
+
+// clientTLS trusts the certificate that the server has made, and nothing else.
+func clientTLS(t testing.TB, folder string) *tls.Config {
+	t.Helper()
+	text, err := os.ReadFile(ownCertPath(folder))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		t.Fatal("the server's file has no certificate")
+	}
+	return &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"}
+}
+
+// tlsAddr is where a server listens with TLS.
+func (ts *testServer) tlsAddr() string { return ts.tlsListener.Addr().String() }
+
+// overTLS connects with TLS and takes the hello line.
+func (ts *testServer) overTLS(change ...func(*tls.Config)) *client {
+	ts.t.Helper()
+	config := clientTLS(ts.t, ts.cfg.Server.Data)
+	for _, c := range change {
+		c(config)
+	}
+	conn, err := tls.Dial("tcp", ts.tlsAddr(), config)
+	if err != nil {
+		ts.t.Fatalf("connecting with TLS: %v", err)
+	}
+	return greeted(ts.t, conn)
+}
+
+// greeted makes a client of a connection and takes the hello line.
+func greeted(t testing.TB, conn net.Conn) *client {
+	t.Helper()
+	t.Cleanup(func() { conn.Close() })
+	c := &client{t: t, conn: conn, in: bufio.NewReader(conn)}
+	if hello := c.read(); !strings.HasPrefix(hello, "@mess #hello ") {
+		t.Fatalf("first line %q, want the hello", hello)
+	}
+	return c
+}
+
+// closedWell expects TLS's own end of a connection, after these lines.
+func (c *client) closedWell(want ...string) {
+	c.t.Helper()
+	c.expect(want...)
+	if line, err := c.readErr(); !errors.Is(err, io.EOF) {
+		c.t.Errorf("the end is %q, %v; want TLS's own", line, err)
+	}
+}
+
+// TestTLS: both versions, the certificate's names, and people with and without
+// TLS in one room.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, withTLS)
+	plain := srv.guest("plain")
+	for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
+		for _, host := range []string{"127.0.0.1", "localhost", "::1"} {
+			c := srv.overTLS(func(c *tls.Config) { c.MinVersion, c.MaxVersion, c.ServerName = version, version, host })
+			c.ask("#login anon sealed", "@status 0")
+			c.ask("#sendto plain hello", "@status 0")
+			plain.expect(`@mess #sendto sealed "hello"`)
+			plain.ask("#broadcast to all", `@mess #broadcast plain "to all"`, "@status 0")
+			c.expect(`@mess #broadcast plain "to all"`)
+			c.send("#help")
+			if got := c.read(); !strings.HasPrefix(got, "@ret #help ") {
+				t.Errorf("TLS %s: got %q", name, got)
+			}
+			c.barrier()
+			c.send("#quit")
+			c.closedWell("@status 0")
+		}
+	}
+}
+
+// TestTLSRefuses: old versions, ciphers without forward secrecy, and such as can
+// be attacked.
+func TestTLSRefuses(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, withTLS)
+	for name, change := range map[string]func(*tls.Config){
+		"TLS 1.1": func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 },
+		"CBC": func(c *tls.Config) {
+			c.MaxVersion = tls.VersionTLS12
+			c.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA}
+		},
+		"RSA": func(c *tls.Config) {
+			c.MaxVersion = tls.VersionTLS12
+			c.CipherSuites = []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}
+		},
+		"another name": func(c *tls.Config) { c.ServerName = "example.org" },
+	} {
+		config := clientTLS(t, srv.cfg.Server.Data)
+		change(config)
+		if conn, err := tls.Dial("tcp", srv.tlsAddr(), config); err == nil {
+			conn.Close()
+			t.Errorf("%s is taken", name)
+		}
+	}
+}
+
+// TestTLSPassword: a password is taken with TLS whatever the setting says of
+// connections without.
+func TestTLSPassword(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, withTLS, func(c *config) { c.Auth.PlainPassword = "never" })
+	plain, sealed := srv.guest("plain"), srv.overTLS()
+	plain.ask("#createlogin plain pw name mail", "@status 3508")
+	sealed.ask("#login anon sealed", "@status 0")
+	sealed.ask("#createlogin sealed pw name mail", "@status 0")
+	sealed.ask("#login regd sealed pw", "@status 0")
+	sealed.ask("#changepass other pw", "@status 0")
+	plain.ask("#login regd sealed other", "@status 3508")
+	again := srv.overTLS()
+	again.ask("#login regd sealed other", "@status 0")
+	sealed.closedWell(`@mess #warning "logged in from another place"`)
+}
+
+// dialRaw connects to the TLS port without TLS.
+func (ts *testServer) dialRaw() *client {
+	ts.t.Helper()
+	conn, err := net.Dial("tcp", ts.tlsAddr())
+	if err != nil {
+		ts.t.Fatal(err)
+	}
+	ts.t.Cleanup(func() { conn.Close() })
+	return &client{t: ts.t, conn: conn, in: bufio.NewReader(conn)}
+}
+
+// TestTLSOtherSpeech: who speaks no TLS is told so; a browser gets nothing.
+func TestTLSOtherSpeech(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, withTLS)
+	for _, line := range []string{"#login anon alice", "GET / HTTP/1.1"} {
+		c := srv.dialRaw()
+		c.send(line)
+		c.ended(`@mess #warning "this port speaks TLS only"`)
+	}
+	browser := srv.overTLS()
+	browser.send("GET / HTTP/1.1", "Host: localhost", "", "#login anon alice")
+	browser.closedWell()
+}
+
+// TestTLSHandshakeEnds: who does not finish the handshake counts, and has to go.
+func TestTLSHandshakeEnds(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, withTLS, func(c *config) {
+		c.Limits.LoginGrace = duration{time.Second}
+		c.Limits.Connections = 1
+	})
+	counted := func() int {
+		srv.admission.mu.Lock()
+		defer srv.admission.mu.Unlock()
+		return srv.admission.open
+	}
+	for range 2 { // the second one comes when the first has gone
+		silent := srv.dialRaw()
+		if _, err := silent.in.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the handshake that never came ends with %v", err)
+		}
+		wantBack(t, "connections", 0, counted)
+	}
+}
+
+// TestTLSCounts: past the limit there is no handshake, and on this port no
+// warning that nobody could read.
+func TestTLSCounts(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, withTLS, func(c *config) { c.Limits.Connections = 2 })
+	srv.dialRaw() // accepted before those that follow, and waited for by nobody
+	alice := srv.overTLS()
+	alice.ask("#login anon alice", "@status 0")
+	if line, err := srv.dialRaw().readErr(); err == nil || line != "" {
+		t.Errorf("got %q (%v), want the end", line, err)
+	}
+	alice.ask("#ping", "@ret #ping")
+}
+
+// TestTLSStop: a stop tells those who are on, and does not wait for handshakes.
+func TestTLSStop(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, withTLS)
+	silent, alice := srv.dialRaw(), srv.overTLS()
+	alice.ask("#login anon alice", "@status 0")
+	srv.stopNow()
+	alice.closedWell(`@mess #warning "the server is stopping"`)
+	if _, err := silent.in.ReadByte(); err == nil {
+		t.Error("an unfinished handshake outlives a stop")
+	}
+}
+
+// TestTLSLost: a connection that breaks off in the middle of a record, or of
+// nothing, leaves its name.
+func TestTLSLost(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, withTLS)
+	watcher := srv.guest("watcher")
+	watcher.ask("#events on", "@status 0")
+	for _, last := range []string{"", "\x17\x03\x03\x00\x40half a record", "no record at all"} {
+		c := srv.overTLS()
+		c.ask("#login anon lost", "@status 0")
+		watcher.expect("@mess #entered Home lost anon")
+		raw := c.conn.(*tls.Conn).NetConn()
+		if _, err := io.WriteString(raw, last); err != nil {
+			t.Fatal(err)
+		}
+		raw.Close()
+		watcher.expect("@mess #left Home lost")
+	}
+}
+
+// TestTLSReading: lines arrive however TLS has cut them.
+func TestTLSReading(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, withTLS)
+	c := srv.overTLS()
+	for _, b := range []byte("#ping bytes\r\n#ping more\r\n") { // a record each
+		c.raw(string(b))
+	}
+	c.expect("@ret #ping bytes", "@ret #ping more")
+	const many = 3000
+	var text strings.Builder
+	for i := range many {
+		fmt.Fprintf(&text, "#ping %d%s\r\n", i, strings.Repeat("x", i%500))
+	}
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		if _, err := io.WriteString(c.conn, text.String()); err != nil {
+			t.Error(err)
+		}
+	})
+	for i := range many {
+		c.expect(fmt.Sprintf("@ret #ping %d%s", i, strings.Repeat("x", i%500)))
+	}
+	sending.Wait()
+	c.raw("#ping and the end\r\n#ping " + strings.Repeat("y", 1000))
+	c.expect("@status 3504")
+	c.closedWell(`@mess #warning "line longer than 1000 bytes"`)
+}
+
+// records counts the records with content that come on a connection.
+type records struct {
+	net.Conn
+	in     bytes.Buffer
+	number int
+}
+
+func (r *records) Read(b []byte) (int, error) {
+	n, err := r.Conn.Read(b)
+	r.in.Write(b[:n])
+	for r.in.Len() >= 5 {
+		head := r.in.Bytes()
+		size := 5 + int(head[3])<<8 + int(head[4])
+		if r.in.Len() < size {
+			break
+		}
+		if head[0] == 23 { // application data
+			r.number++
+		}
+		r.in.Next(size)
+	}
+	return n, err
+}
+
+// writing is how many sessions' writers have their sockets.
+func (ts *testServer) writing() (n int) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for s := range ts.sessions {
+		s.out.mu.Lock()
+		if s.out.hands != handsNone {
+			n++
+		}
+		s.out.mu.Unlock()
+	}
+	return n
+}
+
+// TestTLSOneRecord: what many commands are answered goes out as one record.
+func TestTLSOneRecord(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, withTLS)
+	raw, err := net.Dial("tcp", srv.tlsAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := &records{Conn: raw}
+	c := greeted(t, tls.Client(counted, clientTLS(t, srv.cfg.Server.Data)))
+	c.ask("#login anon alice", "@status 0")
+	wantBack(t, "writers at work", 0, srv.writing) // while one is, it takes what comes as it comes
+	before := counted.number
+	c.raw(strings.Repeat("#ping one\r\n", 300))
+	for range 300 {
+		c.expect("@ret #ping one")
+	}
+	if n := counted.number - before; n != 1 {
+		t.Errorf("300 replies came in %d records, want 1", n)
+	}
+}
+
+// pieces notes what is written to it.
+type pieces struct {
+	all   bytes.Buffer
+	sizes []int
+}
+
+func (p *pieces) Write(b []byte) (int, error) {
+	p.sizes = append(p.sizes, len(b))
+	return p.all.Write(b)
+}
+
+// TestSealedPieces: with TLS, what is joined fits into a record, and fills it.
+func TestSealedPieces(t *testing.T) {
+	t.Parallel()
+	conn, other := net.Pipe()
+	defer conn.Close()
+	defer other.Close()
+	o, got := newOutbox(conn), &pieces{}
+	o.seal = got
+	line := []byte(strings.Repeat("x", 898) + "\r\n")
+	const lines = 200
+	for range lines {
+		o.stage(&frame{line: line})
+	}
+	o.flush()
+	var writer sync.WaitGroup
+	o.close()
+	writer.Go(o.write)
+	writer.Wait()
+	if got.all.Len() != lines*len(line) {
+		t.Errorf("%d bytes were written, want %d", got.all.Len(), lines*len(line))
+	}
+	for i, size := range got.sizes {
+		if size > tlsRecord || size < tlsRecord-replyChunk && i < len(got.sizes)-1 {
+			t.Errorf("piece %d of %d has %d bytes", i, len(got.sizes), size)
+		}
+	}
+}
+
+// TestTLSStalled: who does not read over TLS holds nobody up and loses its place.
+func TestTLSStalled(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, withTLS)
+	other, slow := srv.guest("other"), srv.overTLS()
+	slow.ask("#login anon slow", "@status 0")
+	text := strings.Repeat("x", 900)
+	for start := time.Now(); other.listed("#listusers", "slow") != nil; {
+		other.ask("#broadcast "+text, `@mess #broadcast other "`+text+`"`, "@status 0")
+		if time.Since(start) > patience {
+			t.Fatal("the member that does not read is still there")
+		}
+	}
+}
+
+// TestTLSBurst: 1000 lines at once reach everybody who reads.
+func TestTLSBurst(t *testing.T) {
+	t.Parallel()
+	const lines, members = 1000, 10
+	srv := startServer(t, withTLS)
+	sender := srv.guest("sender")
+	var reading sync.WaitGroup
+	for i := range members {
+		c := srv.overTLS()
+		c.ask(fmt.Sprintf("#login anon member%d", i), "@status 0")
+		reading.Go(func() { wantBurst(c, lines, "") })
+	}
+	reading.Go(func() {
+		for i := range lines {
+			sendOn(t, sender.conn, fmt.Sprintf("#broadcast %d", i))
+		}
+	})
+	for range lines {
+		for sender.read() != "@status 0" {
+		}
+	}
+	reading.Wait()
+}
+
+// TestTLSLeavesNothing: connections that break off leave no goroutine. (It is not
+// parallel: it counts.)
+func TestTLSLeavesNothing(t *testing.T) {
+	srv := startServer(t, withTLS)
+	srv.guest("stays").barrier()
+	sealed := srv.overTLS()
+	sealed.ask("#login anon sealed", "@status 0")
+	sealed.barrier() // both listeners are at work now
+	goroutines := runtime.NumGoroutine()
+	for range 20 {
+		c := srv.overTLS()
+		c.ask("#ping", "@ret #ping")
+		c.conn.(*tls.Conn).NetConn().Close()
+		srv.dialRaw().conn.Close()
+	}
+	wantBack(t, "goroutines", goroutines, runtime.NumGoroutine)
+}

@@ -142,7 +142,7 @@ func TestMigrate(t *testing.T) {
 	}
 	migrations = released
 	before2 := fingerprint(t, folder)
-	if _, err := openStore(storeOptions{folder: folder}); err == nil || !strings.Contains(err.Error(), "of a newer program (version 2, this one knows 1)") {
+	if _, err := openStore(storeOptions{folder: folder}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("of a newer program (version %d, this one knows %d)", len(released)+1, len(released))) {
 		t.Errorf("the program before that step: %v, want that the database is newer", err)
 	}
 	wantSame(t, before2, fingerprint(t, folder))

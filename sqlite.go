@@ -40,6 +40,8 @@ var migrations = []string{
 	CREATE INDEX messages_parent ON messages (parent, id) WHERE parent > 0;
 	CREATE INDEX messages_top ON messages (grp, id) WHERE parent = 0;
 	CREATE INDEX messages_ends ON messages (ends, grp, parent);`,
+	// 2: what made-up salts come from; empty until the server is started.
+	`ALTER TABLE state ADD COLUMN secret BLOB NOT NULL DEFAULT X'';`,
 }
 
 // sqliteStore is the store in one SQLite database (WAL, synchronous=FULL): one
@@ -47,7 +49,8 @@ var migrations = []string{
 type sqliteStore struct {
 	db      *sql.DB
 	clock   *clock
-	rounds  int // of password hashing, as calibrated
+	rounds  int    // of password hashing, as calibrated
+	secret  []byte // the server's own, the same in all of the database's life
 	reads   chan readJob
 	readers sync.WaitGroup
 	queue   writeQueue
@@ -101,6 +104,10 @@ func (st *sqliteStore) start(o storeOptions) error {
 	if w.saved.rounds == 0 && o.rounds != nil {
 		w.saved.rounds = int64(o.rounds())
 	}
+	if len(w.saved.secret) == 0 {
+		w.saved.secret = randomBytes(secretBytes)
+	}
+	st.secret = w.saved.secret
 	st.clock, st.rounds = newClock(w.saved.clock, w.saved.wall, o.now()), int(w.saved.rounds)
 	if err := w.start(&st.queue, st.clock, &st.lists, o); err != nil {
 		return errors.Join(err, w.own.close())

@@ -21,6 +21,7 @@ type savedState struct {
 	clock   instant
 	wall    int64
 	rounds  int64
+	secret  []byte
 	doomed  []int64 // groups that are deleted, whose messages are not yet
 }
 
@@ -58,7 +59,7 @@ type writeStmts struct {
 	begin, commit, rollback             *sql.Stmt
 	addAccount, addRoom, addGroup       *sql.Stmt
 	addMessage, answer                  *sql.Stmt
-	setAccount                          *sql.Stmt
+	setAccount, swapAccount             *sql.Stmt
 	dropAccount, dropRoom, doomGroup    *sql.Stmt
 	touchRoom, touchGroup, growGroup    *sql.Stmt
 	endedMessages, doomedMessages, next *sql.Stmt
@@ -83,12 +84,13 @@ func newBatchWriter(db *sql.DB, o storeOptions) (*batchWriter, error) {
 func (s *writeStmts) texts() map[**sql.Stmt]string {
 	return map[**sql.Stmt]string{
 		&s.begin: "BEGIN IMMEDIATE", &s.commit: "COMMIT", &s.rollback: "ROLLBACK",
-		&s.addAccount: "INSERT INTO accounts VALUES (?, ?, ?)",
-		&s.addRoom:    "INSERT INTO rooms VALUES (?, ?, ?, ?)",
-		&s.addGroup:   "INSERT INTO groups VALUES (?, ?, ?, 0, 0, 0, ?)",
-		&s.addMessage: "INSERT INTO messages VALUES (?, ?, ?, 0, ?, ?, ?)",
-		&s.answer:     "UPDATE messages SET replies = replies + 1 WHERE id = ? AND grp = ? AND ends > ? RETURNING ends",
-		&s.setAccount: "UPDATE accounts SET head = ?2, body = ?3 WHERE id = ?1",
+		&s.addAccount:  "INSERT INTO accounts VALUES (?, ?, ?)",
+		&s.addRoom:     "INSERT INTO rooms VALUES (?, ?, ?, ?)",
+		&s.addGroup:    "INSERT INTO groups VALUES (?, ?, ?, 0, 0, 0, ?)",
+		&s.addMessage:  "INSERT INTO messages VALUES (?, ?, ?, 0, ?, ?, ?)",
+		&s.answer:      "UPDATE messages SET replies = replies + 1 WHERE id = ? AND grp = ? AND ends > ? RETURNING ends",
+		&s.setAccount:  "UPDATE accounts SET head = ?2, body = ?3 WHERE id = ?1",
+		&s.swapAccount: "UPDATE accounts SET head = ?2, body = ?3 WHERE id = ?1 AND body = ?4",
 
 		&s.dropAccount: "DELETE FROM accounts WHERE id = ?",
 		&s.dropRoom:    "DELETE FROM rooms WHERE id = ?",
@@ -103,16 +105,16 @@ func (s *writeStmts) texts() map[**sql.Stmt]string {
 		&s.dropMessage:    "DELETE FROM messages WHERE id = ?",
 		&s.dropGroup:      "DELETE FROM groups WHERE id = ?",
 		&s.saveState: "UPDATE state SET account = ?, room = ?, grp = ?, message = ?," +
-			" status = ?, clock = ?, wall = ?, rounds = ?",
+			" status = ?, clock = ?, wall = ?, rounds = ?, secret = ?",
 	}
 }
 
 // readState reads where the last run ended.
 func (w *batchWriter) readState(ctx context.Context) error {
 	s := &w.saved
-	row := w.own.conn.QueryRowContext(ctx, "SELECT account, room, grp, message, status, clock, wall, rounds FROM state")
+	row := w.own.conn.QueryRowContext(ctx, "SELECT account, room, grp, message, status, clock, wall, rounds, secret FROM state")
 	err := row.Scan(&s.numbers[kindAccount], &s.numbers[kindRoom], &s.numbers[kindGroup], &s.numbers[kindMessage],
-		&s.status, &s.clock, &s.wall, &s.rounds)
+		&s.status, &s.clock, &s.wall, &s.rounds, &s.secret)
 	if err != nil {
 		return fmt.Errorf("reading the state: %w", err)
 	}
@@ -353,7 +355,7 @@ func (w *batchWriter) apply(b batch, status int64) error {
 	}
 	n := w.setAside(b)
 	_, err := w.stmts.saveState.Exec(n[kindAccount], n[kindRoom], n[kindGroup], n[kindMessage],
-		status, w.clock.now(), w.wall().UnixMilli(), w.saved.rounds)
+		status, w.clock.now(), w.wall().UnixMilli(), w.saved.rounds, w.saved.secret)
 	if err != nil {
 		return fmt.Errorf("storing the state: %w", err)
 	}
@@ -369,6 +371,9 @@ func (w *batchWriter) change(c *change) error {
 	case verbReplace:
 		head, body := w.seal.record(&c.rec)
 		_, err := w.stmts.setAccount.Exec(c.rec.id, head, body)
+		return err
+	case verbSwap:
+		_, err := w.stmts.swapAccount.Exec(c.rec.id, c.rec.head, c.rec.body, c.was)
 		return err
 	case verbRemove:
 		return w.remove(c.rec.kind, c.rec.id)

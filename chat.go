@@ -16,24 +16,26 @@ import (
 // server is a running chat server.
 type server struct {
 	// fixed when it is made
-	cfg        config
-	folder     *folderLock
-	store      store
-	clock      *clock
-	rounds     int       // of password hashing
-	decoy      *verifier // what passwords for unknown names are held against
-	hasher     *hasher   // of accounts' passwords
-	doors      *hasher   // of rooms' and groups' passwords, which cost little
-	guesses    *guesses
-	expirer    *expirer
-	messageEnd expiry // the message that ends next
-	commands   map[string]*command
-	rooms      *places
-	home       *place
-	groups     *places
-	admission  *admission
-	stopExpiry chan struct{}
-	background sync.WaitGroup
+	cfg            config
+	folder         *folderLock
+	store          store
+	clock          *clock
+	rounds         int       // of password hashing
+	decoy          *verifier // what passwords for unknown names are held against
+	secret         []byte    // what the salts of unknown names come from
+	hasher         *hasher   // of accounts' passwords
+	doors          *hasher   // of rooms' and groups' passwords, which cost little
+	guesses        *guesses
+	renewals       chan renewal
+	expirer        *expirer
+	messageEnd     expiry // the message that ends next
+	commands       map[string]*command
+	rooms          *places
+	home           *place
+	groups         *places
+	admission      *admission
+	stopBackground chan struct{}
+	background     sync.WaitGroup
 
 	users    users
 	messages atomic.Int64 // stored, in all groups
@@ -59,8 +61,9 @@ func newServer(cfg config, ask asker) (*server, error) {
 	srv := &server{
 		cfg: cfg, folder: folder, hasher: newHasher(), doors: newHasher(),
 		guesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
-		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopExpiry: make(chan struct{}),
-		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
+		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
+		renewals: make(chan renewal, maxRenewals),
+		users:    users{accounts: map[string]*account{}, online: map[string]*session{}},
 	}
 	o := storeOptions{
 		folder: cfg.Server.Data, key: newKeySource(cfg.Server.Key, cfg.Server.Data, ask), periodic: cfg.Persist.Mode == "periodic", every: cfg.Persist.Every.Duration,
@@ -73,14 +76,15 @@ func newServer(cfg config, ask asker) (*server, error) {
 	if err != nil {
 		return nil, errors.Join(err, folder.release())
 	}
-	srv.store, srv.clock, srv.rounds = st, st.clock, st.rounds
+	srv.store, srv.clock, srv.rounds, srv.secret = st, st.clock, st.rounds, st.secret
 	if cfg.Auth.Iterations > 0 {
 		srv.rounds = cfg.Auth.Iterations
 	}
 	if err := srv.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), st.close(), folder.release())
 	}
-	srv.background.Go(func() { srv.expirer.run(srv.stopExpiry) })
+	srv.background.Go(func() { srv.expirer.run(srv.stopBackground) })
+	srv.background.Go(func() { srv.renewVerifiers(srv.stopBackground) })
 	return srv, nil
 }
 
@@ -219,7 +223,7 @@ func (srv *server) stop(why string) error {
 	timer := time.AfterFunc(stopTime, srv.cutAll)
 	<-ended
 	timer.Stop()
-	close(srv.stopExpiry)
+	close(srv.stopBackground)
 	srv.background.Wait()
 	return errors.Join(srv.store.close(), srv.folder.release())
 }

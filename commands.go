@@ -35,7 +35,7 @@ const anyNumber = -1
 const protocolVersion = "0.03"
 
 // extensions are the capabilities that "#version" lists.
-var extensions = []string{"help", "ping", "quit", "events"}
+var extensions = []string{"help", "ping", "quit", "events", "auth"}
 
 // commandRows is the table, in the order in which #help shows it.
 func commandRows() []command {
@@ -46,6 +46,7 @@ func commandRows() []command {
 		{name: "#quit", help: "ends the connection", run: (*session).cmdQuit},
 
 		{name: "#login", args: "anon <username> | regd <username> <password>", help: "log in as a guest, or to your account", most: anyNumber, waits: true, run: (*session).cmdLogin},
+		{name: "#auth", args: `SCRAM-SHA-256 "<client-first>" | "<client-final>"`, help: "log in without sending your password", least: 1, most: 2, waits: true, run: (*session).cmdAuth},
 		{name: "#createlogin", args: "<name> <password> <real name> <email id>", help: "make an account; then log in to it", who: forUsers, least: 4, most: 4, waits: true, run: (*session).cmdCreateLogin},
 		{name: "#changepass", args: "<new password> <old password>", help: "change your account's password", who: forAccounts, least: 2, most: 2, waits: true, run: (*session).cmdChangePass},
 		{name: "#rmlogin", help: "delete your account", who: forAccounts, waits: true, run: (*session).cmdRmLogin},

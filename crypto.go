@@ -16,11 +16,12 @@ import (
 )
 
 const (
-	maxRounds  = 600_000                // more costs the server more than a thief
-	minRounds  = 15_000                 // what calibration goes down to on a slow machine
-	roomRounds = 4096                   // of the passwords of rooms and groups (RFC 7677 section 4)
-	hashTime   = 250 * time.Millisecond // what one check of an account's password is to cost
-	saltBytes  = 16
+	maxRounds   = 600_000                // more costs the server more than a thief
+	minRounds   = 15_000                 // what calibration goes down to on a slow machine
+	roomRounds  = 4096                   // of the passwords of rooms and groups (RFC 7677 section 4)
+	hashTime    = 250 * time.Millisecond // what one check of an account's password is to cost
+	saltBytes   = 16
+	secretBytes = 32 // of what made-up salts come from
 )
 
 // verifier is what is kept of a password: enough to check it and to run
@@ -81,6 +82,20 @@ func (v *verifier) packed() string {
 	}
 	return v.String()
 }
+
+// proves checks, in constant time, a client's proof that it knows the password
+// (RFC 5802 section 3). It costs next to nothing.
+func (v *verifier) proves(proof []byte, authMessage string) bool {
+	clientKey := make([]byte, sha256.Size)
+	if subtle.XORBytes(clientKey, proof, hmacSHA256(v.storedKey, authMessage)) != len(clientKey) {
+		return false
+	}
+	stored := sha256.Sum256(clientKey)
+	return subtle.ConstantTimeCompare(v.storedKey, stored[:]) == 1
+}
+
+// signature is how the server shows that it knows the account too.
+func (v *verifier) signature(authMessage string) []byte { return hmacSHA256(v.serverKey, authMessage) }
 
 // parseVerifier reads what String wrote.
 func parseVerifier(s string) (*verifier, error) {

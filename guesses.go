@@ -1,16 +1,23 @@
 package main
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
 
-// maxGuessers bounds how many addresses are remembered.
-const maxGuessers = 10_000
+const (
+	maxGuessers  = 10_000      // addresses that are remembered
+	shortestWait = time.Second // the first wait of an address whose guesses are used up, at least
+	longestWait  = time.Hour   // the longest; also the quiet time after which waits are forgotten
+)
 
 // guesses counts wrong passwords per address: each address may make so many a
-// minute. Accounts are never locked, so nobody can lock out another.
+// minute. One that has used them up waits, each time twice as long as before;
+// trying while it has to wait counts too. Accounts are never locked, so nobody
+// can lock out another.
 type guesses struct {
 	perMinute float64 // 0: no limit
 
@@ -20,67 +27,95 @@ type guesses struct {
 }
 
 // guessCount is the guesses that an address has used up, less what the time
-// since has given back.
+// since has given back, and how long it has to wait.
 type guessCount struct {
-	used float64
-	at   time.Time
+	used  float64
+	at    time.Time     // when used was brought up to the present
+	wait  time.Duration // the last one; 0: none so far
+	until time.Time     // its end
 }
 
 func newGuesses(perMinute int) *guesses {
 	return &guesses{perMinute: float64(perMinute), byIP: map[netip.Prefix]*guessCount{}, clock: time.Now}
 }
 
-// now brings a count up to the present. g.mu is held.
-func (g *guesses) now(c *guessCount) float64 {
-	t := g.clock()
-	c.used = max(0, c.used-g.perMinute*t.Sub(c.at).Minutes())
-	c.at = t
-	return c.used
+// bringUp gives a count back what the time since has earned. g.mu is held.
+func (g *guesses) bringUp(c *guessCount, now time.Time) {
+	c.used = max(0, c.used-g.perMinute*now.Sub(c.at).Minutes())
+	c.at = now
+	if now.Sub(c.until) >= longestWait {
+		c.wait = 0
+	}
 }
 
-// allow fails with 3006 when an address has guessed too often.
+// prolong makes an address wait from now on, twice as long as the last time. The
+// first wait is what it takes to get a guess back. g.mu is held.
+func (g *guesses) prolong(c *guessCount, now time.Time) {
+	first := max(shortestWait, time.Duration(float64(time.Minute)/g.perMinute))
+	c.wait = min(max(first, 2*c.wait), longestWait)
+	c.until = now.Add(c.wait)
+}
+
+// allow fails with 3006 when an address has guessed too often, and makes it wait
+// longer for having tried.
 func (g *guesses) allow(from netip.Addr) error {
 	if g.perMinute == 0 {
 		return nil
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if c := g.byIP[source(from)]; c != nil && g.now(c) > g.perMinute-1 {
-		return fail(statusThrottled)
+	c, now := g.byIP[source(from)], g.clock()
+	if c == nil || !now.Before(c.until) {
+		return nil
 	}
-	return nil
+	g.bringUp(c, now)
+	g.prolong(c, now)
+	return fail(statusThrottled)
 }
 
-// wrong counts a wrong password.
+// wrong counts a wrong password. Those that were being checked when the wait
+// began do not make it longer.
 func (g *guesses) wrong(from netip.Addr) {
 	if g.perMinute == 0 {
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	now := g.clock()
 	c := g.byIP[source(from)]
 	if c == nil {
 		if len(g.byIP) >= maxGuessers {
-			g.forget()
+			g.forget(now)
 		}
-		c = &guessCount{at: g.clock()}
+		c = &guessCount{at: now}
 		g.byIP[source(from)] = c
 	}
-	c.used = g.now(c) + 1
+	g.bringUp(c, now)
+	c.used++
+	if c.used > g.perMinute-1 && !now.Before(c.until) {
+		g.prolong(c, now)
+	}
 }
 
-// forget makes room: addresses whose guesses have all come back go first, then
-// any. g.mu is held.
-func (g *guesses) forget() {
+// forget makes room: addresses that are quiet go first, then a tenth of the
+// others, those with the shortest wait. g.mu is held.
+func (g *guesses) forget(now time.Time) {
+	keys := make([]netip.Prefix, 0, len(g.byIP))
 	for key, c := range g.byIP {
-		if g.now(c) == 0 {
+		if g.bringUp(c, now); c.used == 0 && c.wait == 0 {
 			delete(g.byIP, key)
+		} else {
+			keys = append(keys, key)
 		}
 	}
-	for key := range g.byIP {
-		if len(g.byIP) < maxGuessers {
-			return
-		}
+	if len(g.byIP) <= maxGuessers*9/10 {
+		return
+	}
+	slices.SortFunc(keys, func(a, b netip.Prefix) int {
+		x, y := g.byIP[a], g.byIP[b]
+		return cmp.Or(cmp.Compare(x.wait, y.wait), cmp.Compare(x.used, y.used))
+	})
+	for _, key := range keys[:len(g.byIP)-maxGuessers*9/10] {
 		delete(g.byIP, key)
 	}
 }

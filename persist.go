@@ -53,6 +53,8 @@ type store interface {
 	add(r *record) error
 	// replace stores an account anew under its number.
 	replace(r record) error
+	// swap stores an account anew unless its body is no longer what it was.
+	swap(r record, was []byte) error
 	// remove deletes a record; a group's messages go with it, by and by.
 	remove(k kind, id int64) error
 	// touch notes when an empty room or group ends; the savers store it.

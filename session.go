@@ -27,10 +27,11 @@ type session struct {
 	// owned by the reader
 	in       input
 	lines    lineReader
-	post     *posting // a message whose lines are coming; nil: none
-	greeted  bool     // the first line has come
-	budget   budget   // of commands
-	waiting  bool     // it counts among those that have not logged in
+	post     *posting  // a message whose lines are coming; nil: none
+	greeted  bool      // the first line has come
+	budget   budget    // of commands
+	exchange *exchange // a login by #auth that is half done; nil: none
+	waiting  bool      // it counts among those that have not logged in
 	writer   sync.WaitGroup
 	loggedIn bool // just now
 

@@ -44,6 +44,8 @@ var migrations = []string{
 	`CREATE TABLE keys (number INTEGER PRIMARY KEY, mark BLOB NOT NULL, wrapped BLOB NOT NULL,
 		salt BLOB NOT NULL, passes INTEGER NOT NULL, memory INTEGER NOT NULL, lanes INTEGER NOT NULL,
 		clean INTEGER NOT NULL);`,
+	// 3: what made-up salts come from; empty until the server is started.
+	`ALTER TABLE state ADD COLUMN secret BLOB NOT NULL DEFAULT X'';`,
 }
 
 // sqliteStore is the store in one SQLite database (WAL, synchronous=FULL): one
@@ -52,7 +54,8 @@ type sqliteStore struct {
 	db      *sql.DB
 	ring    *keyRing
 	clock   *clock
-	rounds  int // of password hashing, as calibrated
+	rounds  int    // of password hashing, as calibrated
+	secret  []byte // the server's own, the same in all of the database's life
 	reads   chan readJob
 	readers sync.WaitGroup
 	queue   writeQueue
@@ -112,6 +115,10 @@ func (st *sqliteStore) start(o storeOptions) error {
 	if w.saved.rounds == 0 && o.rounds != nil {
 		w.saved.rounds = int64(o.rounds())
 	}
+	if len(w.saved.secret) == 0 {
+		w.saved.secret = randomBytes(secretBytes)
+	}
+	st.secret = w.saved.secret
 	st.clock, st.rounds = newClock(w.saved.clock, w.saved.wall, o.now()), int(w.saved.rounds)
 	if err := w.start(&st.queue, st.clock, &st.lists, o); err != nil {
 		return errors.Join(err, w.own.close())

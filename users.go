@@ -136,6 +136,7 @@ func takesPlain(setting string, from netip.Addr) bool {
 
 // cmdLogin is "#login regd <username> <password>" and "#login anon <username>".
 func (s *session) cmdLogin(words []string, _ *reply) error {
+	s.exchange = nil // a half done login by #auth is over
 	if len(words) == 0 || words[0] != "regd" && words[0] != "anon" {
 		return fail(statusNoUserType)
 	}
@@ -159,14 +160,15 @@ func (s *session) loginGuest(word string) error {
 }
 
 // loginAccount checks the password and makes the session that account. For a
-// name that nobody has, it hashes all the same: an answer that comes at once
-// would say so.
+// name that nobody has, it reads and hashes all the same: an answer that comes
+// at once would say so.
 func (s *session) loginAccount(word, password string) error {
 	if !s.takesPlain() {
 		return fail(statusDisabled)
 	}
 	a := s.srv.findAccount(word)
 	if a == nil {
+		s.srv.readNobody()
 		if err := s.checkPassword(s.srv.decoy, password); err != nil && !isStatus(err, statusWrongPassword) {
 			return err
 		}
@@ -186,7 +188,11 @@ func (s *session) loginAccount(word, password string) error {
 	if a.changes.Load() != changes { // by its owner, while this was being checked
 		return fail(statusWrongPassword)
 	}
-	return s.become(&identity{name: a.name, account: a})
+	if err := s.become(&identity{name: a.name, account: a}); err != nil {
+		return err
+	}
+	s.srv.renewLater(a, v, password)
+	return nil
 }
 
 // findAccount looks an account up by what a user typed; nil: there is none.

@@ -16,6 +16,7 @@ type verb uint8
 const (
 	verbAdd verb = iota
 	verbReplace
+	verbSwap
 	verbRemove
 	verbPurge
 	verbSettle // nothing: it is done when all before it is
@@ -25,6 +26,7 @@ const (
 type change struct {
 	verb   verb
 	rec    record
+	was    []byte     // the body that a swap takes the place of
 	purged purged     // what a purge did
 	done   chan error // gets the outcome, once; nil where nobody waits
 }
@@ -286,6 +288,10 @@ func (st *sqliteStore) add(r *record) error {
 
 func (st *sqliteStore) replace(r record) error {
 	return storeError("storing a "+r.kind.String(), st.queue.put(&change{verb: verbReplace, rec: r}))
+}
+
+func (st *sqliteStore) swap(r record, was []byte) error {
+	return storeError("storing a "+r.kind.String(), st.queue.put(&change{verb: verbSwap, rec: r, was: was}))
 }
 
 func (st *sqliteStore) remove(k kind, id int64) error {

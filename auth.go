@@ -1,0 +1,84 @@
+package main
+
+import "encoding/base64"
+
+// cmdAuth is `#auth SCRAM-SHA-256 "<client-first>"`, then `#auth "<client-final>"`:
+// a login in which no password crosses the network, so it may come from anywhere.
+func (s *session) cmdAuth(words []string, r *reply) error {
+	begun := s.exchange
+	s.exchange = nil // whatever comes of this step, that one is over
+	if len(words) == 2 {
+		return s.beginAuth(words[0], words[1], r)
+	}
+	m, ok := parseClientFinal(words[0])
+	if !ok || begun == nil {
+		return fail(statusBadArgs)
+	}
+	if err := s.srv.guesses.allow(s.addr); err != nil {
+		return err
+	}
+	answer, ok := begun.finish(m)
+	if !ok || begun.account.changes.Load() != begun.changes {
+		s.srv.guesses.wrong(s.addr)
+		return fail(statusWrongPassword)
+	}
+	err := s.become(&identity{name: begun.account.name, account: begun.account})
+	if isStatus(err, statusNoAccount) { // deleted since the first step
+		return fail(statusWrongPassword)
+	}
+	r.line = r.line.word("@ret #auth").text(answer).end()
+	return err
+}
+
+// beginAuth is the first step.
+func (s *session) beginAuth(mechanism, message string, r *reply) error {
+	m, ok := parseClientFirst(message)
+	if !ok || mechanism != scramMechanism {
+		return fail(statusBadArgs)
+	}
+	if err := s.srv.guesses.allow(s.addr); err != nil {
+		return err
+	}
+	x, err := s.srv.newExchange(m.user)
+	if err != nil {
+		return err
+	}
+	answer := x.begin(m, base64.StdEncoding.EncodeToString(randomBytes(nonceBytes)))
+	s.exchange = x
+	r.line = r.line.word("@ret #auth").text(answer).end()
+	return nil
+}
+
+// newExchange finds what an exchange for a name checks proofs with. For a name
+// that nobody has, it is made up, and takes as long.
+func (srv *server) newExchange(user string) (*exchange, error) {
+	a := srv.findAccount(user)
+	if a == nil {
+		srv.readNobody()
+		return &exchange{verifier: srv.madeUp(user)}, nil
+	}
+	x := &exchange{account: a, changes: a.changes.Load()}
+	var err error
+	x.verifier, _, _, err = srv.readAccount(a)
+	if isStatus(err, statusNotFound) { // deleted just now
+		return &exchange{verifier: srv.madeUp(user)}, nil
+	}
+	return x, err
+}
+
+// readNobody looks into the store for an account that is not there, because a
+// name that somebody has costs a look too.
+func (srv *server) readNobody() { _, _ = srv.store.get(kindAccount, 0) }
+
+// madeUp is the verifier of a name that nobody has: no password fits it, and its
+// salt is always the same for the same name, as a real one's is.
+func (srv *server) madeUp(user string) *verifier {
+	key := user
+	if n, err := userName(user); err == nil {
+		key = n.key
+	}
+	return &verifier{
+		salt: hmacSHA256(srv.secret, "salt of "+key)[:saltBytes], rounds: srv.rounds,
+		storedKey: srv.decoy.storedKey, serverKey: srv.decoy.serverKey,
+	}
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// handClock is guesses with a clock that the test moves by hand.
+type handClock struct {
+	*guesses
+	t   *testing.T
+	now time.Time
+}
+
+func newHandClock(t *testing.T, perMinute int) *handClock {
+	h := &handClock{guesses: newGuesses(perMinute), t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	h.clock = func() time.Time { return h.now }
+	return h
+}
+
+// tries makes so many wrong tries from an address and returns how many of them
+// were let through.
+func (h *handClock) tries(n int, from string) (let int) {
+	a := netip.MustParseAddr(from)
+	for range n {
+		if h.allow(a) == nil {
+			h.wrong(a)
+			let++
+		}
+	}
+	return let
+}
+
+// wantWait expects that an address is refused up to the end of a wait, and not
+// after it. (It looks without trying: a try would make the wait longer.)
+func (h *handClock) wantWait(from string, want time.Duration) {
+	h.t.Helper()
+	c := h.byIP[source(netip.MustParseAddr(from))]
+	if got := c.until.Sub(h.now); got != want {
+		h.t.Fatalf("%s has to wait %v, want %v", from, got, want)
+	}
+}
+
+const thief = "203.0.113.9"
+
+// TestGuessesPerMinute is an address that guesses at the speed that it may.
+func TestGuessesPerMinute(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 20)
+	for range 1000 {
+		if h.tries(1, thief) != 1 {
+			t.Fatal("one guess in 3 s is refused, 20 in a minute are allowed")
+		}
+		h.now = h.now.Add(3 * time.Second)
+	}
+	if let := h.tries(100, "203.0.113.10"); let != 20 {
+		t.Errorf("%d guesses at once were let through, want 20", let)
+	}
+}
+
+// TestGuesserWaitsLonger tries while it has to wait: each try doubles the wait, up
+// to an hour.
+func TestGuesserWaitsLonger(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 20)
+	if let := h.tries(20, thief); let != 20 {
+		t.Fatalf("%d guesses were let through, want 20", let)
+	}
+	h.wantWait(thief, 3*time.Second)
+	for want := 6 * time.Second; want < longestWait; want *= 2 {
+		h.now = h.now.Add(2 * time.Second)
+		if h.tries(1, thief) != 0 {
+			t.Fatal("a try during the wait was let through")
+		}
+		h.wantWait(thief, want)
+	}
+	for range 3 {
+		h.tries(10, thief)
+		h.wantWait(thief, longestWait)
+	}
+	h.now = h.now.Add(longestWait - 1)
+	if h.tries(1, thief) != 0 {
+		t.Error("let through before the end of the wait")
+	}
+	h.now = h.now.Add(longestWait)
+	if h.tries(1, thief) != 1 {
+		t.Error("refused after the end of the wait")
+	}
+}
+
+// TestPatientGuesser never tries while it has to wait; its waits double all the
+// same, whenever its guesses are used up.
+func TestPatientGuesser(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 20)
+	start, let := h.now, 0
+	for h.now.Sub(start) < 24*time.Hour {
+		for h.now.Before(start) || h.byIP[source(netip.MustParseAddr(thief))] == nil ||
+			!h.now.Before(h.byIP[source(netip.MustParseAddr(thief))].until) {
+			let += h.tries(1, thief)
+		}
+		h.now = h.byIP[source(netip.MustParseAddr(thief))].until
+	}
+	if let > 700 {
+		t.Errorf("%d guesses in a day were let through, want 700 at the most", let)
+	}
+}
+
+// TestWaitsAreForgotten: after an hour of quiet the first wait is short again.
+func TestWaitsAreForgotten(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 20)
+	h.tries(23, thief)
+	h.wantWait(thief, 24*time.Second)
+	h.now = h.now.Add(24*time.Second + longestWait - 1)
+	h.tries(20, thief)
+	h.wantWait(thief, 48*time.Second)
+	h.now = h.now.Add(48*time.Second + longestWait)
+	h.tries(20, thief)
+	h.wantWait(thief, 3*time.Second)
+}
+
+// TestGuessesUnderWay: what was being checked when the wait began does not make
+// it longer.
+func TestGuessesUnderWay(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 20)
+	h.tries(20, thief)
+	for range 10 {
+		h.wrong(netip.MustParseAddr(thief))
+	}
+	h.wantWait(thief, 3*time.Second)
+}
+
+// TestGuessersApart: an IPv6 /64 of the internet is one address, others are not
+// touched.
+func TestGuessersApart(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 3)
+	for i := range 3 {
+		h.tries(1, fmt.Sprintf("2001:db8::%x", i+1))
+		h.tries(1, fmt.Sprintf("fd00::%x", i+1))
+	}
+	for from, want := range map[string]int{
+		"2001:db8::ffff:0:0:1": 0, "2001:db8:0:1::1": 1, "fd00::1": 1, "fd00::9": 1, thief: 1,
+	} {
+		if let := h.tries(1, from); let != want {
+			t.Errorf("%d guesses from %s were let through, want %d", let, from, want)
+		}
+	}
+	if err := h.allow(netip.Addr{}); err != nil {
+		t.Errorf("no address at all: %v", err)
+	}
+}
+
+// TestGuessersAreBounded: many addresses do not take much memory, and cannot make
+// the server forget who has to wait for long.
+func TestGuessersAreBounded(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 3)
+	h.tries(8, thief)
+	a := netip.MustParseAddr("10.0.0.0")
+	for i := range maxGuessers * 3 / 2 {
+		a = a.Next()
+		h.tries(1+i%4, a.String())
+		if len(h.byIP) > maxGuessers {
+			t.Fatalf("%d addresses are remembered", len(h.byIP))
+		}
+	}
+	if h.tries(1, thief) != 0 {
+		t.Error("who has to wait was forgotten")
+	}
+	h.now = h.now.Add(24 * time.Hour)
+	for range maxGuessers {
+		a = a.Next()
+		h.tries(1, a.String())
+	}
+	if h.tries(1, thief) != 1 {
+		t.Error("the wait does not end")
+	}
+}
+
+// TestGuessesUnlimited is the limit switched off.
+func TestGuessesUnlimited(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 0)
+	if let := h.tries(100, thief); let != 100 || len(h.byIP) != 0 {
+		t.Errorf("%d of 100 guesses were let through, %d addresses are remembered", let, len(h.byIP))
+	}
+}

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"database/sql"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/term"
 )
 
 const (
@@ -22,6 +23,32 @@ const (
 
 // asker asks for a passphrase in the terminal.
 type asker func(prompt string) (string, error)
+
+// askTerminal asks for passphrases without showing what is typed, until ctx ends.
+func askTerminal(ctx context.Context, terminal *os.File) asker {
+	return func(prompt string) (string, error) {
+		fd := int(terminal.Fd())
+		before, err := term.GetState(fd)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprint(os.Stderr, prompt)
+		defer fmt.Fprintln(os.Stderr)
+		typed := make(chan error, 1)
+		var answer []byte
+		go func() {
+			var err error
+			answer, err = term.ReadPassword(fd)
+			typed <- err
+		}()
+		select {
+		case err := <-typed:
+			return string(answer), err
+		case <-ctx.Done(): // a terminal cannot be woken, but it can be given back as it was
+			return "", errors.Join(context.Cause(ctx), term.Restore(fd, before))
+		}
+	}
+}
 
 // argonCost is what deriving a key from a passphrase costs (RFC 9106).
 type argonCost struct {
@@ -65,7 +92,7 @@ func readKeyRows(path string) (rows []keyRow, err error) {
 }
 
 // keyRowsOf is readKeyRows on an open database.
-func keyRowsOf(db *sql.DB) (rows []keyRow, err error) {
+func keyRowsOf(db querier) (rows []keyRow, err error) {
 	var known bool
 	err = db.QueryRow("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'keys'").Scan(&known)
 	if err != nil || !known {

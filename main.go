@@ -46,6 +46,9 @@ type environment struct {
 func subcommands() []subcommand {
 	return []subcommand{
 		{"serve", "", "run the server (this is what homeroom does without a command)", runServe},
+		{"backup", "FILE", "write what is stored to a file, while the server runs or not", runBackup},
+		{"restore", "FILE", "put a backup into the data folder (stop the server first)", runRestore},
+		{"check", "", "check everything that is stored", runCheck},
 		{"key", "rotate", "rotate: seal what is stored with a new key (stop the server first)", runKey},
 		{"status", "", "tell whether a server runs on the data folder, and its TLS certificate", runStatus},
 		{"config", "", "print the settings file with every setting and its default", runConfig},
@@ -58,19 +61,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	env := environment{ctx: ctx, stdout: os.Stdout, stderr: os.Stderr}
 	if term.IsTerminal(int(os.Stdin.Fd())) {
-		env.stdin, env.ask = os.Stdin, askTerminal
+		env.stdin, env.ask = os.Stdin, askTerminal(ctx, os.Stdin)
 	}
 	code := runMain(env, os.Args[1:])
 	stop()
 	os.Exit(code)
-}
-
-// askTerminal asks for a passphrase without showing what is typed.
-func askTerminal(prompt string) (string, error) {
-	fmt.Fprint(os.Stderr, prompt)
-	defer fmt.Fprintln(os.Stderr)
-	answer, err := term.ReadPassword(int(os.Stdin.Fd()))
-	return string(answer), err
 }
 
 // runMain finds the command in a command line and runs it.

@@ -133,13 +133,23 @@ func unpackFields(b []byte, least int) ([]string, error) {
 // folderLock is the lock on a data folder; it goes with the process.
 type folderLock struct{ file *os.File }
 
+const lockFile = "lock"
+
+// inUseError is that another process has a data folder.
+type inUseError struct{ owner, folder string }
+
+func (e *inUseError) Error() string {
+	return fmt.Sprintf("another homeroom, process %s, uses the data folder %s; stop it first, or give this one another folder with -data",
+		e.owner, e.folder)
+}
+
 // lockFolder makes the data folder and takes it for this process. A folder that
 // another process has is refused, with that process's number.
 func lockFolder(folder string) (*folderLock, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the data folder: %w", err)
 	}
-	path := filepath.Join(folder, "lock")
+	path := filepath.Join(folder, lockFile)
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot write to the data folder: %w", err)
@@ -150,8 +160,7 @@ func lockFolder(folder string) (*folderLock, error) {
 			return nil, fmt.Errorf("cannot lock the data folder %s: %w", folder, err)
 		}
 		owner, _ := os.ReadFile(path)
-		return nil, fmt.Errorf("another homeroom, process %s, uses the data folder %s; stop it first, or give this one another folder with -data",
-			strings.TrimSpace(string(owner)), folder)
+		return nil, &inUseError{strings.TrimSpace(string(owner)), folder}
 	}
 	err = errors.Join(file.Truncate(0), writeAt(file, fmt.Sprintf("%d\n", os.Getpid())))
 	if err != nil {

@@ -118,6 +118,7 @@ func compact(db *sql.DB) error {
 // querier is a database or a transaction.
 type querier interface {
 	Query(query string, args ...any) (*sql.Rows, error)
+	QueryRow(query string, args ...any) *sql.Row
 }
 
 // walkSize is how many records are in memory while all are gone through.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"flag"
@@ -65,7 +66,7 @@ func runKey(env environment, flags *flag.FlagSet, args []string) int {
 	if *to != "" {
 		next = newKeySource(*to, cfg.Server.Data, env.ask)
 	}
-	err = rotateKey(env.stdout, cfg.Server.Data, from, next)
+	err = rotateKey(env.ctx, env.stdout, cfg.Server.Data, from, next)
 	if err == nil && *to != "" {
 		fmt.Fprintf(env.stdout, "now have server.key in the settings say where the key comes from: %q\n", *to)
 	}
@@ -76,7 +77,7 @@ func runKey(env environment, flags *flag.FlagSet, args []string) int {
 // key. It may be cut off at any moment: what is sealed with which key stands in
 // each column, the older key is kept in the database, sealed with the newer, and
 // the next rotation does the rest.
-func rotateKey(out io.Writer, folder string, from, to keySource) error {
+func rotateKey(ctx context.Context, out io.Writer, folder string, from, to keySource) error {
 	path := filepath.Join(folder, databaseFile)
 	if err := checkHeader(path); err != nil {
 		return err
@@ -85,11 +86,11 @@ func rotateKey(out io.Writer, folder string, from, to keySource) error {
 	if err != nil {
 		return err
 	}
-	err = rotateLocked(out, path, from, to)
+	err = rotateLocked(ctx, out, path, from, to)
 	return errors.Join(err, lock.release())
 }
 
-func rotateLocked(out io.Writer, path string, from, to keySource) error {
+func rotateLocked(ctx context.Context, out io.Writer, path string, from, to keySource) error {
 	if err := inspect(path); err != nil {
 		return fmt.Errorf("opening the database %s: %w", path, err)
 	}
@@ -127,7 +128,7 @@ func rotateLocked(out io.Writer, path string, from, to keySource) error {
 			}
 			keys = append(keys, next)
 		}
-		return finishRotation(out, db, keys, to)
+		return finishRotation(ctx, out, db, keys, to)
 	})
 }
 
@@ -191,7 +192,7 @@ func inTransaction(db *sql.DB, do func(*sql.Tx) error) error {
 }
 
 // finishRotation does what is left once the database knows the new key.
-func finishRotation(out io.Writer, db *sql.DB, keys []masterKey, to keySource) error {
+func finishRotation(ctx context.Context, out io.Writer, db *sql.DB, keys []masterKey, to keySource) error {
 	newest := keys[len(keys)-1]
 	kept, err := to.promote(newest)
 	if err != nil {
@@ -203,7 +204,7 @@ func finishRotation(out io.Writer, db *sql.DB, keys []masterKey, to keySource) e
 	}
 	records := 0
 	for k := range kinds {
-		n, err := resealKind(db, k, &sealer{ring: ring})
+		n, err := resealKind(ctx, db, k, &sealer{ring: ring})
 		if err != nil {
 			return fmt.Errorf("sealing the %ss with the new key: %w", k, err)
 		}
@@ -271,8 +272,11 @@ func (src keySource) keep(path string, old []byte) error {
 
 // resealKind seals what is sealed with an older key with the newest, a page in
 // each transaction.
-func resealKind(db *sql.DB, k kind, seal *sealer) (records int, err error) {
+func resealKind(ctx context.Context, db *sql.DB, k kind, seal *sealer) (records int, err error) {
 	err = eachPage(db, k, func(page []record) error {
+		if ctx.Err() != nil {
+			return errors.New("interrupted; do it again to finish it")
+		}
 		records += len(page)
 		var old []record
 		for _, r := range page {

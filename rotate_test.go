@@ -99,7 +99,7 @@ func TestRotate(t *testing.T) {
 	sealed := folderContent(t, o.folder)
 	for number := uint32(2); number < 4; number++ {
 		var said strings.Builder
-		if err := rotateKey(&said, o.folder, o.key, o.key); err != nil {
+		if err := rotateKey(t.Context(), &said, o.folder, o.key, o.key); err != nil {
 			t.Fatal(err)
 		}
 		if kept := fmt.Sprintf("%s.%d", o.key.path, number-1); !strings.Contains(said.String(), "503 records") || !strings.Contains(said.String(), kept) {
@@ -150,7 +150,7 @@ func TestRotatePassphrase(t *testing.T) {
 		if step.to.path == "" && step.to.ask == nil {
 			step.to = step.from
 		}
-		if err := rotateKey(io.Discard, o.folder, step.from, step.to); err != nil {
+		if err := rotateKey(t.Context(), io.Discard, o.folder, step.from, step.to); err != nil {
 			t.Fatalf("%s: %v", step.name, err)
 		}
 		o.key = step.proves
@@ -166,7 +166,7 @@ func TestRotateRefuses(t *testing.T) {
 	o, all := rotationStore(t, 5)
 	refused := func(name, reason, folder string, from, to keySource) {
 		t.Helper()
-		err := rotateKey(io.Discard, folder, from, to)
+		err := rotateKey(t.Context(), io.Discard, folder, from, to)
 		if err == nil || !strings.Contains(err.Error(), reason) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %q", name, err, reason)
 		}
@@ -192,7 +192,7 @@ func TestRotateRefuses(t *testing.T) {
 	if err := openOnce(o); err != nil {
 		t.Errorf("starting with a change of the key that has only begun: %v", err)
 	}
-	if err := errors.Join(os.Remove(o.key.path+".1"), rotateKey(io.Discard, o.folder, o.key, o.key)); err != nil {
+	if err := errors.Join(os.Remove(o.key.path+".1"), rotateKey(t.Context(), io.Discard, o.folder, o.key, o.key)); err != nil {
 		t.Fatal(err)
 	}
 	wantRotated(t, o, 2)

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// oneFile reads the command line of a command that wants one FILE.
+func oneFile(env environment, flags *flag.FlagSet, args []string) (file string, code int, done bool) {
+	if code, done := parse(flags, args, 1); done {
+		return "", code, true
+	}
+	if flags.Arg(0) == "" {
+		fmt.Fprintf(env.stderr, "%s: name a FILE; `%s -h` explains\n", flags.Name(), flags.Name())
+		return "", exitUsage, true
+	}
+	return flags.Arg(0), exitDone, false
+}
+
+// runBackup is "homeroom backup FILE".
+func runBackup(env environment, flags *flag.FlagSet, args []string) int {
+	settings := folderFlags(flags)
+	file, code, done := oneFile(env, flags, args)
+	if done {
+		return code
+	}
+	cfg, err := settings()
+	if err == nil {
+		err = backup(env.ctx, env.stdout, cfg.Server.Data, file)
+	}
+	return report(env, err)
+}
+
+// runRestore is "homeroom restore FILE".
+func runRestore(env environment, flags *flag.FlagSet, args []string) int {
+	settings := folderFlags(flags)
+	force := flags.Bool("force", false, "put the backup in the place of a database that is there; that one is kept under another name")
+	file, code, done := oneFile(env, flags, args)
+	if done {
+		return code
+	}
+	cfg, err := settings()
+	if err == nil {
+		src := newKeySource(cfg.Server.Key, cfg.Server.Data, nil)
+		err = restore(env.ctx, env.stdout, cfg.Server.Data, file, *force, src)
+	}
+	return report(env, err)
+}
+
+// openForReading opens the database of a folder for reading, whether a server uses it
+// or not. Where none does, none can start until release.
+func openForReading(folder string) (db *sql.DB, release func() error, err error) {
+	path := filepath.Join(folder, databaseFile)
+	if err := checkHeader(path); err != nil {
+		return nil, nil, err
+	}
+	lock, err := lockFolder(folder)
+	var used *inUseError
+	if errors.As(err, &used) {
+		db, err = openURI(path, url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(5000)"}})
+		return db, func() error { return db.Close() }, err
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if db, err = openUntouched(path); err != nil {
+		return nil, nil, errors.Join(err, lock.release())
+	}
+	return db, func() error { return errors.Join(db.Close(), lock.release()) }, nil
+}
+
+// backup writes a folder's database, as it is at one moment, to a file. What is
+// sealed stays sealed, and the key is not in it. Until all is written and
+// checked, a file that is there stays.
+func backup(ctx context.Context, out io.Writer, folder, file string) error {
+	if err := checkTarget(folder, file); err != nil {
+		return err
+	}
+	db, release, err := openForReading(folder)
+	if err != nil {
+		return err
+	}
+	rows, err := keyRowsOf(db)
+	if err == nil {
+		err = copyTo(ctx, db, file)
+	}
+	if err = errors.Join(err, release()); err != nil {
+		return fmt.Errorf("making the backup %s: %w", file, err)
+	}
+	fmt.Fprintf(out, "%s is written and checked\n", file)
+	if len(rows) == 0 {
+		fmt.Fprintln(out, "it is in clear: this database was never used by a version that seals what is stored")
+	} else if len(rows[len(rows)-1].salt) == 0 {
+		fmt.Fprintf(out, "it opens only with key %d, which is not in it; keep a copy of that in another place\n", rows[len(rows)-1].number)
+	}
+	return nil
+}
+
+// checkTarget refuses to write a backup over something that is none, or under a
+// name that the data folder needs.
+func checkTarget(folder, file string) error {
+	used, err := os.Stat(folder)
+	into, errInto := os.Stat(filepath.Dir(file))
+	name := filepath.Base(file)
+	if err == nil && errInto == nil && os.SameFile(used, into) &&
+		(name == lockFile || strings.HasPrefix(name, databaseFile) || strings.HasPrefix(name, keyFile)) {
+		return fmt.Errorf("%s is a name that the server uses; write the backup somewhere else", file)
+	}
+	err = checkHeader(file)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("%s is there and is no backup; write it somewhere else, or delete that first", file)
+}
+
+// copyTo writes a database to a file of another name, checks it, and has it on
+// the disk before it gets its name.
+func copyTo(ctx context.Context, db *sql.DB, file string) (err error) {
+	temp, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*.tmp") // with mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(temp.Name())
+		}
+	}()
+	if err := temp.Close(); err != nil {
+		return err
+	}
+	if _, err := db.ExecContext(ctx, "VACUUM INTO ?", temp.Name()); err != nil {
+		return err
+	}
+	if err := checkWhole(ctx, temp.Name()); err != nil {
+		return err
+	}
+	return errors.Join(syncFile(temp.Name()), os.Rename(temp.Name(), file), syncFile(filepath.Dir(file)))
+}
+
+// checkWhole checks all of a database file that nobody uses.
+func checkWhole(ctx context.Context, path string) error {
+	if err := checkHeader(path); err != nil {
+		return err
+	}
+	db, err := openUntouched(path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	var result string
+	if err := db.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&result); err != nil {
+		return fmt.Errorf("checking %s: %w", path, err)
+	}
+	if result != "ok" {
+		return fmt.Errorf("%s is damaged: %s", path, result)
+	}
+	return nil
+}
+
+// restoring is where a backup waits, whole or not, until it gets its name.
+const restoring = ".restore"
+
+// restore puts a backup into a folder that no server uses. A database that is
+// there stays, or with force is kept under another name.
+func restore(ctx context.Context, out io.Writer, folder, file string, force bool, src keySource) error {
+	if err := checkBackup(ctx, file); err != nil {
+		return err
+	}
+	lock, err := lockFolder(folder)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(folder, databaseFile)
+	err = restoreLocked(ctx, out, path, file, force)
+	if err == nil {
+		fmt.Fprintf(out, "%s is restored from %s\n", path, file)
+		warnOfKey(out, path, src)
+	}
+	return errors.Join(err, lock.release())
+}
+
+// checkBackup finds out whether a file is a whole backup.
+func checkBackup(ctx context.Context, file string) error {
+	if err := checkHeader(file); err != nil {
+		return fmt.Errorf("%s cannot be restored: %w", file, err)
+	}
+	if log, err := os.Stat(file + "-wal"); err == nil && log.Size() > 0 {
+		return fmt.Errorf("%s is no backup but a database in use: %s-wal beside it is a part of it", file, file)
+	}
+	if err := checkWhole(ctx, file); err != nil {
+		return fmt.Errorf("%s cannot be restored: %w", file, err)
+	}
+	return nil
+}
+
+func restoreLocked(ctx context.Context, out io.Writer, path, file string, force bool) error {
+	there := existing(path, path+"-wal")
+	if there && !force {
+		return fmt.Errorf("there is a database in %s; with -force it is kept under another name and replaced", filepath.Dir(path))
+	}
+	fresh := path + restoring
+	err := copyFile(file, fresh)
+	if err == nil {
+		err = checkWhole(ctx, fresh)
+	}
+	if err != nil {
+		return fmt.Errorf("copying %s: %w", file, errors.Join(err, os.Remove(fresh)))
+	}
+	if there {
+		kept, err := setAside(path)
+		if err != nil {
+			return fmt.Errorf("setting the database %s aside: %w", path, err)
+		}
+		fmt.Fprintf(out, "the database that was there is kept as %s\n", kept)
+	}
+	if err := errors.Join(os.Rename(fresh, path), syncFile(filepath.Dir(path))); err != nil {
+		return fmt.Errorf("putting the backup in its place: %w", err)
+	}
+	return nil
+}
+
+// existing tells whether any of these files is there.
+func existing(paths ...string) bool {
+	for _, path := range paths {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
+}
+
+// setAside gives a database, with its log, another name. The database goes first:
+// a log without one stops a start, one without its log would be older than it
+// should.
+func setAside(path string) (kept string, err error) {
+	for n := 1; ; n++ {
+		kept = fmt.Sprintf("%s.old-%d", path, n)
+		if !existing(kept, kept+"-wal", kept+"-shm") {
+			break
+		}
+	}
+	for _, part := range []string{"", "-wal", "-shm"} {
+		if err := os.Rename(path+part, kept+part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return kept, err
+		}
+	}
+	return kept, syncFile(filepath.Dir(path))
+}
+
+// copyFile copies a file, for its owner's eyes, and has the copy on the disk.
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Sync(), out.Close())
+}
+
+// warnOfKey says so where the key that is there does not open what was restored.
+func warnOfKey(out io.Writer, path string, src keySource) {
+	rows, err := readKeyRows(path)
+	if err == nil && len(rows) > 0 && src.path != "" {
+		_, err = src.unlock(rows)
+	}
+	if err != nil {
+		fmt.Fprintf(out, "but the server will not start with it yet: %v\n", err)
+	}
+}

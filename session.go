@@ -307,22 +307,14 @@ func (s *session) sayWhy(err error) {
 	}
 }
 
-const (
-	lingerTime = 2 * time.Second        // how long an ended connection may stay half open
-	quietTime  = 500 * time.Millisecond // the same, where nothing more comes
-)
+// lingerTime is how long an ended connection may stay half open.
+const lingerTime = 2 * time.Second
 
 // linger closes a connection that the server ends so that what was sent last
 // still arrives: a close with input unread, or still coming, would throw it away.
 func (s *session) linger(err error) {
 	half, ok := s.conn.(interface{ CloseWrite() error })
 	if errors.Is(err, io.EOF) || !ok || half.CloseWrite() != nil {
-		return
-	}
-	if s.conn.SetReadDeadline(time.Now().Add(quietTime)) != nil {
-		return
-	}
-	if _, err := s.conn.Read(make([]byte, 1)); err != nil {
 		return
 	}
 	if s.conn.SetReadDeadline(time.Now().Add(lingerTime)) == nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -59,7 +60,7 @@ type writeStmts struct {
 	begin, commit, rollback             *sql.Stmt
 	addAccount, addRoom, addGroup       *sql.Stmt
 	addMessage, answer                  *sql.Stmt
-	setAccount, swapAccount             *sql.Stmt
+	setAccount, account                 *sql.Stmt
 	dropAccount, dropRoom, doomGroup    *sql.Stmt
 	touchRoom, touchGroup, growGroup    *sql.Stmt
 	endedMessages, doomedMessages, next *sql.Stmt
@@ -84,13 +85,13 @@ func newBatchWriter(db *sql.DB, o storeOptions) (*batchWriter, error) {
 func (s *writeStmts) texts() map[**sql.Stmt]string {
 	return map[**sql.Stmt]string{
 		&s.begin: "BEGIN IMMEDIATE", &s.commit: "COMMIT", &s.rollback: "ROLLBACK",
-		&s.addAccount:  "INSERT INTO accounts VALUES (?, ?, ?)",
-		&s.addRoom:     "INSERT INTO rooms VALUES (?, ?, ?, ?)",
-		&s.addGroup:    "INSERT INTO groups VALUES (?, ?, ?, 0, 0, 0, ?)",
-		&s.addMessage:  "INSERT INTO messages VALUES (?, ?, ?, 0, ?, ?, ?)",
-		&s.answer:      "UPDATE messages SET replies = replies + 1 WHERE id = ? AND grp = ? AND ends > ? RETURNING ends",
-		&s.setAccount:  "UPDATE accounts SET head = ?2, body = ?3 WHERE id = ?1",
-		&s.swapAccount: "UPDATE accounts SET head = ?2, body = ?3 WHERE id = ?1 AND body = ?4",
+		&s.addAccount: "INSERT INTO accounts VALUES (?, ?, ?)",
+		&s.addRoom:    "INSERT INTO rooms VALUES (?, ?, ?, ?)",
+		&s.addGroup:   "INSERT INTO groups VALUES (?, ?, ?, 0, 0, 0, ?)",
+		&s.addMessage: "INSERT INTO messages VALUES (?, ?, ?, 0, ?, ?, ?)",
+		&s.answer:     "UPDATE messages SET replies = replies + 1 WHERE id = ? AND grp = ? AND ends > ? RETURNING ends",
+		&s.setAccount: "UPDATE accounts SET head = ?2, body = ?3 WHERE id = ?1",
+		&s.account:    "SELECT head, body FROM accounts WHERE id = ?",
 
 		&s.dropAccount: "DELETE FROM accounts WHERE id = ?",
 		&s.dropRoom:    "DELETE FROM rooms WHERE id = ?",
@@ -369,18 +370,38 @@ func (w *batchWriter) change(c *change) error {
 	case verbAdd:
 		return w.add(&c.rec)
 	case verbReplace:
-		head, body := w.seal.record(&c.rec)
-		_, err := w.stmts.setAccount.Exec(c.rec.id, head, body)
-		return err
+		return w.replace(&c.rec)
 	case verbSwap:
-		_, err := w.stmts.swapAccount.Exec(c.rec.id, c.rec.head, c.rec.body, c.was)
-		return err
+		return w.swap(c)
 	case verbRemove:
 		return w.remove(c.rec.kind, c.rec.id)
 	case verbPurge:
 		return w.purge(&c.purged)
 	}
 	return nil
+}
+
+func (w *batchWriter) replace(r *record) error {
+	head, body := w.seal.record(r)
+	_, err := w.stmts.setAccount.Exec(r.id, head, body)
+	return err
+}
+
+// swap replaces an account if its body is still what it was. The bodies are
+// compared as they are in clear: sealed, the same one differs every time.
+func (w *batchWriter) swap(c *change) error {
+	now := record{kind: c.rec.kind, id: c.rec.id}
+	err := w.stmts.account.QueryRow(now.id).Scan(&now.head, &now.body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err == nil {
+		err = w.seal.open(&now)
+	}
+	if err != nil || !bytes.Equal(now.body, c.was) {
+		return err
+	}
+	return w.replace(&c.rec)
 }
 
 func (w *batchWriter) add(r *record) (err error) {

@@ -30,13 +30,13 @@ type savedState struct {
 // waits, makes one transaction of it and tells each how it went. One bad change
 // fails alone.
 type batchWriter struct {
-	own   *statements
-	stmts writeStmts
-	seal  sealer
-	wall  wallClock
-	lost  func(record)
-	done  sync.WaitGroup
-	quit  chan struct{}
+	own    *statements
+	stmts  writeStmts
+	seal   sealer
+	lost   func(record)
+	failed func(error)
+	done   sync.WaitGroup
+	quit   chan struct{}
 
 	// owned by the goroutine, after start
 	saved   savedState
@@ -50,6 +50,9 @@ type batchWriter struct {
 
 	crowd int           // how many changes come at once, lately
 	took  time.Duration // by the last transaction
+
+	broken      error // the sync that failed: since then nothing is written any more
+	foldFailing bool  // the log could not be folded in the last time
 }
 
 // groupGrowth is by how much a group's counts change in a transaction.
@@ -58,6 +61,7 @@ type groupGrowth struct{ messages, tops int64 }
 // writeStmts are the writer's statements, prepared once.
 type writeStmts struct {
 	begin, commit, rollback             *sql.Stmt
+	logSize, fold                       *sql.Stmt
 	addAccount, addRoom, addGroup       *sql.Stmt
 	addMessage, answer                  *sql.Stmt
 	setAccount, account                 *sql.Stmt
@@ -69,7 +73,7 @@ type writeStmts struct {
 
 // newBatchWriter opens the writer's connection and reads the state.
 func newBatchWriter(db *sql.DB, o storeOptions) (*batchWriter, error) {
-	w := &batchWriter{wall: o.now, lost: o.lost, quit: make(chan struct{})}
+	w := &batchWriter{lost: o.lost, failed: o.failed, quit: make(chan struct{})}
 	own, err := prepareOn(db, w.stmts.texts())
 	if err != nil {
 		return nil, explainDamage(err)
@@ -85,6 +89,8 @@ func newBatchWriter(db *sql.DB, o storeOptions) (*batchWriter, error) {
 func (s *writeStmts) texts() map[**sql.Stmt]string {
 	return map[**sql.Stmt]string{
 		&s.begin: "BEGIN IMMEDIATE", &s.commit: "COMMIT", &s.rollback: "ROLLBACK",
+		&s.logSize:    "PRAGMA wal_checkpoint(NOOP)",
+		&s.fold:       "PRAGMA wal_checkpoint(PASSIVE)",
 		&s.addAccount: "INSERT INTO accounts VALUES (?, ?, ?)",
 		&s.addRoom:    "INSERT INTO rooms VALUES (?, ?, ?, ?)",
 		&s.addGroup:   "INSERT INTO groups VALUES (?, ?, ?, 0, 0, 0, ?)",
@@ -169,6 +175,7 @@ func (w *batchWriter) drain() {
 		began := time.Now()
 		w.write(b)
 		w.took = time.Since(began)
+		w.fold(foldFrames)
 		w.crowd = max(len(b.changes)+w.queue.length(), w.crowd*7/8)
 		w.gather()
 	}
@@ -214,6 +221,10 @@ func (w *batchWriter) stop() error {
 	err := w.transact(b, w.queue.status.Load())
 	if err != nil {
 		err = fmt.Errorf("saving the state at the end: %w", err)
+	}
+	w.fold(0)
+	if err == nil && w.broken != nil {
+		err = fmt.Errorf("folding the log into the database at the end: %w", w.broken)
 	}
 	return errors.Join(err, w.own.close())
 }
@@ -264,7 +275,10 @@ func (w *batchWriter) finish(b batch, status int64) {
 
 // refuse tells everyone who waits that a batch could not be stored.
 func (w *batchWriter) refuse(b batch, err error) {
-	if w.queue.giveBack(b, err) {
+	if w.broken != nil {
+		err = errDiskFailed // who waits needs no line in the log of their own
+	}
+	if w.queue.giveBack(b, err) && w.broken == nil {
 		slog.Error("cannot store what changed", "error", err)
 	}
 	for _, c := range b.changes {
@@ -309,6 +323,13 @@ func (e *badChange) Error() string { return e.err.Error() }
 
 // transact makes one transaction of a batch: all of it, or nothing.
 func (w *batchWriter) transact(b batch, status int64) error {
+	if w.broken != nil {
+		return fmt.Errorf("nothing is saved since the disk failed: %w", w.broken)
+	}
+	return w.judge(w.transaction(b, status))
+}
+
+func (w *batchWriter) transaction(b batch, status int64) error {
 	if _, err := w.stmts.begin.Exec(); err != nil {
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
@@ -356,7 +377,7 @@ func (w *batchWriter) apply(b batch, status int64) error {
 	}
 	n := w.setAside(b)
 	_, err := w.stmts.saveState.Exec(n[kindAccount], n[kindRoom], n[kindGroup], n[kindMessage],
-		status, w.clock.now(), w.wall().UnixMilli(), w.saved.rounds, w.saved.secret)
+		status, w.clock.now(), w.clock.wall(), w.saved.rounds, w.saved.secret)
 	if err != nil {
 		return fmt.Errorf("storing the state: %w", err)
 	}

@@ -29,12 +29,14 @@ type server struct {
 	renewals       chan renewal
 	expirer        *expirer
 	messageEnd     expiry // the message that ends next
+	timeDue        expiry // the clock is to be saved, where it must be
 	commands       map[string]*command
 	rooms          *places
 	home           *place
 	groups         *places
 	admission      *admission
 	stopBackground chan struct{}
+	diskFailed     chan error // gets the reason, once, when nothing can be saved any more
 	background     sync.WaitGroup
 
 	users    users
@@ -62,12 +64,13 @@ func newServer(cfg config, ask asker) (*server, error) {
 		cfg: cfg, folder: folder, hasher: newHasher(), doors: newHasher(),
 		guesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
-		renewals: make(chan renewal, maxRenewals),
-		users:    users{accounts: map[string]*account{}, online: map[string]*session{}},
+		diskFailed: make(chan error, 1), renewals: make(chan renewal, maxRenewals),
+		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
 	}
 	o := storeOptions{
 		folder: cfg.Server.Data, key: newKeySource(cfg.Server.Key, cfg.Server.Data, ask), periodic: cfg.Persist.Mode == "periodic", every: cfg.Persist.Every.Duration,
 		readers: max(2, runtime.GOMAXPROCS(0)), now: time.Now, lost: srv.lostRecord,
+		failed: func(err error) { srv.diskFailed <- err },
 	}
 	if cfg.Auth.Iterations == 0 {
 		o.rounds = calibrateRounds
@@ -101,6 +104,13 @@ func (srv *server) load() error {
 	srv.messageEnd.run = srv.expireMessages
 	srv.groups.removed = func() { srv.expirer.set(&srv.messageEnd, srv.clock.now()) }
 	srv.groups.removed() // what ended while the server was off, or was not deleted to the end
+	srv.timeDue.run = func() {
+		srv.store.keepTime()
+		srv.expirer.set(&srv.timeDue, 2*srv.clock.now()-srv.clock.base)
+	}
+	if !srv.clock.sure {
+		srv.expirer.set(&srv.timeDue, srv.clock.base+firstKept)
+	}
 	return errors.Join(srv.loadRooms(accounts), srv.loadGroups(accounts))
 }
 

@@ -20,24 +20,42 @@ const longestOff = 400 * 24 * time.Hour
 // not been set.
 var firstWall = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
+// firstKept is when the time is first saved although nothing changed, in ms from
+// the start, where the wall clock cannot be right; then at twice that, and so
+// on. Else nothing would ever expire on a machine that wakes up in 1970 and is
+// switched off at the wall every evening.
+const firstKept = 600_000
+
 // clock is the server's own time: it goes on while the server runs, whatever
 // happens to the wall clock, and over a restart it continues.
 type clock struct {
 	base    instant
+	wallMs  int64     // the time of day at base, as far as it is known, in Unix ms
+	sure    bool      // the wall clock can be right: what passes counts after a crash too
 	started time.Time // with Go's monotonic reading
 }
 
-// newClock continues from what was saved: the clock's time, and the wall
-// clock's at that moment in Unix milliseconds (0: never saved). The time since
-// then counts where both wall clock readings are believable.
+// newClock continues from what was saved: the clock's time, and the time of day
+// at that moment in Unix milliseconds (0: never saved). The time since then
+// counts where both readings of the wall clock are believable.
 func newClock(saved instant, savedWall int64, now time.Time) *clock {
-	c := &clock{base: saved, started: now}
+	c := &clock{base: saved, wallMs: savedWall, started: now}
 	then := time.UnixMilli(savedWall)
-	if off := now.Round(0).Sub(then); then.After(firstWall) && off > 0 && off <= longestOff {
-		c.base += off.Milliseconds()
-	}
+	off := now.Round(0).Sub(then)
+	switch {
+	case now.Before(firstWall): // what was saved stays the best that is known
+	case !then.After(firstWall) || off > longestOff || off < -longestOff:
+		c.wallMs, c.sure = now.UnixMilli(), true // one of the two is nonsense: it begins anew
+	case off > 0:
+		c.base, c.wallMs, c.sure = saved+off.Milliseconds(), now.UnixMilli(), true
+	} // else it was set back a little: what has been counted must not count again
 	return c
 }
+
+// wall is the time of day to save beside now. It goes on from the start as the
+// clock does: whoever sets the wall clock while the server runs, to the right
+// time or to a wrong one, does not change how long the server will have been off.
+func (c *clock) wall() int64 { return c.wallMs + time.Since(c.started).Milliseconds() }
 
 // now is the time on the server's clock; it never goes back.
 func (c *clock) now() instant { return c.base + time.Since(c.started).Milliseconds() }

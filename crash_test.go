@@ -53,6 +53,9 @@ type crashWorker struct {
 	status       int64                    // the largest status number that it was told
 	progress     chan<- struct{}
 	killed       *atomic.Bool
+	faulty       bool // a change may be refused: the disk is made to fail
+	refused      int  // changes that were
+	gone         bool // its connection ended
 }
 
 // name makes a name that was never used before.
@@ -81,6 +84,7 @@ func (w *crashWorker) request(line string) (lines []string, ok bool) {
 
 // lost is the end of a worker's round: a failure unless the server was killed.
 func (w *crashWorker) lost(err error) bool {
+	w.gone = true
 	if !w.killed.Load() {
 		w.t.Errorf("worker %d lost its connection before the kill: %v", w.number, err)
 	}
@@ -97,7 +101,9 @@ func (w *crashWorker) change(line string) bool {
 		w.notePosted(got)
 	}
 	if last := lines[len(lines)-1]; last != "@status 0" {
-		w.t.Errorf("%q was answered %q", line, last)
+		if w.refused++; !w.faulty || last != "@status -1" && last != "@status -2" {
+			w.t.Errorf("%.60q was answered %q", line, last)
+		}
 		return false
 	}
 	w.acknowledged++
@@ -125,21 +131,25 @@ func (w *crashWorker) work() {
 	if !w.enter() {
 		return
 	}
-	for ok := true; ok; {
-		switch n := w.random.IntN(20); {
-		case n < 11:
-			ok = w.post()
-		case n < 13:
-			ok = w.createRoom()
-		case n < 15:
-			ok = w.removeRoom()
-		case n < 16:
-			ok = w.createAccount()
-		case n < 18:
-			ok = w.changePassword()
-		default:
-			ok = w.askStatus()
-		}
+	for w.step() {
+	}
+}
+
+// step asks for one change, or status numbers; false: it failed.
+func (w *crashWorker) step() bool {
+	switch n := w.random.IntN(20); {
+	case n < 11:
+		return w.post("m")
+	case n < 13:
+		return w.createRoom()
+	case n < 15:
+		return w.removeRoom()
+	case n < 16:
+		return w.createAccount()
+	case n < 18:
+		return w.changePassword()
+	default:
+		return w.askStatus()
 	}
 }
 
@@ -178,6 +188,7 @@ func (w *crashWorker) changePassword() bool {
 	old, fresh := w.passwords[w.account][0], w.name("p")
 	w.passwords[w.account] = append([]string{fresh}, w.passwords[w.account]...)
 	if !w.change("#changepass " + fresh + " " + old) {
+		w.passwords[w.account] = append([]string{old}, w.passwords[w.account]...) // it is still the one to use
 		return false
 	}
 	if !w.lossy {
@@ -213,14 +224,14 @@ func (w *crashWorker) removeRoom() bool {
 }
 
 // post posts a message, two times in three as an answer to another one.
-func (w *crashWorker) post() bool {
-	heading, m, parent := w.name("m"), &crashMessage{group: w.group}, int64(0)
+func (w *crashWorker) post(prefix string) bool {
+	heading, m, parent := w.name(prefix), &crashMessage{group: w.group}, int64(0)
 	if n := w.random.IntN(3*len(w.known)/2 + 1); n < len(w.known) {
 		m.parent = w.known[n]
 		parent = w.messages[m.parent].id
 	}
 	w.messages[heading] = m
-	if !w.change(fmt.Sprintf("#postmessage %s %d 2\r\n%s", heading, parent, crashText(heading))) {
+	if !w.change(fmt.Sprintf("#postmessage %s %d %d\r\n%s", heading, parent, crashLines(heading), crashText(heading))) {
 		return false
 	}
 	m.fate = present
@@ -228,8 +239,22 @@ func (w *crashWorker) post() bool {
 	return true
 }
 
-// crashText is the two lines of a message's text.
-func crashText(heading string) string { return "the text of " + heading + "\r\n#and its second line" }
+// crashLines is how many lines a message's text has: most two, a big one many.
+func crashLines(heading string) int {
+	if strings.HasPrefix(heading, "big") {
+		return 150
+	}
+	return 2
+}
+
+// crashText is the lines of a message's text.
+func crashText(heading string) string {
+	text := "the text of " + heading
+	for n := crashLines(heading); n > 2; n-- {
+		text += "\r\n" + strings.Repeat("x", 900)
+	}
+	return text + "\r\n#and its last line"
+}
 
 // askStatus remembers the status numbers that the server gives.
 func (w *crashWorker) askStatus() bool {
@@ -262,7 +287,9 @@ func statusNumber(t testing.TB, line string) int64 {
 type crashTest struct {
 	t       *testing.T
 	path    string
+	data    string
 	args    []string
+	cut     func(*program) // ends a server at once, in a power cut, say
 	workers []*crashWorker
 	ids     map[int64]string // every message number that was ever seen, and its heading
 	random  *rand.Rand
@@ -286,11 +313,22 @@ func TestKill9Periodic(t *testing.T) {
 }
 
 func killAgainAndAgain(t *testing.T, settings string, lossy bool) {
+	c := newCrashTest(t, buildProgram(t), settings, t.TempDir(), lossy)
+	for range *kills {
+		if c.round(); t.Failed() {
+			return
+		}
+	}
+	c.finish("kills", *kills)
+}
+
+// newCrashTest makes the workers and all that is to be known of them.
+func newCrashTest(t *testing.T, path, settings, data string, lossy bool) *crashTest {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	c := &crashTest{
-		t: t, path: buildProgram(t), lossy: lossy, ids: map[int64]string{}, random: rand.New(rand.NewPCG(seed, 0)),
-		args: []string{"-config", writeSettings(t, settings), "-data", t.TempDir()},
+		t: t, path: path, data: data, lossy: lossy, ids: map[int64]string{}, random: rand.New(rand.NewPCG(seed, 0)),
+		args: []string{"-config", writeSettings(t, settings), "-data", data}, cut: (*program).kill,
 	}
 	for i := range 6 {
 		c.workers = append(c.workers, &crashWorker{
@@ -299,21 +337,33 @@ func killAgainAndAgain(t *testing.T, settings string, lossy bool) {
 			accounts: map[string]fate{}, rooms: map[string]fate{}, groups: map[string]fate{}, messages: map[string]*crashMessage{},
 		})
 	}
-	for range *kills {
-		if c.round(); t.Failed() {
-			return
-		}
-	}
-	p := startProgram(t, c.path, c.args...)
+	return c
+}
+
+// finish checks everything once more and says what was done.
+func (c *crashTest) finish(what string, times int) {
+	p := startProgram(c.t, c.path, c.args...)
 	c.verify(p, true)
 	if code := p.terminate(); code != exitDone {
-		t.Errorf("the last stop: exit code %d", code)
+		c.t.Errorf("the last stop: exit code %d", code)
 	}
+	wantWhole(c.t, c.data)
 	changes := 0
 	for _, w := range c.workers {
 		changes += w.acknowledged
 	}
-	t.Logf("%d kills, %d acknowledged changes, %d messages, %d things lost", *kills, changes, len(c.ids), c.lost)
+	c.t.Logf("%d %s, %d acknowledged changes, %d messages, %d things lost", times, what, changes, len(c.ids), c.lost)
+}
+
+// wantWhole expects a stopped server's database to be whole.
+func wantWhole(t testing.TB, folder string) {
+	t.Helper()
+	db := openBeside(t, folder)
+	defer db.Close()
+	var result string
+	if err := db.QueryRow("PRAGMA integrity_check").Scan(&result); err != nil || result != "ok" {
+		t.Errorf("the database is not whole: %q (%v)", result, err)
+	}
 }
 
 // round starts the server, checks what the last kill left, lets the workers
@@ -322,7 +372,7 @@ func (c *crashTest) round() {
 	if c.random.IntN(4) == 0 { // a kill while it starts
 		p := launch(c.t, c.path, c.args...)
 		time.Sleep(time.Duration(c.random.IntN(60)) * time.Millisecond)
-		p.kill()
+		c.cut(p)
 	}
 	p := startProgram(c.t, c.path, c.args...)
 	c.verify(p, false)
@@ -342,7 +392,7 @@ func (c *crashTest) round() {
 	}
 	time.Sleep(time.Duration(c.random.IntN(3000)) * time.Microsecond) // any moment, not only after a reply
 	killed.Store(true)
-	p.kill()
+	c.cut(p)
 	running.Wait()
 	for _, w := range c.workers {
 		w.conn.Close()
@@ -491,12 +541,17 @@ func (c *crashTest) readMessage(v *client, heading string, m *crashMessage, repl
 	m.read = true
 	v.send(fmt.Sprintf("#getmessage %d", m.id))
 	head := splitWords(v.read(), nil)
-	if len(head) != 8 || head[2] != heading || head[3] != "2" || head[6] != replies {
-		c.t.Errorf("#getmessage %d: got %q, want %s with 2 lines and %s replies", m.id, head, heading, replies)
+	lines := crashLines(heading)
+	if len(head) != 8 || head[2] != heading || head[3] != strconv.Itoa(lines) || head[6] != replies {
+		c.t.Errorf("#getmessage %d: got %q, want %s with %d lines and %s replies", m.id, head, heading, lines, replies)
 		return
 	}
-	if text := v.read() + "\r\n" + v.read(); text != crashText(heading) {
-		c.t.Errorf("the text of %s is %q", heading, text)
+	text := v.read()
+	for range lines - 1 {
+		text += "\r\n" + v.read()
+	}
+	if text != crashText(heading) {
+		c.t.Errorf("the text of %s is %.200q", heading, text)
 	}
 }
 

@@ -175,12 +175,17 @@ func runServe(env environment, flags *flag.FlagSet, args []string) int {
 	log := slog.New(slog.NewTextHandler(env.stderr, nil))
 	slog.SetDefault(log)
 	err := serve(env, *path, *data, *listen)
-	if err != nil {
-		fmt.Fprintf(env.stderr, "homeroom: %v\n", oneLine(err))
-		return exitFailed
+	if err == nil {
+		return exitDone
 	}
-	return exitDone
+	if !errors.Is(err, errReported) {
+		fmt.Fprintf(env.stderr, "homeroom: %v\n", oneLine(err))
+	}
+	return exitFailed
 }
+
+// errReported is a failure whose reason is in the log already.
+var errReported = errors.New("see the log")
 
 // oneLine joins the lines of an error that has several.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
@@ -231,7 +236,13 @@ func run(env environment, cfg config) error {
 	if env.stdin != nil {
 		go srv.keyboard(env.stdin, env.stdout, stop)
 	}
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case cause := <-srv.diskFailed:
+		slog.Error("the disk failed: nothing is saved any more, and the server ends so that it is started afresh", "error", cause)
+		_ = errors.Join(srv.stop("the server is stopping"), <-accepting)
+		return errReported
+	}
 	err = srv.stop("the server is stopping")
 	err = errors.Join(err, <-accepting)
 	if err == nil {

@@ -73,6 +73,8 @@ type store interface {
 	purge() (purged, error)
 	// nextNumber is a status number that was never given before.
 	nextNumber() int64
+	// keepTime has the savers store the clock.
+	keepTime()
 	close() error
 }
 
@@ -146,7 +148,7 @@ func (e *inUseError) Error() string {
 // lockFolder makes the data folder and takes it for this process. A folder that
 // another process has is refused, with that process's number.
 func lockFolder(folder string) (*folderLock, error) {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
+	if err := makeFolder(folder); err != nil {
 		return nil, fmt.Errorf("cannot make the data folder: %w", err)
 	}
 	path := filepath.Join(folder, lockFile)

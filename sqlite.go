@@ -14,8 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
+	_ "modernc.org/sqlite"
 )
 
 const databaseFile = "homeroom.db"
@@ -73,6 +72,7 @@ type storeOptions struct {
 	rounds   func() int // of password hashing, asked for once in a database's life; nil: not needed
 	now      wallClock
 	lost     func(record) // hears of an acknowledged record that could not be stored after all
+	failed   func(error)  // hears, once, of a failed sync, after which nothing is stored any more; it must not wait
 }
 
 // openStore opens the database of a data folder, makes a new one where there is
@@ -90,16 +90,24 @@ func openStore(o storeOptions) (*sqliteStore, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := renewLog(path); err != nil {
+		return nil, err
+	}
 	db, err := openDatabase(path)
 	if err != nil {
 		return nil, err
 	}
 	st := &sqliteStore{db: db, ring: ring, reads: make(chan readJob)}
-	if err := st.start(o); err != nil {
-		close(st.reads)
-		return nil, errors.Join(fmt.Errorf("opening the database %s: %w", path, err), db.Close())
+	err = st.start(o)
+	if err == nil {
+		return st, nil
 	}
-	return st, nil
+	close(st.reads)
+	err = fmt.Errorf("opening the database %s: %w", path, err)
+	if isSyncFailure(err) {
+		return nil, err // closing would write
+	}
+	return nil, errors.Join(err, db.Close())
 }
 
 // start reads the state and starts the goroutines.
@@ -124,6 +132,10 @@ func (st *sqliteStore) start(o storeOptions) error {
 		return errors.Join(err, w.own.close())
 	}
 	st.writer = w
+	// SQLite does not tell when it could not bring the log's name to the disk.
+	if err := syncFile(o.folder); err != nil {
+		return errors.Join(fmt.Errorf("saving the data folder: %w", err), w.stop())
+	}
 	for range o.readers {
 		r, err := newReader(st.db)
 		if err != nil {
@@ -161,7 +173,7 @@ func ensureDatabase(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(migrate(db), db.Close()); err != nil {
+	if err := errors.Join(migrate(db), foldAll(db), db.Close()); err != nil {
 		return fmt.Errorf("making the database %s: %w", path, err)
 	}
 	if err := errors.Join(syncFile(fresh), os.Rename(fresh, path), syncFile(filepath.Dir(path))); err != nil {
@@ -226,8 +238,8 @@ func checkVersion(path string, version int) error {
 // openDatabase opens a database with the settings that every connection has.
 func openDatabase(path string) (*sql.DB, error) {
 	return openURI(path, url.Values{"_pragma": {
-		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-2000)", "temp_store(MEMORY)",
-		"wal_autocheckpoint(2000)",
+		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "wal_autocheckpoint(0)",
+		"cache_size(-2000)", "temp_store(MEMORY)",
 	}})
 }
 
@@ -356,11 +368,6 @@ func storeError(doing string, err error) error {
 	return &replyError{code: code, cause: fmt.Errorf("%s: %w", doing, err)}
 }
 
-func isDiskFull(err error) bool {
-	var e *sqlite.Error
-	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL
-}
-
 // load runs at start, before anything changes.
 func (st *sqliteStore) load(k kind, each func(record) error) error {
 	query := map[kind]string{
@@ -394,5 +401,8 @@ func (st *sqliteStore) close() error {
 	err := st.writer.stop()
 	close(st.reads)
 	st.readers.Wait()
+	if st.writer.broken != nil {
+		return err // closing would write; the end of the process closes it as well
+	}
 	return errors.Join(err, st.db.Close())
 }

@@ -58,6 +58,8 @@ const (
 	maxUnsaved  = 10000 // changes that wait for a saver before people have to wait for it
 	numberBlock = 1000  // numbers set aside in periodic mode: a crash skips them, it never gives one twice
 	statusBlock = 1 << 20
+
+	longestRetry = 5 * time.Second // until what could not be saved is tried again
 )
 
 // writeQueue is what waits for the writer. Numbers are given in its order.
@@ -139,6 +141,14 @@ func (q *writeQueue) touch(k kind, id int64, ends instant) {
 		q.touched = map[touchKey]instant{}
 	}
 	q.touched[touchKey{k, id}] = ends
+	q.signal(false)
+}
+
+// keepTime has the savers store the state, and the clock with it.
+func (q *writeQueue) keepTime() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.moreDue = true
 	q.signal(false)
 }
 
@@ -263,7 +273,9 @@ func (q *writeQueue) giveBack(b batch, err error) (first bool) {
 	q.refuseWaiting(err)
 	first, q.failing = !q.failing, true
 	q.urgent = false
-	q.signal(false)
+	if q.timer == nil {
+		q.timer = time.AfterFunc(min(q.every, longestRetry), q.save)
+	}
 	return first
 }
 
@@ -300,6 +312,8 @@ func (st *sqliteStore) remove(k kind, id int64) error {
 }
 
 func (st *sqliteStore) touch(k kind, id int64, ends instant) { st.queue.touch(k, id, ends) }
+
+func (st *sqliteStore) keepTime() { st.queue.keepTime() }
 
 func (st *sqliteStore) nextNumber() int64 { return st.queue.nextStatus() }
 

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// SQLite's extended codes that matter here (https://www.sqlite.org/rescode.html).
+const (
+	ioerrFsync    = sqlite3.SQLITE_IOERR | 4<<8  // 1034
+	ioerrDirFsync = sqlite3.SQLITE_IOERR | 5<<8  // 1290
+	ioerrShmSize  = sqlite3.SQLITE_IOERR | 19<<8 // 4874
+)
+
+// errDiskFailed is what every change gets after a failed sync. The reason is in
+// the log once, so this has none.
+var errDiskFailed = &replyError{code: statusUnknown, text: "the disk failed; nothing is saved any more"}
+
+// isSyncFailure tells whether the disk could not keep what it had taken. What it
+// holds then nobody knows: the system forgets pages that it could not write.
+func isSyncFailure(err error) bool {
+	var e *sqlite.Error
+	var file *fs.PathError
+	if errors.As(err, &file) {
+		return file.Op == "sync"
+	}
+	return errors.As(err, &e) && (e.Code() == ioerrFsync || e.Code() == ioerrDirFsync)
+}
+
+// isDiskFull: where there is no space for the -wal there is none for the -shm.
+func isDiskFull(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_FULL || e.Code() == ioerrShmSize)
+}
+
+// judge looks at the outcome of a write: after a failed sync the writer writes
+// nothing any more, since a second sync would report success for what is lost.
+func (w *batchWriter) judge(err error) error {
+	if !isSyncFailure(err) {
+		return err
+	}
+	w.broken = err
+	if w.failed != nil {
+		w.failed(err)
+	}
+	return err
+}
+
+// foldFrames is how many pages the log (-wal) has before it is folded into the
+// database.
+const foldFrames = 2000
+
+// fold brings the log into the database once it is long. SQLite would do this
+// by itself inside COMMIT, but would not tell when a sync fails. Everyone has
+// been answered by then: what is in the log is safe.
+func (w *batchWriter) fold(least int) {
+	if w.broken != nil {
+		return
+	}
+	var busy, frames, done int
+	err := w.stmts.logSize.QueryRow().Scan(&busy, &frames, &done)
+	if err == nil && (frames < least || frames == done) {
+		return
+	}
+	if err == nil {
+		err = w.stmts.fold.QueryRow().Scan(&busy, &frames, &done)
+	}
+	if err = w.judge(err); err != nil && !w.foldFailing && w.broken == nil {
+		slog.Error("cannot fold the log into the database; it grows until that works", "error", err)
+	}
+	w.foldFailing = err != nil
+}
+
+// foldAll brings all of a database's log into it, so that its file is whole.
+func foldAll(db *sql.DB) error {
+	var busy, frames, done int
+	err := db.QueryRow("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &done)
+	if err == nil && busy != 0 {
+		err = errors.New("another program has it open")
+	}
+	if err != nil {
+		return fmt.Errorf("folding the log into the database: %w", err)
+	}
+	return nil
+}
+
+// renewLog writes the log (-wal) that a killed server left once more, as it is,
+// and syncs it. After a failed sync the system shows pages that are not on the
+// disk and never will be unless they are written again; what is stored after
+// them would be lost with them.
+func renewLog(path string) error {
+	file, err := os.OpenFile(path+"-wal", os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("opening the log of the database: %w", err)
+	}
+	defer file.Close()
+	piece := make([]byte, 1<<20)
+	for at := int64(0); ; {
+		n, err := file.ReadAt(piece, at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("reading the log of the database: %w", err)
+		}
+		if n == 0 {
+			break
+		}
+		if _, err := file.WriteAt(piece[:n], at); err != nil {
+			return fmt.Errorf("renewing the log of the database: %w", err)
+		}
+		at += int64(n)
+	}
+	if err := file.Sync(); err != nil {
+		return fmt.Errorf("renewing the log of the database: %w", err)
+	}
+	return nil
+}
+
+// makeFolder makes a folder, and those above it that are missing, and brings
+// their names to the disk: what is stored in a folder is lost with its name.
+func makeFolder(path string) error {
+	if info, err := os.Stat(path); err == nil {
+		if !info.IsDir() {
+			return &fs.PathError{Op: "mkdir", Path: path, Err: syscall.ENOTDIR}
+		}
+		return nil
+	}
+	above := filepath.Dir(path)
+	if above != path {
+		if err := makeFolder(above); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncFile(above)
+}

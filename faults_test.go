@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// faults is how many calls of each kind TestStorageFaults lets fail, one after
+// the other: go test -run TestStorageFaults -faults=all -timeout 0.
+var faults = flag.String("faults", "few", "few, or all: how many system calls TestStorageFaults lets fail")
+
+// needRoot skips a test that needs root and a program where there is none; on a
+// build machine that is a failure.
+func needRoot(t *testing.T, programs ...string) {
+	t.Helper()
+	skip := t.Skipf
+	if os.Getenv("CI") != "" {
+		skip = t.Fatalf
+	}
+	if os.Getuid() != 0 {
+		skip("this test needs root")
+	}
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			skip("this test needs the program %s", p)
+		}
+	}
+}
+
+// faultKind is one way in which the disk fails.
+type faultKind struct {
+	name, calls, error string
+	lasting            bool
+	few                []int // the calls that fail in a short test
+}
+
+func faultKinds() []faultKind {
+	return []faultKind{
+		{"sync once", "fsync,fdatasync", "EIO", false, []int{1, 12, 30}},
+		{"sync from then on", "fsync,fdatasync", "EIO", true, []int{8}},
+		{"write once", "pwrite64", "EIO", false, []int{25, 90}},
+		{"write from then on", "pwrite64", "EIO", true, []int{150}},
+		{"full once", "pwrite64", "ENOSPC", false, []int{40, 200}},
+		{"full from then on", "pwrite64", "ENOSPC", true, []int{120}},
+	}
+}
+
+// TestStorageFaults lets the disk fail at one call after the other (strace
+// counts them for each thread). Nothing is acknowledged that is not there
+// afterwards; after a failed sync the server says so once and ends.
+func TestStorageFaults(t *testing.T) {
+	t.Parallel()
+	needRoot(t, "strace")
+	path := buildProgram(t)
+	for _, kind := range faultKinds() {
+		t.Run(kind.name, func(t *testing.T) {
+			f := &faultTest{kind: kind, path: path}
+			if *faults != "all" {
+				for _, n := range kind.few {
+					f.round(t, n)
+				}
+			} else {
+				// Threads share the calls in a way of their own each time: three rounds
+				// without a failure show that there is no such call.
+				for n, missed := 1, 0; missed < 3 && !t.Failed(); n++ {
+					if missed++; f.round(t, n) {
+						missed = 0
+					}
+				}
+			}
+			t.Logf("%s: %d rounds, %d calls failed; %d changes acknowledged, %d refused; %d ends by itself, the slowest after %v",
+				kind.name, f.rounds, f.failed, f.acknowledged, f.refused, f.ends, f.slowest)
+		})
+	}
+}
+
+// faultTest goes through one kind of fault.
+type faultTest struct {
+	kind                  faultKind
+	path                  string
+	rounds, failed        int
+	acknowledged, refused int
+	ends                  int
+	slowest               time.Duration
+}
+
+// round runs a server on a fresh folder whose nth call fails, loads it, and
+// compares what a healthy server finds afterwards. It tells whether a call failed.
+func (f *faultTest) round(t *testing.T, n int) bool {
+	f.rounds++
+	c := newCrashTest(t, f.path, programSettings, t.TempDir(), false)
+	trace := filepath.Join(t.TempDir(), "trace")
+	when := fmt.Sprint(n)
+	if f.kind.lasting {
+		when += "+"
+	}
+	p := launch(t, "strace", append([]string{
+		"-D", "--seccomp-bpf", "-f", "-qq", "-y", "-o", trace, "-e", "trace=" + f.kind.calls,
+		"-e", "inject=" + f.kind.calls + ":error=" + f.kind.error + ":when=" + when, f.path,
+	}, c.args...)...)
+	select {
+	case p.addr = <-p.listening:
+		c.workUnderFaults(p)
+		for _, w := range c.workers {
+			if w.gone && !strings.Contains(f.kind.calls, "sync") {
+				t.Errorf("worker %d lost its connection although only writes failed", w.number)
+			}
+		}
+	case <-p.ended:
+	case <-time.After(patience):
+		t.Fatalf("the server neither listens nor ends; it says:\n%s", p.logged())
+	}
+	failed := f.end(t, p, trace)
+	f.failed += failed
+	for _, w := range c.workers {
+		f.acknowledged += w.acknowledged
+		f.refused += w.refused
+		w.acknowledged = 0
+	}
+	if t.Failed() {
+		t.Errorf("call %s of %s; it says:\n%s", when, f.kind.calls, p.logged())
+		return true
+	}
+	c.finish("call "+when+" of "+f.kind.calls, failed)
+	return failed > 0
+}
+
+// workUnderFaults lets the workers do a bounded amount of work.
+func (c *crashTest) workUnderFaults(p *program) {
+	var running sync.WaitGroup
+	ending := new(atomic.Bool)
+	ending.Store(true)
+	for _, w := range c.workers {
+		w.client, w.killed, w.faulty = c.join(p), ending, true
+		if w.client != nil {
+			running.Go(func() { w.workThrough(30) })
+		}
+	}
+	running.Wait()
+	for _, w := range c.workers {
+		if w.client != nil {
+			w.conn.Close()
+		}
+		for id, heading := range w.seen {
+			c.noteNumber(id, heading)
+		}
+		clear(w.seen)
+	}
+}
+
+// join connects to a server that may be about to end; nil: it has.
+func (c *crashTest) join(p *program) *client {
+	conn, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		return nil
+	}
+	client := &client{t: c.t, conn: conn, in: bufio.NewReader(conn)}
+	if _, err := client.readErr(); err != nil {
+		conn.Close()
+		return nil
+	}
+	return client
+}
+
+// workThrough asks for so many changes, whatever comes of them. Some are big, so
+// that the log is folded into the database meanwhile.
+func (w *crashWorker) workThrough(changes int) {
+	entered := false
+	for range changes {
+		switch {
+		case w.gone:
+			return
+		case !entered:
+			w.group = ""
+			entered = w.enter()
+		case w.random.IntN(5) == 0:
+			w.post("big")
+		default:
+			w.step()
+		}
+	}
+}
+
+var (
+	failedCall = regexp.MustCompile(`(?m)^.*\(INJECTED\)$`)
+	failedSync = regexp.MustCompile(`(?m)^.*sync\(\d+<[^>]*/homeroom\.db[^>/]*>\).*\(INJECTED\)$`)
+)
+
+// end waits for the end of a server whose disk fails, checks how it comes and
+// returns how many calls have failed.
+func (f *faultTest) end(t *testing.T, p *program, trace string) int {
+	began := time.Now()
+	calls := readTrace(t, trace)
+	syncs := len(failedSync.FindAllString(calls, -1))
+	if syncs > 0 {
+		if code := p.exitCode(); code != exitFailed {
+			t.Errorf("exit code %d after a failed sync, want %d", code, exitFailed)
+		}
+		f.ends++
+		f.slowest = max(f.slowest, time.Since(began))
+	} else if code := p.endAnyhow(); code != exitDone && !failedCall.MatchString(readTrace(t, trace)) {
+		t.Errorf("exit code %d although no call failed", code)
+	}
+	calls = readTrace(t, trace)
+	if n := strings.Count(p.logged(), "disk I/O error (1034)"); len(failedSync.FindAllString(calls, -1)) > 0 && n != 1 {
+		t.Errorf("the log speaks of the failed sync %d times, want once:\n%s", n, calls)
+	}
+	return len(failedCall.FindAllString(calls, -1))
+}
+
+// endAnyhow stops a server that may have ended by itself.
+func (p *program) endAnyhow() int {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may be gone
+	return p.exitCode()
+}
+
+func readTrace(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}

@@ -289,12 +289,26 @@ func (c *config) checkChoices() *settingError {
 	if c.Auth.ChallengeMD5 {
 		return &settingError{"auth.challenge_md5", "is not in this version; leave it false"}
 	}
-	for key, listen := range map[string]string{"web": c.Web.Listen, "ssh": c.SSH.Listen} {
-		if listen != "" {
-			return &settingError{key + ".listen", `is not in this version; leave it ""`}
+	for _, l := range c.laterListeners() {
+		if err := checkAddress(l.address); err != nil {
+			return &settingError{l.key, err.Error()}
 		}
 	}
 	return nil
+}
+
+// laterListener is an address at which a later version will listen.
+type laterListener struct{ key, address string }
+
+// laterListeners are those that the settings ask for: files for a later version
+// are taken, and the start says what is missing.
+func (c *config) laterListeners() (later []laterListener) {
+	for _, l := range []laterListener{{"web.listen", c.Web.Listen}, {"ssh.listen", c.SSH.Listen}} {
+		if l.address != "" {
+			later = append(later, l)
+		}
+	}
+	return later
 }
 
 func (c *config) checkTLS() *settingError {

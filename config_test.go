@@ -183,7 +183,7 @@ func TestNotInThisVersion(t *testing.T) {
 		if !strings.Contains(rest, "not in this version") {
 			continue
 		}
-		value := map[string]string{"listen": `":1"`, "challenge_md5": "true"}[name]
+		value := map[string]string{"challenge_md5": "true"}[name]
 		for section, keys := range sample {
 			if _, ok := keys[name]; !ok || section == "server" || section == "tls" {
 				continue
@@ -194,6 +194,27 @@ func TestNotInThisVersion(t *testing.T) {
 				t.Errorf("%s.%s = %s: %v", section, name, value, err)
 			}
 		}
+	}
+}
+
+// TestLaterListeners: addresses for a later version are checked, taken and named.
+func TestLaterListeners(t *testing.T) {
+	t.Parallel()
+	c := defaultConfig()
+	if err := c.parse("chat.toml", "[web]\nlisten = \":6580\"\n[ssh]\nlisten = \":6522\"\n"); err != nil {
+		t.Fatal(err)
+	}
+	want := []laterListener{{"web.listen", ":6580"}, {"ssh.listen", ":6522"}}
+	if got := c.laterListeners(); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	c = defaultConfig()
+	err := c.parse("chat.toml", "[web]\nlisten = \"6580\"\n")
+	if err == nil || !strings.Contains(err.Error(), "line 2: web.listen must be an address and a port") {
+		t.Errorf("got %v", err)
+	}
+	if later := defaultConfig(); len(later.laterListeners()) != 0 {
+		t.Errorf("by default: %v", later.laterListeners())
 	}
 }
 

@@ -231,6 +231,9 @@ func run(env environment, cfg config) error {
 	}
 	slog.Info(listeningText(srv.listener.Addr()))
 	srv.sayTLS()
+	for _, l := range cfg.laterListeners() {
+		slog.Warn("this version does not listen there yet", "setting", l.key, "address", l.address)
+	}
 	accepting := make(chan error, 1)
 	go func() { accepting <- srv.accept() }()
 	if env.stdin != nil {

@@ -57,13 +57,15 @@ func (srv *server) newExchange(user string) (*exchange, error) {
 		srv.readNobody()
 		return &exchange{verifier: srv.madeUp(user)}, nil
 	}
-	x := &exchange{account: a, changes: a.changes.Load()}
-	var err error
-	x.verifier, _, _, err = srv.readAccount(a)
+	changes := a.changes.Load()
+	stored, err := srv.readAccount(a)
 	if isStatus(err, statusNotFound) { // deleted just now
 		return &exchange{verifier: srv.madeUp(user)}, nil
 	}
-	return x, err
+	if err != nil {
+		return nil, err
+	}
+	return &exchange{account: a, changes: changes, verifier: stored.verifier}, nil
 }
 
 // readNobody looks into the store for an account that is not there, because a

@@ -47,6 +47,7 @@ func commandRows() []command {
 
 		{name: "#login", args: "anon <username> | regd <username> <password>", help: "log in as a guest, or to your account", most: anyNumber, waits: true, run: (*session).cmdLogin},
 		{name: "#auth", args: `SCRAM-SHA-256 "<client-first>" | "<client-final>"`, help: "log in without sending your password", least: 1, most: 2, waits: true, run: (*session).cmdAuth},
+		{name: "#challenge", help: `a random word; then: #login regd <username> md5:<hex of MD5(word + password)>`, run: (*session).cmdChallenge},
 		{name: "#createlogin", args: "<name> <password> <real name> <email id>", help: "make an account; then log in to it", who: forUsers, least: 4, most: 4, waits: true, run: (*session).cmdCreateLogin},
 		{name: "#changepass", args: "<new password> <old password>", help: "change your account's password", who: forAccounts, least: 2, most: 2, waits: true, run: (*session).cmdChangePass},
 		{name: "#rmlogin", help: "delete your account", who: forAccounts, waits: true, run: (*session).cmdRmLogin},
@@ -145,6 +146,9 @@ func (s *session) cmdHelp(words []string, r *reply) error {
 func (s *session) cmdVersion(_ []string, r *reply) error {
 	r.line = r.line.word("@ret #version").word(protocolVersion).word("homeroom/" + version)
 	names := append([]string(nil), extensions...)
+	if s.srv.cfg.Auth.ChallengeMD5 {
+		names = append(names, "challenge")
+	}
 	sort.Strings(names)
 	for _, e := range names {
 		r.line = r.line.word(e)

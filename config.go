@@ -286,9 +286,6 @@ func (c *config) checkChoices() *settingError {
 	if n := c.Auth.Iterations; n < 0 || n > maxRounds {
 		return &settingError{"auth.iterations", fmt.Sprintf("must be 0 to %d", maxRounds)}
 	}
-	if c.Auth.ChallengeMD5 {
-		return &settingError{"auth.challenge_md5", "is not in this version; leave it false"}
-	}
 	for _, l := range c.laterListeners() {
 		if err := checkAddress(l.address); err != nil {
 			return &settingError{l.key, err.Error()}

@@ -33,7 +33,7 @@ func largeFolder(b *testing.B) config {
 	v := &verifier{salt: randomBytes(saltBytes), rounds: 16, storedKey: randomBytes(32), serverKey: randomBytes(32)}
 	for i := range *scale / 10 {
 		n := fmt.Sprintf("account%d", i)
-		add(accountRecord(0, name{n, n}, v, "Real Name", "mail@example.org"))
+		add(accountRecord(0, name{n, n}, &accountBody{verifier: v, realName: "Real Name", email: "mail@example.org"}))
 	}
 	for i := range *scale / 100 {
 		n := fmt.Sprintf("room%d", i)

@@ -5,19 +5,21 @@ import "log/slog"
 // maxRenewals bounds how many verifiers wait to be renewed.
 const maxRenewals = 64
 
-// renewal is an account whose verifier has fewer rounds than new ones get, with
-// the password that was just found right.
+// renewal is an account that is to be stored anew, with the password that was
+// just found right.
 type renewal struct {
 	account  *account
-	verifier *verifier
+	stored   *accountBody // as it was found
 	password string
 }
 
 // renewLater has an account's verifier made anew if it has too few rounds: the
-// database may come from a slower machine. Nobody waits for it, and where too
+// database may come from a slower machine. It also has a recoverable password
+// forgotten that the settings allow no more. Nobody waits for it, and where too
 // many wait already, the account's next login will do.
-func (srv *server) renewLater(a *account, v *verifier, typed string) {
-	if v.rounds >= srv.rounds {
+func (srv *server) renewLater(a *account, stored *accountBody, typed string) {
+	keeps := stored.recoverable != "" && !srv.cfg.Auth.ChallengeMD5
+	if stored.verifier.rounds >= srv.rounds && !keeps {
 		return
 	}
 	password, err := preparePassword(typed)
@@ -25,7 +27,7 @@ func (srv *server) renewLater(a *account, v *verifier, typed string) {
 		return
 	}
 	select {
-	case srv.renewals <- renewal{a, v, password}:
+	case srv.renewals <- renewal{a, stored, password}:
 	default:
 	}
 }
@@ -51,23 +53,16 @@ func (srv *server) renewVerifiers(stop <-chan struct{}) {
 	}
 }
 
-// renew stores a new verifier of the same password, unless the password has been
-// changed or the account deleted meanwhile.
+// renew stores an account with a new verifier of the same password, unless the
+// account has been changed or deleted meanwhile.
 func (srv *server) renew(r renewal) error {
-	v, err := srv.hasher.newVerifier(r.password, srv.rounds)
-	if err != nil {
+	renewed := *r.stored
+	var err error
+	if renewed.verifier, err = srv.hasher.newVerifier(r.password, srv.rounds); err != nil {
 		return err
 	}
-	stored, err := srv.store.get(kindAccount, r.account.id)
-	if err != nil {
-		return err
+	if !srv.cfg.Auth.ChallengeMD5 {
+		renewed.recoverable = ""
 	}
-	fields, err := unpackFields(stored.body, 1)
-	if err != nil || fields[0] != r.verifier.String() {
-		return err
-	}
-	was := stored.body
-	fields[0] = v.String()
-	stored.body = packFields(fields...)
-	return srv.store.swap(stored, was)
+	return srv.store.swap(accountRecord(r.account.id, r.account.name, &renewed), r.stored.pack())
 }

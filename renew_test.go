@@ -10,11 +10,11 @@ import (
 // storedRounds is how many rounds the verifier of an account has, as stored.
 func (srv *server) storedRounds(t testing.TB, name string) int {
 	t.Helper()
-	v, _, _, err := srv.readAccount(srv.findAccount(name))
+	stored, err := srv.readAccount(srv.findAccount(name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return v.rounds
+	return stored.verifier.rounds
 }
 
 // faster restarts a bubble's server with more rounds than alice's account has.
@@ -46,16 +46,19 @@ func TestRenewal(t *testing.T) {
 				c.ask("#login regd alice pw", "@status 0")
 				b.pass(time.Minute)
 				b = b.restart(time.Second)
-				v, realName, email, err := b.readAccount(b.findAccount("alice"))
-				if err != nil || v.rounds != 32 || realName != "Alice A" || email != "alice@example.org" {
-					t.Errorf("stored are %d rounds, %q, %q (%v); want 32 rounds", v.rounds, realName, email, err)
+				stored, err := b.readAccount(b.findAccount("alice"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if stored.verifier.rounds != 32 || stored.realName != "Alice A" || stored.email != "alice@example.org" {
+					t.Errorf("stored are %d rounds, %q, %q; want 32 rounds", stored.verifier.rounds, stored.realName, stored.email)
 				}
 				c = b.dial()
 				c.ask("#login regd alice wrong", "@status 3002")
 				c.ask("#login regd alice pw", "@status 0")
 				b.pass(time.Minute)
-				again, _, _, _ := b.readAccount(b.findAccount("alice"))
-				if again.String() != v.String() {
+				again, err := b.readAccount(b.findAccount("alice"))
+				if err != nil || again.verifier.String() != stored.verifier.String() {
 					t.Error("a verifier with enough rounds was made anew")
 				}
 			}, func(cfg *config) { cfg.Persist.Mode = mode })
@@ -102,7 +105,7 @@ func TestRenewalComesLate(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		b = b.faster()
 		a := b.findAccount("alice")
-		v, _, _, err := b.readAccount(a)
+		stored, err := b.readAccount(a)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,7 +113,7 @@ func TestRenewalComesLate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		late := renewal{a, v, "pw"}
+		late := renewal{a, stored, "pw"}
 		c := b.dial()
 		c.ask("#login regd alice pw", "@status 0")
 		c.ask("#changepass new pw", "@status 0")
@@ -140,9 +143,9 @@ func TestRenewalsAreBounded(t *testing.T) {
 	t.Parallel()
 	srv := &server{rounds: 32, renewals: make(chan renewal, maxRenewals)}
 	for range maxRenewals + 5 {
-		srv.renewLater(&account{}, &verifier{rounds: 16}, "pw")
+		srv.renewLater(&account{}, &accountBody{verifier: &verifier{rounds: 16}}, "pw")
 	}
-	srv.renewLater(&account{}, &verifier{rounds: 32}, "pw")
+	srv.renewLater(&account{}, &accountBody{verifier: &verifier{rounds: 32}}, "pw")
 	if n := len(srv.renewals); n != maxRenewals {
 		t.Errorf("%d wait, want %d", n, maxRenewals)
 	}

@@ -22,7 +22,7 @@ func rotationStore(t testing.TB, messages int) (o storeOptions, all []record) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addRecord(t, st, accountRecord(0, name{"Alice", "alice"}, &verifier{}, "Alice Example", "alice@example.org"))
+	addRecord(t, st, accountRecord(0, name{"Alice", "alice"}, &accountBody{verifier: &verifier{}, realName: "Alice Example", email: "alice@example.org"}))
 	addRecord(t, st, record{kind: kindRoom, ends: never, head: packFields("den", "den", "", "anon")})
 	group := addRecord(t, st, record{kind: kindGroup, ends: never, head: packFields("talk", "talk", "", "anon", "0")})
 	changes := make([]*change, messages)

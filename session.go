@@ -25,15 +25,16 @@ type session struct {
 	out  *outbox
 
 	// owned by the reader
-	in       input
-	lines    lineReader
-	post     *posting  // a message whose lines are coming; nil: none
-	greeted  bool      // the first line has come
-	budget   budget    // of commands
-	exchange *exchange // a login by #auth that is half done; nil: none
-	waiting  bool      // it counts among those that have not logged in
-	writer   sync.WaitGroup
-	loggedIn bool // just now
+	in        input
+	lines     lineReader
+	post      *posting  // a message whose lines are coming; nil: none
+	greeted   bool      // the first line has come
+	budget    budget    // of commands
+	exchange  *exchange // a login by #auth that is half done; nil: none
+	challenge string    // of #challenge, not used yet; "": none
+	waiting   bool      // it counts among those that have not logged in
+	writer    sync.WaitGroup
+	loggedIn  bool // just now
 
 	unflushed *place // where it has sent something; flushed when its input is handled
 

@@ -73,14 +73,41 @@ type users struct {
 	online   map[string]*session
 }
 
-// accountRecord packs an account: names in the head, what only logging in needs
-// in the body.
-func accountRecord(id int64, n name, v *verifier, realName, email string) record {
-	return record{
-		kind: kindAccount, id: id,
-		head: packFields(n.shown, n.key),
-		body: packFields(v.String(), realName, email),
+// accountBody is what only logging in needs of an account.
+type accountBody struct {
+	verifier        *verifier
+	realName, email string
+	recoverable     string // the password itself, for #challenge; "": it is not kept
+}
+
+// pack is a body as it is stored, before it is sealed.
+func (b *accountBody) pack() []byte {
+	fields := []string{b.verifier.String(), b.realName, b.email}
+	if b.recoverable != "" {
+		fields = append(fields, b.recoverable)
 	}
+	return packFields(fields...)
+}
+
+// parseAccountBody reads what pack wrote.
+func parseAccountBody(packed []byte) (*accountBody, error) {
+	fields, err := unpackFields(packed, 3)
+	if err != nil {
+		return nil, err
+	}
+	b := &accountBody{realName: fields[1], email: fields[2]}
+	if b.verifier, err = parseVerifier(fields[0]); err != nil {
+		return nil, err
+	}
+	if len(fields) > 3 {
+		b.recoverable = fields[3]
+	}
+	return b, nil
+}
+
+// accountRecord packs an account: names in the head, the rest in the body.
+func accountRecord(id int64, n name, b *accountBody) record {
+	return record{kind: kindAccount, id: id, head: packFields(n.shown, n.key), body: b.pack()}
 }
 
 // loadAccounts reads the heads of all accounts.
@@ -100,20 +127,16 @@ func (srv *server) loadAccounts() (byID map[int64]*account, err error) {
 }
 
 // readAccount reads what is stored of an account.
-func (srv *server) readAccount(a *account) (v *verifier, realName, email string, err error) {
+func (srv *server) readAccount(a *account) (*accountBody, error) {
 	r, err := srv.store.get(kindAccount, a.id)
 	if err != nil {
-		return nil, "", "", err
+		return nil, err
 	}
-	fields, err := unpackFields(r.body, 3)
+	b, err := parseAccountBody(r.body)
 	if err != nil {
-		return nil, "", "", &replyError{code: statusUnknown, cause: fmt.Errorf("reading account %d: %w", a.id, err)}
+		return nil, &replyError{code: statusUnknown, cause: fmt.Errorf("reading account %d: %w", a.id, err)}
 	}
-	v, err = parseVerifier(fields[0])
-	if err != nil {
-		return nil, "", "", &replyError{code: statusUnknown, cause: fmt.Errorf("reading account %d: %w", a.id, err)}
-	}
-	return v, fields[1], fields[2], nil
+	return b, nil
 }
 
 // takesPlain tells whether a password in clear may come from this session: with
@@ -147,6 +170,9 @@ func (s *session) cmdLogin(words []string, _ *reply) error {
 	if guest {
 		return s.loginGuest(words[1])
 	}
+	if challenge, sum, ok := s.answersChallenge(words[2]); ok {
+		return s.loginByChallenge(words[1], challenge, sum)
+	}
 	return s.loginAccount(words[1], words[2])
 }
 
@@ -175,14 +201,14 @@ func (s *session) loginAccount(word, password string) error {
 		return fail(statusNoAccount)
 	}
 	changes := a.changes.Load()
-	v, _, _, err := s.srv.readAccount(a)
+	stored, err := s.srv.readAccount(a)
 	if isStatus(err, statusNotFound) {
 		return fail(statusNoAccount)
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.checkPassword(v, password); err != nil {
+	if err := s.checkPassword(stored.verifier, password); err != nil {
 		return err
 	}
 	if a.changes.Load() != changes { // by its owner, while this was being checked
@@ -191,7 +217,7 @@ func (s *session) loginAccount(word, password string) error {
 	if err := s.become(&identity{name: a.name, account: a}); err != nil {
 		return err
 	}
-	s.srv.renewLater(a, v, password)
+	s.srv.renewLater(a, stored, password)
 	return nil
 }
 
@@ -343,7 +369,7 @@ func (s *session) cmdCreateLogin(words []string, _ *reply) error {
 	}
 	v, err := s.srv.hasher.newVerifier(password, s.srv.rounds)
 	if err == nil {
-		r := accountRecord(0, n, v, words[2], words[3])
+		r := accountRecord(0, n, &accountBody{v, words[2], words[3], s.srv.toRecover(password)})
 		err = s.srv.store.add(&r)
 		a.id = r.id
 	}
@@ -380,20 +406,21 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 		return err
 	}
 	a := s.who.Load().account
-	old, realName, email, err := s.srv.readAccount(a)
+	stored, err := s.srv.readAccount(a)
 	if err != nil {
 		return err
 	}
-	if err := s.checkPassword(old, words[1]); err != nil {
+	if err := s.checkPassword(stored.verifier, words[1]); err != nil {
 		return err
 	}
-	v, err := s.srv.hasher.newVerifier(password, s.srv.rounds)
+	stored.recoverable = s.srv.toRecover(password)
+	stored.verifier, err = s.srv.hasher.newVerifier(password, s.srv.rounds)
 	if err != nil {
 		return err
 	}
 	a.changes.Add(1)       // whoever checks the old one now must not get in,
 	defer a.changes.Add(1) // nor who reads it before the new one is stored
-	return s.srv.store.replace(accountRecord(a.id, a.name, v, realName, email))
+	return s.srv.store.replace(accountRecord(a.id, a.name, stored))
 }
 
 // cmdRmLogin is "#rmlogin": the account goes, the connection stays.

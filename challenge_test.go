@@ -1,0 +1,121 @@
+package main
+
+import (
+	"crypto/md5"
+	"encoding/hex"
+	"strings"
+	"testing"
+	"time"
+)
+
+// withChallenge switches #challenge on.
+func withChallenge(cfg *config) { cfg.Auth.ChallengeMD5 = true }
+
+// challenged asks for a challenge and returns its answer.
+func (c *client) challenged(password string) string {
+	c.t.Helper()
+	c.send("#challenge")
+	words := splitWords(c.read(), nil)
+	if len(words) != 3 || words[0] != "@ret" || words[1] != "#challenge" || len(words[2]) != 2*challengeBytes {
+		c.t.Fatalf("#challenge: got %q", words)
+	}
+	sum := md5.Sum([]byte(words[2] + password))
+	return challengeMark + hex.EncodeToString(sum[:])
+}
+
+// TestChallengeMD5: the sum is over the random word with the password behind it.
+func TestChallengeMD5(t *testing.T) {
+	t.Parallel()
+	b := accountBody{recoverable: "secret"}
+	sum, err := hex.DecodeString("1c9169ec8ee891709c6db474cdf6792f") // printf 12345678secret | md5sum
+	if err != nil || !b.answers("12345678", sum) {
+		t.Error("the right answer is refused")
+	}
+	if b.answers("12345679", sum) || b.answers("12345678", sum[:15]) {
+		t.Error("a wrong answer is taken")
+	}
+	sum, _ = hex.DecodeString("25d55ad283aa400af464c76d713c07ad") // printf 12345678 | md5sum
+	if none := (accountBody{}); none.answers("12345678", sum) {
+		t.Error("an account without a recoverable password has an answer")
+	}
+}
+
+// TestChallenge logs in by a challenge, from where no password may come from.
+func TestChallenge(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		b.guest("bob").ask(`#createlogin Alice "pass word é" real mail`, "@status 0")
+		c := b.dialFrom("203.0.113.9")
+		c.ask("#login regd alice "+c.challenged("wrong"), "@status 3002")
+		c.ask("#login regd nobody "+c.challenged("pw"), "@status 3001")
+		answer := c.challenged("pass word é")
+		c.ask("#login regd ALICE "+strings.ToUpper(answer[:4])+answer[4:], "@status 3508") // no answer: a password
+		c.ask("#login regd alice "+answer, "@status 3508")                                 // the challenge was used
+		old := c.challenged("pass word é")
+		newest := c.challenged("pass word é")
+		c.ask("#login regd alice "+old, "@status 3002")
+		c.ask("#login regd alice "+newest, "@status 3508")
+		answer = c.challenged("pass word é")
+		c.ask("#login regd ALICE md5:"+strings.ToUpper(answer[4:]), "@status 0")
+		c.ask("#whoami", "@ret #whoami Alice Home 2 - 0")
+		c.ask("#version", "@ret #version 0.03 homeroom/"+version+" auth challenge events help ping quit")
+		b = b.restart(time.Second)
+		c = b.dial()
+		c.ask("#login regd alice "+c.challenged("pass word é"), "@status 0")
+		c.ask(`#changepass new "pass word é"`, "@status 0")
+		c.ask("#login regd alice "+c.challenged("pass word é"), "@status 3002")
+		c.ask("#login regd alice "+c.challenged("new"), "@status 0")
+	}, withChallenge)
+}
+
+// TestChallengeNeedsNewPassword: an account from before the setting was on has
+// nothing to recover, until it gets a new password.
+func TestChallengeNeedsNewPassword(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+		b.cfg.Auth.ChallengeMD5 = true
+		b = b.restart(time.Second)
+		c := b.dial()
+		c.ask("#login regd alice pw", "@status 0")
+		c.ask("#login regd alice "+c.challenged("pw"), "@status 3002")
+		c.ask("#login regd alice "+c.challenged(""), "@status 3002")
+		c.ask("#changepass pw pw", "@status 0")
+		c.ask("#login regd alice "+c.challenged("pw"), "@status 0")
+	})
+}
+
+// TestChallengeSwitchedOff: what was kept for it goes at the next login.
+func TestChallengeSwitchedOff(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+		b.cfg.Auth.ChallengeMD5 = false
+		b = b.restart(time.Second)
+		c := b.dial()
+		c.ask("#challenge", "@status 3508")
+		if stored, err := b.readAccount(b.findAccount("alice")); err != nil || stored.recoverable != "pw" {
+			t.Fatalf("stored is %q (%v); this test would find nothing", stored.recoverable, err)
+		}
+		c.ask("#login regd alice pw", "@status 0")
+		b.pass(time.Minute)
+		stored, err := b.readAccount(b.findAccount("alice"))
+		if err != nil || stored.recoverable != "" || stored.realName != "real" || stored.email != "mail" {
+			t.Errorf("stored is %+v (%v)", stored, err)
+		}
+		c.ask("#login regd alice pw", "@status 0")
+		c.ask("#login regd alice wrong", "@status 3002")
+	}, withChallenge)
+}
+
+// TestChallengeCountsGuesses: wrong answers count as wrong passwords do.
+func TestChallengeCountsGuesses(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, withChallenge, func(c *config) { c.Limits.LoginsPerMinute = 3 })
+	srv.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+	c := srv.dial()
+	for range 3 {
+		c.ask("#login regd alice "+c.challenged("wrong"), "@status 3002")
+	}
+	c.ask("#login regd alice "+c.challenged("pw"), "@status 3006")
+}

@@ -56,7 +56,7 @@ func BenchmarkBroadcast(b *testing.B) {
 			p := &place{}
 			for i := range members {
 				o := newOutbox(near)
-				o.raw, o.try = nullSocket{null}, o.tryFD
+				o.raw = nullSocket{null}
 				p.members = append(p.members, &session{out: o, slots: [2]int{i}})
 			}
 			p.live = members

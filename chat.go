@@ -17,6 +17,7 @@ import (
 type server struct {
 	// fixed when it is made
 	cfg            config
+	began          time.Time
 	folder         *folderLock
 	store          store
 	clock          *clock
@@ -61,7 +62,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 		return nil, err
 	}
 	srv := &server{
-		cfg: cfg, folder: folder, hasher: newHasher(), doors: newHasher(),
+		cfg: cfg, began: time.Now(), folder: folder, hasher: newHasher(), doors: newHasher(),
 		guesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
 		diskFailed: make(chan error, 1), renewals: make(chan renewal, maxRenewals),
@@ -147,7 +148,6 @@ func (srv *server) serveWith(conn net.Conn, secure *tls.Config) {
 	if tcp, ok := conn.(*net.TCPConn); ok && secure != nil {
 		s.link = newTLSLink(tcp, secure)
 		s.out.seal = s.link.tls
-		s.in.openTLS(s.link)
 	} else {
 		s.in.open(conn)
 	}

@@ -17,35 +17,30 @@ var readBuffers = sync.Pool{New: func() any { return new([readBuffer]byte) }}
 // waits for the socket first and then borrows one. With TLS it waits for one
 // byte.
 type input struct {
-	conn   net.Conn
 	raw    syscall.RawConn // nil: not TCP alone
 	readFD func(uintptr) bool
-	link   *tlsLink // nil: no TLS
-	first  [1]byte
 	buf    *[readBuffer]byte // borrowed
 	n      int
 	err    error
 }
 
+// open is for connections without TLS.
 func (in *input) open(conn net.Conn) {
-	in.conn = conn
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		in.raw, _ = tcp.SyscallConn()
 		in.readFD = in.tryRead
 	}
 }
 
-// openTLS is open for a connection with TLS.
-func (in *input) openTLS(link *tlsLink) { in.conn, in.link = link.tls, link }
-
-// read waits for bytes and returns them; they are valid until release.
-func (in *input) read() ([]byte, error) {
-	if in.link != nil {
-		return in.readTLS()
+// read waits for bytes and returns them; they are valid until release. link is
+// TLS over conn, or nil.
+func (in *input) read(conn net.Conn, link *tlsLink) ([]byte, error) {
+	if link != nil {
+		return in.readTLS(link)
 	}
 	if in.raw == nil {
 		in.buf = readBuffers.Get().(*[readBuffer]byte)
-		n, err := in.conn.Read(in.buf[:])
+		n, err := conn.Read(in.buf[:])
 		return in.buf[:n], err
 	}
 	if err := in.raw.Read(in.readFD); err != nil {
@@ -70,13 +65,13 @@ func (in *input) tryRead(fd uintptr) bool {
 }
 
 // readTLS waits for a byte and takes what came with it, without waiting again.
-func (in *input) readTLS() ([]byte, error) {
-	if n, err := in.conn.Read(in.first[:]); n == 0 {
+func (in *input) readTLS(link *tlsLink) ([]byte, error) {
+	if n, err := link.tls.Read(link.first[:]); n == 0 {
 		return nil, err
 	}
 	in.buf = readBuffers.Get().(*[readBuffer]byte)
-	in.buf[0] = in.first[0]
-	n, err := in.link.readOn(in.buf[1:])
+	in.buf[0] = link.first[0]
+	n, err := link.readOn(in.buf[1:])
 	return in.buf[:1+n], err
 }
 

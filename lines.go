@@ -40,16 +40,27 @@ const (
 // the piece of a line that has come.
 type lineReader struct {
 	partial []byte      // what has come of the line, rubbed out and without telnet bytes
-	came    int         // how many bytes of the line have come, rubbed out ones too
-	inSub   int         // how long the running sub-negotiation is
+	came    int32       // how many bytes of the line have come, rubbed out ones too
+	inSub   int32       // how long the running sub-negotiation is
 	state   telnetState // how far a telnet sequence is
 	verb    byte        // WILL, WONT, DO or DONT, until its option comes
-	options *answered   // which options were answered; nil: none yet
-	answers []byte      // what telnet has to be told; the caller sends and empties it
+	options *answered   // nil: telnet has asked for nothing
 }
 
-// answered has one bit for each option that was answered: once each.
-type answered struct{ do, will [256 / 8]byte }
+// answered is what was answered to telnet: it has one bit for each option, which
+// is answered once.
+type answered struct {
+	do, will [256 / 8]byte
+	unsent   []byte
+}
+
+// answers takes what telnet has to be told now.
+func (r *lineReader) answers() (answers []byte) {
+	if r.options != nil {
+		answers, r.options.unsent = r.options.unsent, nil
+	}
+	return answers
+}
 
 // next takes bytes from in. It returns the next line without its end, valid
 // until the next call, or nil when in holds no more line ends, and how many
@@ -173,6 +184,6 @@ func (r *lineReader) answer(option byte) {
 	}
 	if bit := byte(1) << (option % 8); seen[option/8]&bit == 0 {
 		seen[option/8] |= bit
-		r.answers = append(r.answers, telnetIAC, reply, option)
+		r.options.unsent = append(r.options.unsent, telnetIAC, reply, option)
 	}
 }

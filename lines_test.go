@@ -15,8 +15,7 @@ func readLines(pieces ...[]byte) (lines []string, answers []byte, err error) {
 	for _, in := range pieces {
 		for len(in) > 0 {
 			line, taken, err := r.next(in)
-			answers = append(answers, r.answers...)
-			r.answers = nil
+			answers = append(answers, r.answers()...)
 			if err != nil {
 				return lines, answers, err
 			}
@@ -125,7 +124,7 @@ func TestLineReaderKeepsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if r.partial != nil || r.options != nil || r.answers != nil || r.came != 0 {
+	if r.partial != nil || r.options != nil || r.came != 0 {
 		t.Errorf("after a whole line it holds %+v", r)
 	}
 }

@@ -37,15 +37,17 @@ const (
 // flushes: one try, which saves waking the writer. Once the socket does not, and
 // for frames that are simply put, the writer has the socket: frames go to it
 // through the send channel, those that find it full wait behind it, and when
-// nothing is left the writer lets go again.
+// nothing is left the writer lets go again. It ends then, its channel with it:
+// parked, the two would cost each idle connection a third of its memory.
 type outbox struct {
-	conn net.Conn
-	raw  syscall.RawConn // conn's, where writing can be tried without waiting; or nil
-	seal io.Writer       // TLS, which writes to conn by writeRaw; nil: what waits goes out as it is
-	send chan *frame     // the buffered send channel
+	conn   net.Conn
+	raw    syscall.RawConn // conn's, where writing can be tried without waiting; or nil
+	seal   io.Writer       // TLS, which writes to conn by writeRaw; nil: what waits goes out as it is
+	writer sync.WaitGroup  // the writer goroutine, while there is one
 
 	mu        sync.Mutex
-	spill     []*frame // staged, or behind the channel; oldest first, from spillAt on
+	send      chan *frame // the buffered send channel; nil: there is no writer
+	spill     []*frame    // staged, or behind the channel; oldest first, from spillAt on
 	spillAt   int
 	held      []*frame // what others sent while a long reply is being sent; behind spill
 	waiting   int      // bytes in the channel, in spill, held and being written
@@ -59,20 +61,13 @@ type outbox struct {
 	failed  atomic.Bool  // writing failed: what is left is thrown away
 	blocked atomic.Bool  // the writer waits for the socket
 	until   atomic.Int64 // when the session ends: the writer's last moment, Unix nanoseconds
-
-	// owned by whose hands it is in
-	try    func(fd uintptr) bool
-	tryBuf []byte
-	tryN   int
-	tryErr error
 }
 
-// newOutbox makes the outbox of a connection; its writer is not running yet.
+// newOutbox makes the outbox of a connection.
 func newOutbox(conn net.Conn) *outbox {
-	o := &outbox{conn: conn, send: make(chan *frame, sendSlots)}
+	o := &outbox{conn: conn}
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		o.raw, _ = tcp.SyscallConn()
-		o.try = o.tryFD
 	}
 	return o
 }
@@ -138,14 +133,20 @@ func (o *outbox) enqueue(f *frame) {
 	o.spill = append(o.spill, f)
 }
 
-// callWriter gives the socket to the writer if nobody has it. Nothing is in the
-// channel then. o.mu is held.
+// callWriter gives the socket to the writer if nobody has it. o.mu is held.
 func (o *outbox) callWriter() {
-	if o.hands != handsNone || o.spilled() == 0 {
-		return
+	if o.hands == handsNone && o.spilled() > 0 {
+		o.startWriter(o.pop())
 	}
+}
+
+// startWriter gives the socket to a writer, with the first frame to write. o.mu
+// is held.
+func (o *outbox) startWriter(first *frame) {
 	o.hands = handsWriter
-	o.send <- o.pop()
+	o.send = make(chan *frame, sendSlots)
+	o.send <- first
+	o.writer.Go(o.write)
 }
 
 // spilled is how many frames are in spill. o.mu is held.
@@ -301,11 +302,10 @@ func (o *outbox) endStream() {
 	o.streaming, o.held, o.heldBytes = false, nil, 0
 }
 
-// close ends the writer after what waits. Only the session's reader calls it,
-// once.
+// close writes what waits and returns when that is done, or the time for it is
+// over. Only the session's reader calls it, once.
 func (o *outbox) close() {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	o.closed = true
 	last := time.Now().Add(farewell)
 	o.until.Store(last.UnixNano())
@@ -316,8 +316,9 @@ func (o *outbox) close() {
 		<-drained
 		o.mu.Lock()
 	}
-	o.hands = handsWriter
-	close(o.send)
+	o.callWriter()
+	o.mu.Unlock()
+	o.writer.Wait()
 }
 
 // writeBuffers are lent to who writes while frames are joined.
@@ -350,7 +351,7 @@ func (o *outbox) flushOnce() {
 	} else {
 		joined := writeBuffers.Get().(*[]byte)
 		defer writeBuffers.Put(joined)
-		out = o.take(nil, (*joined)[:0])
+		out = o.take((*joined)[:0])
 	}
 	o.mu.Unlock()
 	n, err := o.tryWrite(out)
@@ -363,37 +364,29 @@ func (o *outbox) flushOnce() {
 	o.drain()
 	switch {
 	case n < len(out):
-		o.hands = handsWriter
-		o.send <- &frame{line: append([]byte(nil), out[n:]...)}
+		o.startWriter(&frame{line: append([]byte(nil), out[n:]...)})
 	case o.spilled() == 0:
 		o.hands = handsNone
 	}
 }
 
-// write is the writer goroutine: it takes all that waits and writes once.
+// write is the writer goroutine: it takes all that waits and writes once, until
+// nothing waits any more.
 func (o *outbox) write() {
-	for f := range o.send {
-		for o.writeOnce(f) {
-			f = nil
-		}
-	}
-	for o.writeOnce(nil) {
+	for o.writeOnce() {
 		continue
 	}
 }
 
-// writeOnce writes first, if it is not nil, and what waits behind it, as much as
-// goes into one write. With nothing left it lets go of the socket and reports
-// false.
-func (o *outbox) writeOnce(first *frame) bool {
+// writeOnce writes what waits, as much as goes into one write. With nothing left
+// it lets go of the socket and reports false.
+func (o *outbox) writeOnce() bool {
 	joined := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(joined)
 	o.mu.Lock()
-	out := o.take(first, (*joined)[:0])
+	out := o.take((*joined)[:0])
 	if len(out) == 0 {
-		if o.until.Load() == 0 {
-			o.hands = handsNone
-		}
+		o.hands, o.send = handsNone, nil
 		o.mu.Unlock()
 		return false
 	}
@@ -416,14 +409,12 @@ func (o *outbox) fail() {
 	o.wakeReader()
 }
 
-// take joins first with the frames that wait, into a buffer of writeBuffer
-// bytes (with TLS, as much as one record holds); a single frame is not copied.
-// o.mu is held.
-func (o *outbox) take(first *frame, buf []byte) []byte {
+// take joins the frames that wait, into a buffer of writeBuffer bytes (with TLS,
+// as much as one record holds); a single frame is not copied. o.mu is held.
+func (o *outbox) take(buf []byte) []byte {
+	first := o.next(0)
 	if first == nil {
-		if first = o.next(0); first == nil {
-			return nil
-		}
+		return nil
 	}
 	second := o.next(len(first.line))
 	if second == nil {
@@ -505,28 +496,44 @@ func (o *outbox) tryWrite(b []byte) (int, error) {
 	if o.raw == nil || o.failed.Load() {
 		return 0, nil
 	}
-	o.tryBuf = b
-	err := o.raw.Write(o.try)
-	o.tryBuf = nil
+	t := attempts.Get().(*attempt)
+	defer attempts.Put(t)
+	t.buf = b
+	err := o.raw.Write(t.onFD)
+	t.buf = nil
 	if err == nil {
-		err = o.tryErr
+		err = t.err
 	}
-	return o.tryN, err
+	return t.n, err
 }
 
-// tryFD is one write system call; it never asks to be called again. The socket
+// attempt is one try to write, lent to who makes it.
+type attempt struct {
+	buf  []byte
+	n    int
+	err  error
+	onFD func(fd uintptr) bool // write, made once
+}
+
+var attempts = sync.Pool{New: func() any {
+	t := &attempt{}
+	t.onFD = t.write
+	return t
+}}
+
+// write is one write system call; it never asks to be called again. The socket
 // does not block, so the call is over in microseconds: RawSyscall spares the
 // scheduler's accounts of calls that might take long, a tenth of its cost.
-func (o *outbox) tryFD(fd uintptr) bool {
-	first := unsafe.Pointer(unsafe.SliceData(o.tryBuf))
-	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(first), uintptr(len(o.tryBuf)))
+func (t *attempt) write(fd uintptr) bool {
+	first := unsafe.Pointer(unsafe.SliceData(t.buf))
+	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(first), uintptr(len(t.buf)))
 	switch errno {
 	case 0:
-		o.tryN, o.tryErr = int(n), nil
+		t.n, t.err = int(n), nil
 	case syscall.EAGAIN, syscall.EINTR:
-		o.tryN, o.tryErr = 0, nil
+		t.n, t.err = 0, nil
 	default:
-		o.tryN, o.tryErr = 0, errno
+		t.n, t.err = 0, errno
 	}
 	return true
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // session is one connection and who uses it. Its reader goroutine runs serve;
-// its writer goroutine runs out.write.
+// its writer goroutine, where it needs one, runs out.write.
 type session struct {
 	// fixed when it is made
 	srv  *server
@@ -33,8 +33,7 @@ type session struct {
 	exchange  *exchange // a login by #auth that is half done; nil: none
 	challenge string    // of #challenge, not used yet; "": none
 	waiting   bool      // it counts among those that have not logged in
-	writer    sync.WaitGroup
-	loggedIn  bool // just now
+	loggedIn  bool      // just now
 
 	unflushed *place // where it has sent something; flushed when its input is handled
 
@@ -77,7 +76,6 @@ func (s *session) serve() {
 			return
 		}
 	}
-	s.writer.Go(s.out.write)
 	s.serveOn(s.greet())
 }
 
@@ -102,7 +100,6 @@ func (s *session) tearDown(err error) {
 	s.forgetIdentity(nil)
 	s.srv.nameFree(s)
 	s.out.close()
-	s.writer.Wait()
 	if s.link != nil {
 		_ = s.link.tls.CloseWrite() // it fails where nobody is there to hear it
 	}
@@ -132,7 +129,7 @@ func (s *session) startGrace() error {
 
 // readOnce waits for bytes and handles every line that has come.
 func (s *session) readOnce() error {
-	data, err := s.in.read()
+	data, err := s.in.read(s.conn, s.link)
 	defer s.in.release()
 	if len(data) > 0 {
 		if err := s.handle(data); err != nil {
@@ -183,10 +180,8 @@ func (s *session) handle(data []byte) error {
 	for len(data) > 0 {
 		line, n, err := s.lines.next(data)
 		data = data[n:]
-		if len(s.lines.answers) > 0 {
-			answers := &frame{line: s.lines.answers}
-			s.lines.answers = nil
-			err = errors.Join(err, s.send(answers))
+		if answers := s.lines.answers(); len(answers) > 0 {
+			err = errors.Join(err, s.send(&frame{line: answers}))
 		}
 		if err != nil {
 			return err
@@ -329,33 +324,27 @@ func isFatal(err error) bool {
 	return errors.As(err, &known) && known.fatal
 }
 
-// budget is how many commands a session has left (a token bucket).
+// budget is how many commands a session has left: a token bucket, kept as the
+// moment when it will be full again.
 type budget struct {
-	tokens  float64
-	last    time.Time
-	refused int // in a row
+	full    time.Duration // since the server began; past: it is
+	refused int           // in a row
 }
 
 // spend takes one command off the budget: 3505 past it, and the end for those
 // who go on.
 func (s *session) spend() error {
-	rate, burst := float64(s.srv.cfg.Limits.CommandsPerSecond), float64(s.srv.cfg.Limits.CommandBurst)
+	rate, burst := s.srv.cfg.Limits.CommandsPerSecond, s.srv.cfg.Limits.CommandBurst
 	if rate == 0 {
 		return nil
 	}
-	b, now := &s.budget, time.Now()
-	if b.last.IsZero() {
-		b.tokens = burst
-	} else {
-		b.tokens = min(burst, b.tokens+rate*now.Sub(b.last).Seconds())
-	}
-	b.last = now
-	if b.tokens >= 1 {
-		b.tokens--
-		b.refused = 0
+	b, now := &s.budget, time.Since(s.srv.began)
+	each := time.Second / time.Duration(rate)
+	if full := max(b.full, now) + each; float64(full-now) <= float64(burst)*float64(each) {
+		b.full, b.refused = full, 0
 		return nil
 	}
-	if b.refused++; b.refused > int(burst) {
+	if b.refused++; b.refused > burst {
 		return errFlooding
 	}
 	return fail(statusFlood)

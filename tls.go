@@ -26,7 +26,8 @@ type tlsLink struct {
 	out *outbox // nil: during the handshake
 
 	// owned by the reader
-	hasty bool // reads do not wait
+	first [1]byte // what it waits for
+	hasty bool    // reads do not wait
 }
 
 // newTLSLink makes the server's end of TLS; the handshake is to come.

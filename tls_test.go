@@ -348,10 +348,7 @@ func TestSealedPieces(t *testing.T) {
 		o.stage(&frame{line: line})
 	}
 	o.flush()
-	var writer sync.WaitGroup
 	o.close()
-	writer.Go(o.write)
-	writer.Wait()
 	if got.all.Len() != lines*len(line) {
 		t.Errorf("%d bytes were written, want %d", got.all.Len(), lines*len(line))
 	}

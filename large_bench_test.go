@@ -3,9 +3,11 @@ package main
 import (
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -14,12 +16,12 @@ import (
 // a tenth of that, rooms a hundredth.
 var scale = flag.Int("scale", 100_000, "messages in the large store of the benchmarks")
 
-// largeFolder makes a data folder with scale messages in one group, a tenth as
+// largeFolder makes a data folder with so many messages in one group, a tenth as
 // many accounts and a hundredth as many rooms.
-func largeFolder(b *testing.B) config {
+func largeFolder(b *testing.B, messages int) config {
 	cfg := testConfig(b)
 	cfg.Limits.Rooms = 0
-	o := storeOptions{folder: cfg.Server.Data, periodic: true, every: time.Second, readers: 1, now: time.Now, lost: func(record) {}}
+	o := storeOptions{folder: cfg.Server.Data, key: newKeySource(cfg.Server.Key, cfg.Server.Data, nil), periodic: true, every: time.Second, readers: 1, now: time.Now, lost: func(record) {}}
 	st, err := openStore(o)
 	if err != nil {
 		b.Fatal(err)
@@ -31,17 +33,17 @@ func largeFolder(b *testing.B) config {
 		return r.id
 	}
 	v := &verifier{salt: randomBytes(saltBytes), rounds: 16, storedKey: randomBytes(32), serverKey: randomBytes(32)}
-	for i := range *scale / 10 {
+	for i := range messages / 10 {
 		n := fmt.Sprintf("account%d", i)
 		add(accountRecord(0, name{n, n}, &accountBody{verifier: v, realName: "Real Name", email: "mail@example.org"}))
 	}
-	for i := range *scale / 100 {
+	for i := range messages / 100 {
 		n := fmt.Sprintf("room%d", i)
 		add(record{kind: kindRoom, ends: never, head: packRoom(&place{name: name{n, n}})})
 	}
 	group := add(record{kind: kindGroup, ends: never, head: packGroup(&place{name: name{"posts", "posts"}, ttl: time.Hour})})
 	text := packFields(strings.Repeat("x", 200))
-	for range *scale {
+	for range messages {
 		add(record{kind: kindMessage, group: group, ends: never, head: packFields("heading", "author"), body: text})
 	}
 	if err := st.close(); err != nil {
@@ -52,7 +54,7 @@ func largeFolder(b *testing.B) config {
 
 // BenchmarkStart: from nothing to the first login, with a large store.
 func BenchmarkStart(b *testing.B) {
-	cfg := largeFolder(b)
+	cfg := largeFolder(b, *scale)
 	b.ResetTimer()
 	for range b.N {
 		srv := startWith(b, cfg)
@@ -86,7 +88,7 @@ func residentMiB(b *testing.B) float64 {
 // BenchmarkList: "#listmessages" of a large group, to its first line and to its
 // last, and "#listrooms".
 func BenchmarkList(b *testing.B) {
-	srv := startWith(b, largeFolder(b))
+	srv := startWith(b, largeFolder(b, *scale))
 	alice := srv.guest("alice")
 	alice.ask("#joingroup posts", "@status 0")
 	for command, lines := range map[string]int{"#listmessages": *scale, "#listrooms": *scale/100 + 1} {
@@ -103,4 +105,45 @@ func BenchmarkList(b *testing.B) {
 			b.ReportMetric(float64(first.Microseconds())/float64(b.N)/1000, "ms-to-first-line")
 		})
 	}
+}
+
+// BenchmarkGrowth: what a login, a broadcast and a post cost in processor time,
+// the client's part included, with a store of some size and with one ten times
+// as large.
+func BenchmarkGrowth(b *testing.B) {
+	for _, size := range []int{*scale / 10, *scale} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			srv := startWith(b, largeFolder(b, size))
+			for i := range 50 {
+				c := srv.guest(fmt.Sprintf("listener%d", i))
+				go func() { _, _ = io.Copy(io.Discard, c.conn) }()
+			}
+			poster := srv.guest("poster")
+			poster.ask("#joingroup posts", "@status 0")
+			srv.guest("maker").ask("#createlogin alice pw real mail", "@status 0")
+			work := map[string]func(){
+				"login":     func() { srv.dial().ask("#login regd alice pw", "@status 0") },
+				"broadcast": func() { poster.ask("#broadcast hello", `@mess #broadcast poster "hello"`, "@status 0") },
+				"post":      func() { poster.ask("#postmessage heading\r\n"+strings.Repeat("x", 200), "@status 0") },
+			}
+			for _, what := range []string{"login", "broadcast", "post"} {
+				b.Run(what, func(b *testing.B) {
+					before := processorTime(b)
+					for b.Loop() {
+						work[what]()
+					}
+					b.ReportMetric(float64((processorTime(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+				})
+			}
+		})
+	}
+}
+
+// processorTime is what this process has used.
+func processorTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// measureLatency switches on the tests of this file: they need a minute and a
+// quiet machine. Their figures are in BENCHMARKS.md.
+var measureLatency = flag.Bool("latency", false, "measure on the built program how much work holds others up (BENCHMARKS.md)")
+
+// latencyArgs is the command line of the program that is measured.
+func latencyArgs(t *testing.T) []string {
+	t.Helper()
+	if !*measureLatency {
+		t.Skip("only with -latency")
+	}
+	return []string{"-config", writeSettings(t, programSettings), "-data", t.TempDir()}
+}
+
+// pipeline sends many commands at once and expects @status 0 for each.
+func (c *client) pipeline(n int, line func(i int) string) {
+	c.t.Helper()
+	sent := make(chan error, 1)
+	go func() {
+		for i := range n {
+			if _, err := io.WriteString(c.conn, line(i)+"\r\n"); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	for range n {
+		c.expect("@status 0")
+	}
+	if err := <-sent; err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// wantTalk has people talk while something goes on, which must not hold them up
+// for more than some time.
+func wantTalk(p *program, room string, most time.Duration, something func()) {
+	p.t.Helper()
+	took := talkDuring(p, room, something)
+	p.t.Logf("%s: %d broadcasts, the median %v, p99 %v (at most %v)", room, len(took), median(took), p99(took), most)
+	if p99(took) > most {
+		p.t.Errorf("%s: the p99 of broadcasts is more than %v", room, most)
+	}
+}
+
+const (
+	manyRooms    = 10_000
+	manyMessages = 100_000
+	listingTime  = 10 * time.Second
+)
+
+// TestListingsHoldNobodyUp: people talk on while others ask for long lists.
+func TestListingsHoldNobodyUp(t *testing.T) {
+	args := latencyArgs(t)
+	p := startProgram(t, buildProgram(t), args...)
+	maker := p.guest("maker")
+	maker.pipeline(manyRooms, func(i int) string { return fmt.Sprintf("#createroom room-%d", i) })
+	maker.ask(`#creategroup posts "" anon`, "@status 0")
+	maker.ask("#joingroup posts", "@status 0")
+	maker.pipeline(manyMessages, func(i int) string { return fmt.Sprintf("#postmessage heading-%d\r\nsome text", i) })
+	wantTalk(p, "quiet", 20*time.Millisecond, func() { time.Sleep(listingTime / 2) })
+	before := peakMemory(t, p)
+	wantTalk(p, "listmessages", 20*time.Millisecond, func() { listAgainAndAgain(p, "messages", "#joingroup posts", "#listmessages", 1, 0) })
+	t.Logf("listing %d messages took at most %d KiB more than before", manyMessages, peakMemory(t, p)-before)
+	wantTalk(p, "listrooms", 20*time.Millisecond, func() { listAgainAndAgain(p, "rooms", "#leavegroup", "#listrooms", 4, 40*time.Millisecond) })
+}
+
+// listAgainAndAgain has some people ask for a list, each once in every so long.
+func listAgainAndAgain(p *program, names, first, command string, askers int, every time.Duration) {
+	var asking sync.WaitGroup
+	var lists, size atomic.Int64
+	end := time.Now().Add(listingTime)
+	for _, c := range crowd(p, names, askers) {
+		c.ask(first, "@status 0")
+		asking.Go(func() {
+			for next := time.Now(); next.Before(end); next = later(next.Add(every), time.Now().Add(-every)) {
+				time.Sleep(time.Until(next))
+				n, err := c.discard(command)
+				if err != nil {
+					p.t.Errorf("%s: %v", command, err)
+					return
+				}
+				lists.Add(1)
+				size.Store(n)
+			}
+		})
+	}
+	asking.Wait()
+	p.t.Logf("%s was answered %.1f times a second, with %d bytes", command, float64(lists.Load())/listingTime.Seconds(), size.Load())
+}
+
+// later is the later one of two moments.
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// discard sends a command and throws its long reply away as fast as it comes.
+func (c *client) discard(command string) (size int64, err error) {
+	if _, err := io.WriteString(c.conn, command+"\r\n#ping end\r\n"); err != nil {
+		return 0, err
+	}
+	end, buf := []byte("@ret #ping end\r\n"), make([]byte, 64<<10)
+	var kept int
+	for {
+		n, err := c.in.Read(buf[kept:])
+		size += int64(n)
+		if err != nil || bytes.HasSuffix(buf[:kept+n], end) {
+			return size, err
+		}
+		kept = copy(buf, buf[max(0, kept+n-len(end)):kept+n])
+	}
+}
+
+// TestSlowDisk: a disk that takes 30 ms for each sync, as SD cards do.
+func TestSlowDisk(t *testing.T) {
+	args := latencyArgs(t)
+	needRoot(t, "strace")
+	p := startProgram(t, "strace", append([]string{
+		"-D", "--seccomp-bpf", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync",
+		"-e", "inject=fsync,fdatasync:delay_exit=30000", buildProgram(t),
+	}, args...)...)
+	p.guest("maker").ask(`#creategroup posts "" anon`, "@status 0")
+	wantTalk(p, "quiet", 20*time.Millisecond, func() { time.Sleep(listingTime / 2) })
+	wantTalk(p, "posts", 20*time.Millisecond, func() { postAll(p, 64) })
+}
+
+// postAll has some people post, each as fast as it is answered.
+func postAll(p *program, posters int) {
+	var posting sync.WaitGroup
+	var mu sync.Mutex
+	var took []time.Duration
+	line := "#postmessage heading\r\n" + strings.Repeat("x", 200)
+	began := time.Now()
+	for _, c := range crowd(p, "poster", posters) {
+		c.ask("#joingroup posts", "@status 0")
+		posting.Go(func() {
+			for time.Since(began) < listingTime {
+				start := time.Now()
+				if err := c.request(line, "@status 0"); err != nil {
+					p.t.Errorf("posting: %v", err)
+					return
+				}
+				mu.Lock()
+				took = append(took, time.Since(start))
+				mu.Unlock()
+			}
+		})
+	}
+	posting.Wait()
+	rate := float64(len(took)) / time.Since(began).Seconds()
+	p.t.Logf("%.0f posts a second, the median %v, p99 %v", rate, median(took), p99(took))
+	if rate < 600 || p99(took) > 150*time.Millisecond {
+		p.t.Error("less than 600 a second, or a p99 of more than 150 ms")
+	}
+}

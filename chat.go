@@ -70,7 +70,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 	}
 	o := storeOptions{
 		folder: cfg.Server.Data, key: newKeySource(cfg.Server.Key, cfg.Server.Data, ask), periodic: cfg.Persist.Mode == "periodic", every: cfg.Persist.Every.Duration,
-		readers: max(2, runtime.GOMAXPROCS(0)), now: time.Now, lost: srv.lostRecord,
+		readers: max(2, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))), now: time.Now, lost: srv.lostRecord,
 		failed: func(err error) { srv.diskFailed <- err },
 	}
 	if cfg.Auth.Iterations == 0 {

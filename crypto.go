@@ -129,7 +129,7 @@ type hasher struct {
 }
 
 func newHasher() *hasher {
-	return &hasher{cores: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))}
+	return &hasher{cores: make(chan struct{}, max(1, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))-1))}
 }
 
 // do runs hash when a core is free. It fails with 3006 when too many wait.

@@ -121,14 +121,14 @@ func (c *config) parse(name, text string) error {
 	if err != nil {
 		var syntax toml.ParseError
 		if errors.As(err, &syntax) {
-			return fmt.Errorf("%s, line %d: %s", name, syntax.Position.Line, syntax.Message)
+			return fmt.Errorf("%s, line %d: %s", name, syntax.Position.Line, visible(syntax.Message))
 		}
 		return wrongType(name, err)
 	}
 	for _, key := range meta.Keys() {
 		if !knownSettings()[key.String()] {
 			return fmt.Errorf("%s, line %d: there is no setting %s; `homeroom config` shows them all",
-				name, lineOfKey(text, key), key)
+				name, lineOfKey(text, key), visible(key.String()))
 		}
 	}
 	if err := c.check(); err != nil {
@@ -145,7 +145,7 @@ var typeError = regexp.MustCompile(`^toml: line (\d+) \(last key "([^"]*)"\): in
 func wrongType(name string, err error) error {
 	parts := typeError.FindStringSubmatch(err.Error())
 	if parts == nil {
-		return fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "toml: "))
+		return fmt.Errorf("%s: %s", name, visible(strings.TrimPrefix(err.Error(), "toml: ")))
 	}
 	want := map[string]string{
 		"string": `a text in quotes, like "this"`, "integer": "a number", "boolean": "true or false",
@@ -153,7 +153,13 @@ func wrongType(name string, err error) error {
 	if want == "" {
 		want = "of type " + parts[3]
 	}
-	return fmt.Errorf("%s, line %s: %s must be %s", name, parts[1], parts[2], want)
+	return fmt.Errorf("%s, line %s: %s must be %s", name, parts[1], visible(parts[2]), want)
+}
+
+// visible shows what a file holds in one line that does nothing to a terminal.
+func visible(text string) string {
+	quoted := strconv.Quote(text)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
 // knownSettings is every key of the sample file, with its sections.

@@ -143,7 +143,7 @@ func copyTo(ctx context.Context, db *sql.DB, file string) (err error) {
 	if err := checkWhole(ctx, temp.Name()); err != nil {
 		return err
 	}
-	return errors.Join(syncFile(temp.Name()), os.Rename(temp.Name(), file), syncFile(filepath.Dir(file)))
+	return giveName(temp.Name(), file)
 }
 
 // checkWhole checks all of a database file that nobody uses.

@@ -127,6 +127,18 @@ func renewLog(path string) error {
 	return nil
 }
 
+// giveName gives a file its name once all of it is on the disk. What had the name
+// stays if that fails.
+func giveName(file, name string) error {
+	if err := syncFile(file); err != nil {
+		return err
+	}
+	if err := os.Rename(file, name); err != nil {
+		return err
+	}
+	return syncFile(filepath.Dir(name))
+}
+
 // makeFolder makes a folder, and those above it that are missing, and brings
 // their names to the disk: what is stored in a folder is lost with its name.
 func makeFolder(path string) error {

@@ -84,6 +84,9 @@ func insertKeyRow(tx *sql.Tx, r keyRow) error {
 
 // withRewriter runs what rewrites much of a database that no server uses.
 func withRewriter(path string, rewrite func(*sql.DB) error) error {
+	if err := renewLog(path); err != nil {
+		return err
+	}
 	db, err := openURI(path, url.Values{"_pragma": {
 		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-2000)",
 		"temp_store(FILE)", "secure_delete(ON)", // a copy of it all might not fit into memory
@@ -92,7 +95,11 @@ func withRewriter(path string, rewrite func(*sql.DB) error) error {
 		return err
 	}
 	db.SetMaxOpenConns(1)
-	if err = errors.Join(rewrite(db), db.Close()); err != nil {
+	err = rewrite(db)
+	if !isSyncFailure(err) { // else closing would write
+		err = errors.Join(err, db.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("sealing the database %s: %w", path, err)
 	}
 	return nil

@@ -18,6 +18,13 @@ import (
 func rotationStore(t testing.TB, messages int) (o storeOptions, all []record) {
 	t.Helper()
 	o = commitStore(t)
+	return o, fillStore(t, o, messages)
+}
+
+// fillStore makes a store with some of everything in it, and returns what it
+// holds.
+func fillStore(t testing.TB, o storeOptions, messages int) []record {
+	t.Helper()
 	st, err := openStore(o)
 	if err != nil {
 		t.Fatal(err)
@@ -32,11 +39,11 @@ func rotationStore(t testing.TB, messages int) (o storeOptions, all []record) {
 	if err := errors.Join(append(putTogether(st, changes...), st.close())...); err != nil {
 		t.Fatal(err)
 	}
-	all = opened(t, o.folder, o.key)
+	all := opened(t, o.folder, o.key)
 	if len(all) != messages+3 {
 		t.Fatalf("%d records are stored, want %d", len(all), messages+3)
 	}
-	return o, all
+	return all
 }
 
 // wantRecords expects a folder to hold these records.
@@ -203,8 +210,14 @@ func TestRotateRefuses(t *testing.T) {
 // server starts all the same, and the next rotation finishes what it began.
 func TestRotateKilled(t *testing.T) {
 	t.Parallel()
-	path := buildProgram(t)
 	o, all := rotationStore(t, 2000)
+	cutRotations(t, o, all, 5**kills, (*program).kill)
+}
+
+// cutRotations begins one rotation after the other and has each cut off at any
+// moment.
+func cutRotations(t *testing.T, o storeOptions, all []record, rounds int, cut func(*program)) {
+	path := buildProgram(t)
 	rotate := func() *program { return launch(t, path, "key", "rotate", "-data", o.folder) }
 	began := time.Now()
 	if p := rotate(); p.exitCode() != exitDone {
@@ -212,13 +225,13 @@ func TestRotateKilled(t *testing.T) {
 	}
 	whole := time.Since(began)
 	interrupted := 0
-	for round := range 5 * *kills {
+	for round := range rounds {
 		p := rotate()
 		select {
 		case <-p.ended:
 		case <-time.After(rand.N(whole)): // any moment will do
 		}
-		p.kill()
+		cut(p)
 		rows, err := readKeyRows(filepath.Join(o.folder, databaseFile))
 		if err != nil || len(rows) == 0 || len(rows) > 2 {
 			t.Fatalf("round %d: the database says of its keys %+v (%v)", round, rows, err)
@@ -247,5 +260,5 @@ func TestRotateKilled(t *testing.T) {
 		}
 	}
 	wantRecords(t, o, all)
-	t.Logf("%d rounds, %d of them killed in between", 5**kills, interrupted)
+	t.Logf("%d rounds, %d of them cut off in between", rounds, interrupted)
 }

@@ -176,7 +176,7 @@ func ensureDatabase(path string) error {
 	if err := errors.Join(migrate(db), foldAll(db), db.Close()); err != nil {
 		return fmt.Errorf("making the database %s: %w", path, err)
 	}
-	if err := errors.Join(syncFile(fresh), os.Rename(fresh, path), syncFile(filepath.Dir(path))); err != nil {
+	if err := giveName(fresh, path); err != nil {
 		return fmt.Errorf("making the database: %w", err)
 	}
 	return nil

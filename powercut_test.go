@@ -37,7 +37,7 @@ func newPowerDisk(t testing.TB) *powerDisk {
 	t.Helper()
 	needRoot(t, "losetup", "mkfs.ext4", "mount", "umount")
 	image := filepath.Join(t.TempDir(), "image")
-	d := &powerDisk{t: t, folder: t.TempDir()}
+	d := &powerDisk{t: t}
 	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 256<<20)); err != nil {
 		t.Fatal(err)
 	}
@@ -53,11 +53,31 @@ func newPowerDisk(t testing.TB) *powerDisk {
 			t.Error(err)
 		}
 	})
+	d.folder = sharedFolder(t)
 	if err := d.mount(); err != nil {
 		t.Skipf("this machine mounts no ext4: %v", err)
 	}
-	t.Cleanup(d.unmount)
+	t.Cleanup(func() { unmount(t, d.folder) })
 	return d
+}
+
+// sharedFolder makes a folder to mount something on. Who copies all mounts
+// meanwhile (ip netns does) would keep that mounted; below a shared mount, what is
+// unmounted here is unmounted there too.
+func sharedFolder(t testing.TB) string {
+	t.Helper()
+	above := t.TempDir()
+	for _, line := range []string{"mount --bind " + above + " " + above, "mount --make-shared " + above} {
+		if _, err := runCommand(line); err != nil {
+			t.Skipf("this machine mounts nothing: %v", err)
+		}
+	}
+	t.Cleanup(func() { unmount(t, above) })
+	folder := filepath.Join(above, "disk")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return folder
 }
 
 // runCommand runs a command line and returns what it says.
@@ -75,16 +95,17 @@ func (d *powerDisk) mount() error {
 	return err
 }
 
-// unmount takes the disk away once the system has let go of a killed server's
+// unmount takes a disk away once the system has let go of a killed server's
 // files.
-func (d *powerDisk) unmount() {
+func unmount(t testing.TB, folder string) {
+	t.Helper()
 	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		_, err := runCommand("umount " + d.folder)
+		_, err := runCommand("umount " + folder)
 		if err == nil {
 			return
 		}
 		if time.Since(began) > patience {
-			d.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
 }
@@ -146,9 +167,13 @@ func (d *powerDisk) writeSome() {
 
 // powerOn mounts the disk again, and with that has its journal replayed.
 func (d *powerDisk) powerOn() {
-	d.unmount()
+	d.t.Helper()
+	unmount(d.t, d.folder)
 	if err := d.mount(); err != nil {
 		d.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(d.folder, "probe"), nil, 0o600); err != nil {
+		d.t.Fatalf("the disk is as it was when its power failed; somebody else has it mounted too: %v", err)
 	}
 }
 

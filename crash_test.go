@@ -50,6 +50,7 @@ type crashWorker struct {
 	seen         map[int64]string         // numbers that the server gave, and their headings
 	known        []string                 // headings in the group that can be answered
 	group        string                   // it is in
+	entered      bool                     // it has done what a round begins with
 	lossy        bool                     // what is acknowledged can be lost
 	status       int64                    // the largest status number that it was told
 	progress     chan<- struct{}
@@ -395,13 +396,7 @@ func (c *crashTest) round() {
 	killed.Store(true)
 	c.cut(p)
 	running.Wait()
-	for _, w := range c.workers {
-		w.conn.Close()
-		for id, heading := range w.seen {
-			c.noteNumber(id, heading)
-		}
-		clear(w.seen)
-	}
+	c.disconnect()
 }
 
 // noteNumber remembers a message's number; it must not have been another one's.

@@ -40,7 +40,16 @@ func isSyncFailure(err error) bool {
 // isDiskFull: where there is no space for the -wal there is none for the -shm.
 func isDiskFull(err error) bool {
 	var e *sqlite.Error
-	return errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_FULL || e.Code() == ioerrShmSize)
+	return errors.Is(err, syscall.ENOSPC) ||
+		errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_FULL || e.Code() == ioerrShmSize)
+}
+
+// explainFull says what to do about a command that a full disk ended.
+func explainFull(err error) error {
+	if !isDiskFull(err) {
+		return err
+	}
+	return fmt.Errorf("the disk is full; nothing is lost; make space on it, then do this again (%w)", err)
 }
 
 // judge looks at the outcome of a write: after a failed sync the writer writes

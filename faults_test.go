@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -48,7 +47,7 @@ type faultKind struct {
 
 func faultKinds() []faultKind {
 	return []faultKind{
-		{"sync once", "fsync,fdatasync", "EIO", false, []int{1, 12, 30}},
+		{"sync once", "fsync,fdatasync", "EIO", false, []int{1, 10, 12, 30}},
 		{"sync from then on", "fsync,fdatasync", "EIO", true, []int{8}},
 		{"write once", "pwrite64", "EIO", false, []int{25, 90}},
 		{"write from then on", "pwrite64", "EIO", true, []int{150}},
@@ -139,25 +138,15 @@ func (f *faultTest) round(t *testing.T, n int) bool {
 
 // workUnderFaults lets the workers do a bounded amount of work.
 func (c *crashTest) workUnderFaults(p *program) {
-	var running sync.WaitGroup
 	ending := new(atomic.Bool)
 	ending.Store(true)
+	c.mayFail("@status -1", "@status -2")
 	for _, w := range c.workers {
-		w.client, w.killed, w.mayFail = c.join(p), ending, []string{"@status -1", "@status -2"}
-		if w.client != nil {
-			running.Go(func() { w.workThrough(30) })
-		}
+		w.client, w.killed = c.join(p), ending
+		w.gone = w.client == nil
 	}
-	running.Wait()
-	for _, w := range c.workers {
-		if w.client != nil {
-			w.conn.Close()
-		}
-		for id, heading := range w.seen {
-			c.noteNumber(id, heading)
-		}
-		clear(w.seen)
-	}
+	c.together(func(w *crashWorker) { w.workThrough(30) })
+	c.disconnect()
 }
 
 // join connects to a server that may be about to end; nil: it has.
@@ -177,14 +166,13 @@ func (c *crashTest) join(p *program) *client {
 // workThrough asks for so many changes, whatever comes of them. Some are big, so
 // that the log is folded into the database meanwhile.
 func (w *crashWorker) workThrough(changes int) {
-	entered := false
 	for range changes {
 		switch {
 		case w.gone:
 			return
-		case !entered:
+		case !w.entered:
 			w.group = ""
-			entered = w.enter()
+			w.entered = w.enter()
 		case w.random.IntN(5) == 0:
 			w.post("big")
 		default:

@@ -236,7 +236,7 @@ func run(env environment, cfg config) error {
 	defer stop()
 	srv, err := newServer(cfg, env.ask)
 	if err != nil {
-		return err
+		return explainFull(err)
 	}
 	if err := srv.listen(ctx); err != nil {
 		return errors.Join(err, srv.stop("the server is stopping"))

@@ -32,7 +32,7 @@ func folderFlags(flags *flag.FlagSet) func() (config, error) {
 // report says how a command went, and returns its exit code.
 func report(env environment, err error) int {
 	if err != nil {
-		fmt.Fprintf(env.stderr, "homeroom: %v\n", oneLine(err))
+		fmt.Fprintf(env.stderr, "homeroom: %v\n", oneLine(explainFull(err)))
 		return exitFailed
 	}
 	return exitDone

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// smallDisk makes a disk that is soon full and returns where it is mounted.
+func smallDisk(t testing.TB) string {
+	t.Helper()
+	needRoot(t, "mount", "umount")
+	folder := sharedFolder(t)
+	if _, err := runCommand("mount -t tmpfs -o size=48m tmpfs " + folder); err != nil {
+		t.Skipf("this machine mounts no tmpfs: %v", err)
+	}
+	t.Cleanup(func() { unmount(t, folder) })
+	return folder
+}
+
+// fillDisk writes a file until there is no space left.
+func fillDisk(t testing.TB, path string) {
+	t.Helper()
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for piece := make([]byte, 1<<16); len(piece) > 0; {
+		if _, err := file.Write(piece); errors.Is(err, syscall.ENOSPC) {
+			piece = piece[:len(piece)/2]
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFullDiskServed: while the disk is full, what cannot be stored is answered
+// -2 and is nowhere, and reading and talking go on; once there is space, changes
+// are stored again. It drives the program as it is shipped.
+func TestFullDiskServed(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t)
+	c := newCrashTest(t, buildProgram(t), programSettings, filepath.Join(disk, "data"), false)
+	p := startProgram(t, c.path, c.args...)
+	c.connect(p)
+	c.together(func(w *crashWorker) { w.workThrough(20) })
+	reader := p.member("reader")
+	w := c.workers[0]
+	reader.ask("#joingroup "+w.group, "@status 0")
+
+	filler := filepath.Join(disk, "filler")
+	fillDisk(t, filler)
+	c.mayFail("@status -2")
+	c.together(func(w *crashWorker) {
+		for i := 0; w.refused == 0 && i < 1000 && !w.gone; i++ {
+			w.post("big")
+		}
+		w.workThrough(20)
+	})
+	refused := 0
+	for _, w := range c.workers {
+		if w.refused == 0 || w.gone {
+			t.Errorf("worker %d: %d changes were refused; is it gone? %v", w.number, w.refused, w.gone)
+		}
+		refused += w.refused
+	}
+	c.readAndTalk(p, reader, w)
+
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	took := w.untilStored()
+	c.mayFail()
+	c.together(func(w *crashWorker) { w.workThrough(20) })
+	c.disconnect()
+	if code := p.terminate(); code != exitDone {
+		t.Errorf("exit code %d; it says:\n%s", code, p.logged())
+	}
+	c.finish("full disk", 1)
+	t.Logf("%d changes were refused; the next one was stored %v after there was space", refused, took)
+}
+
+// readAndTalk does what needs no space.
+func (c *crashTest) readAndTalk(p *program, reader *client, w *crashWorker) {
+	reader.ask("#broadcast hello", `@mess #broadcast reader "hello"`, "@status 0")
+	for heading, m := range w.messages {
+		if m.fate == present && m.group == w.group && !m.read {
+			c.readMessage(reader, heading, m, reader.repliesOf(heading))
+			break
+		}
+	}
+	p.dial().ask("#login regd reader pw", "@status 0")
+}
+
+// repliesOf is how many answers a message of the group has, as it is listed.
+func (c *client) repliesOf(heading string) string { return c.listed("#listmessages", heading)[4] }
+
+// spaceSeen is how soon changes are stored again once there is space, as promised.
+const spaceSeen = 10 * time.Second
+
+// untilStored asks for changes until one is stored, and returns how long that
+// took.
+func (w *crashWorker) untilStored() time.Duration {
+	began := time.Now()
+	for stored := w.acknowledged; w.acknowledged == stored; {
+		if w.post("m"); time.Since(began) > spaceSeen || w.gone {
+			w.t.Fatalf("nothing is stored %v after there was space again", time.Since(began))
+		}
+	}
+	return time.Since(began)
+}
+
+// connect connects all workers.
+func (c *crashTest) connect(p *program) {
+	for _, w := range c.workers {
+		w.client, w.killed, w.group = p.dial(), new(atomic.Bool), ""
+	}
+}
+
+// disconnect takes note of what the workers saw.
+func (c *crashTest) disconnect() {
+	for _, w := range c.workers {
+		if w.client != nil {
+			w.conn.Close()
+		}
+		for id, heading := range w.seen {
+			c.noteNumber(id, heading)
+		}
+		clear(w.seen)
+	}
+}
+
+// mayFail says how changes may be refused from now on.
+func (c *crashTest) mayFail(how ...string) {
+	for _, w := range c.workers {
+		w.mayFail = how
+	}
+}
+
+// together has all workers do something at the same time.
+func (c *crashTest) together(do func(*crashWorker)) {
+	var running sync.WaitGroup
+	for _, w := range c.workers {
+		running.Go(func() { do(w) })
+	}
+	running.Wait()
+}
+
+// TestFullDiskStart: on a full disk nothing new is begun, and the program says
+// why; what is stored stays, and is served again once there is space.
+func TestFullDiskStart(t *testing.T) {
+	t.Parallel()
+	disk, path := smallDisk(t), buildProgram(t)
+	settings, filler := writeSettings(t, programSettings), filepath.Join(disk, "filler")
+	serve := func(folder string) []string {
+		return []string{"-config", settings, "-data", filepath.Join(disk, folder)}
+	}
+	p := startProgram(t, path, serve("used")...)
+	p.member("alice")
+	p.kill()
+	fillDisk(t, filler)
+	if why := refusal(t, path, serve("new")...); !strings.Contains(why, "the disk is full") {
+		t.Errorf("a start in a new folder says %q", why)
+	}
+	p = launch(t, path, serve("used")...)
+	select {
+	case <-p.listening: // what is free in the last pages may be enough
+		p.kill()
+	case <-p.ended:
+		if !strings.Contains(p.logged(), "the disk is full") {
+			t.Errorf("a start says %q", p.logged())
+		}
+	case <-time.After(patience):
+		t.Fatalf("the program neither listens nor ends; it says:\n%s", p.logged())
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	startProgram(t, path, serve("new")...).member("bob")
+	startProgram(t, path, serve("used")...).dial().ask("#login regd alice pw", "@status 0")
+}

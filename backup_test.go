@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -368,4 +369,40 @@ func TestBackupCommands(t *testing.T) {
 	run(exitDone, "check", "-data", data)
 	p = startProgram(t, path, "-config", settings, "-data", data)
 	p.guest("bob").ask("#changeroom lair", "@status 0")
+}
+
+// TestBackupSyncFails: a backup that does not get to the disk does not take the
+// place of the one from before.
+func TestBackupSyncFails(t *testing.T) {
+	t.Parallel()
+	needRoot(t, "strace")
+	o, _ := rotationStore(t, 100)
+	path, file := buildProgram(t), backupOf(t, o.folder)
+	folder := filepath.Dir(file)
+	unsynced, unnamed := false, false
+	for n := 1; n <= 10; n++ { // a backup syncs 6 times
+		before := fingerprint(t, folder)
+		const calls = "fsync,fdatasync"
+		p := launch(t, "strace", "-D", "--seccomp-bpf", "-f", "-qq", "-o", os.DevNull, "-e", "trace="+calls,
+			"-e", fmt.Sprintf("inject=%s:error=EIO:when=%d", calls, n), path, "backup", "-data", o.folder, file)
+		if p.exitCode() == exitDone {
+			continue // SQLite does without the sync of a folder
+		}
+		if !strings.Contains(p.logged(), "making the backup") {
+			t.Errorf("sync %d: it says %q", n, p.logged())
+		}
+		unsynced = unsynced || strings.Contains(p.logged(), ".tmp: input/output error")
+		if strings.Contains(p.logged(), "sync "+folder+": input/output error") { // it has its name by then
+			unnamed = true
+		} else {
+			wantSame(t, before, fingerprint(t, folder))
+		}
+		wantOnly(t, folder, filepath.Base(file))
+	}
+	if !unsynced || !unnamed {
+		t.Errorf("a failing sync of the file was met: %v, of its folder: %v", unsynced, unnamed)
+	}
+	if err := checkBackup(t.Context(), file); err != nil {
+		t.Error(err)
+	}
 }

@@ -20,6 +20,9 @@ import (
 // the other: go test -run TestStorageFaults -faults=all -timeout 0.
 var faults = flag.String("faults", "few", "few, or all: how many system calls TestStorageFaults lets fail")
 
+// faultsFrom is where -faults=all begins, so that it can be done in pieces.
+var faultsFrom = flag.Int("faultsfrom", 1, "the first system call that TestStorageFaults lets fail with -faults=all")
+
 // needRoot skips a test that needs root and a program where there is none; on a
 // build machine that is a failure.
 func needRoot(t testing.TB, programs ...string) {
@@ -73,7 +76,7 @@ func TestStorageFaults(t *testing.T) {
 			} else {
 				// Threads share the calls in a way of their own each time: three rounds
 				// without a failure show that there is no such call.
-				for n, missed := 1, 0; missed < 3 && !t.Failed(); n++ {
+				for n, missed := *faultsFrom, 0; missed < 3 && !t.Failed(); n++ {
 					if missed++; f.round(t, n) {
 						missed = 0
 					}

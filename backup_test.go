@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -111,7 +110,9 @@ func wantRestores(t *testing.T, file string, key []byte, least int) (messages in
 	if all := ts.groups.all(); len(all) != 1 || int(all[0].messages.Load()) != messages || messages < least {
 		t.Errorf("%d groups, %d messages (at least %d before)", len(all), messages, least)
 	}
-	ts.dial().ask("#login regd alice pw", "@status 0")
+	c := ts.dial()
+	c.ask("#login regd alice pw", "@status 0")
+	c.conn.Close() // a stop waits for who stays
 	ts.stopNow()
 	return messages
 }
@@ -382,9 +383,7 @@ func TestBackupSyncFails(t *testing.T) {
 	unsynced, unnamed := false, false
 	for n := 1; n <= 10; n++ { // a backup syncs 6 times
 		before := fingerprint(t, folder)
-		const calls = "fsync,fdatasync"
-		p := launch(t, "strace", "-D", "--seccomp-bpf", "-f", "-qq", "-o", os.DevNull, "-e", "trace="+calls,
-			"-e", fmt.Sprintf("inject=%s:error=EIO:when=%d", calls, n), path, "backup", "-data", o.folder, file)
+		p, _ := launchFaulty(t, callFault{calls: "fsync,fdatasync", fault: "error=EIO"}, n, path, "backup", "-data", o.folder, file)
 		if p.exitCode() == exitDone {
 			continue // SQLite does without the sync of a folder
 		}

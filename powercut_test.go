@@ -247,7 +247,9 @@ func TestPowerCutFirstStart(t *testing.T) {
 		p.member("alice")
 		disk.cut(p)
 		p = startProgram(t, path, args...)
-		p.dial().ask("#login regd alice pw", "@status 0")
+		c := p.dial()
+		c.ask("#login regd alice pw", "@status 0")
+		c.conn.Close() // a stop waits for who stays
 		if code := p.terminate(); code != exitDone {
 			t.Errorf("round %d: exit code %d", round, code)
 		}

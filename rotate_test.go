@@ -206,6 +206,36 @@ func TestRotateRefuses(t *testing.T) {
 	wantRecords(t, o, all)
 }
 
+// TestRotateFaults: a rotation is killed at, or meets an error in, one system call
+// after the other that changes the disk. Nothing is lost, a server opens what is
+// left, and the next rotation works.
+func TestRotateFaults(t *testing.T) {
+	t.Parallel()
+	needRoot(t, "strace")
+	path := buildProgram(t)
+	made, all := rotationStore(t, 60)
+	eachCallFault(t, func(f callFault, n int) bool {
+		o := commitStore(t)
+		if err := os.CopyFS(o.folder, os.DirFS(made.folder)); err != nil {
+			t.Fatal(err)
+		}
+		p, trace := launchFaulty(t, f, n, path, "key", "rotate", "-data", o.folder)
+		code := p.exitCode()
+		wantRecords(t, o, all)
+		if err := openOnce(o); err != nil {
+			t.Errorf("opening it: %v", err)
+		}
+		if err := rotateKey(t.Context(), io.Discard, o.folder, o.key, o.key); err != nil {
+			t.Errorf("the next rotation: %v", err)
+		}
+		wantRecords(t, o, all)
+		if wantChecked(t, o.folder); t.Failed() {
+			t.Errorf("%s at call %d of %s; it says:\n%s", f.fault, n, f.calls, p.logged())
+		}
+		return code == -1 || strings.Contains(readTrace(t, trace), "INJECTED")
+	})
+}
+
 // TestRotateKilled: a rotation that is killed at any moment loses nothing, the
 // server starts all the same, and the next rotation finishes what it began.
 func TestRotateKilled(t *testing.T) {

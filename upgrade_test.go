@@ -113,79 +113,94 @@ func versionOf(t testing.TB, path string) (version int) {
 	return version
 }
 
-// changingCall is a kind of system call that changes what is on a disk.
-type changingCall struct {
-	calls string
-	few   []int // the calls at which a short test kills
+// callFault is one way in which system calls that change what is on a disk go
+// wrong, and at which of them a short test has them do.
+type callFault struct {
+	calls, fault string
+	few          []int
 }
 
-func changingCalls() []changingCall {
-	return []changingCall{
-		{"pwrite64", []int{5, 40, 160}},
-		{"fsync,fdatasync", []int{3, 8}},
-		{"ftruncate", []int{3}},
-		{"rename,renameat,renameat2", []int{1}},
-		{"unlink,unlinkat", []int{2}},
-		{"write", []int{1}},
+func callFaults() []callFault {
+	return []callFault{
+		{"pwrite64", "signal=KILL", []int{5, 40, 160}},
+		{"fsync,fdatasync", "signal=KILL", []int{3, 8}},
+		{"ftruncate", "signal=KILL", []int{3}},
+		{"rename,renameat,renameat2", "signal=KILL", []int{1}},
+		{"unlink,unlinkat", "signal=KILL", []int{2}},
+		{"write", "signal=KILL", []int{1}},
+		{"pwrite64", "error=EIO", []int{7, 60}},
+		{"pwrite64", "error=ENOSPC", []int{30}},
+		{"fsync,fdatasync", "error=EIO", []int{4, 10}},
 	}
 }
 
-// TestUpgradeKilled kills a server at one call after the other that changes the
-// disk (strace counts them for each thread) while it brings an old database up
-// to date. What is left is of the old version or the new one, with all that it
-// held. With -faults=all it is every call.
-func TestUpgradeKilled(t *testing.T) {
-	t.Parallel()
-	needRoot(t, "strace")
-	u, killed := newUpgradeTest(t, 100), 0
-	for _, kind := range changingCalls() {
+// eachCallFault has one call after the other go wrong: a few, or with -faults=all
+// each that there is. once tells whether there was such a call.
+func eachCallFault(t *testing.T, once func(f callFault, n int) bool) {
+	t.Helper()
+	total := 0
+	for _, f := range callFaults() {
+		hit := 0
 		if *faults != "all" {
-			for _, n := range kind.few {
-				if u.killAt(t, kind.calls, n) {
-					killed++
+			for _, n := range f.few {
+				if once(f, n) {
+					hit++
 				}
 			}
-			continue
-		}
-		// As in TestStorageFaults, three rounds to the end show that there is no such call.
-		for n, whole := 1, 0; whole < 3 && !t.Failed(); n++ {
-			if whole++; u.killAt(t, kind.calls, n) {
-				killed++
-				whole = 0
+		} else {
+			// As in TestStorageFaults, three rounds without one show that there is no more.
+			for n, missed := 1, 0; missed < 3 && !t.Failed(); n++ {
+				if missed++; once(f, n) {
+					hit++
+					missed = 0
+				}
 			}
 		}
+		t.Logf("%s at %d calls of %s", f.fault, hit, f.calls)
+		total += hit
 	}
-	if killed == 0 {
+	if total == 0 {
 		t.Error("no call was reached")
 	}
-	t.Logf("%d upgrades killed; versions left: %v", killed, u.left)
 }
 
-// killAt brings the old database up to date, is killed at the nth call of a
-// thread, and tells whether it came to that.
-func (u *upgradeTest) killAt(t *testing.T, calls string, n int) (killed bool) {
+// launchFaulty launches the program with the nth call of each of its threads
+// going wrong, and returns where strace writes which did.
+func launchFaulty(t testing.TB, f callFault, n int, line ...string) (p *program, trace string) {
 	t.Helper()
-	folder := filepath.Join(t.TempDir(), "data")
-	u.fresh(t, folder)
-	p := launch(t, "strace", append([]string{ // --seccomp-bpf would keep the signal from coming
-		"-D", "-f", "-qq", "-o", os.DevNull, "-e", "trace=" + calls,
-		"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, n), u.path,
-	}, u.args(folder)...)...)
-	select {
-	case <-p.ended:
-		killed = true
-		if code := p.exitCode(); code != -1 {
-			t.Errorf("exit code %d, want a kill", code)
+	trace = filepath.Join(t.TempDir(), "trace")
+	options := []string{"-D", "-f", "-qq", "-o", trace, "-e", "trace=" + f.calls, "-e", fmt.Sprintf("inject=%s:%s:when=%d", f.calls, f.fault, n)}
+	if strings.HasPrefix(f.fault, "error") { // it is quicker, but keeps signals from coming
+		options = append(options, "--seccomp-bpf")
+	}
+	return launch(t, "strace", append(options, line...)...), trace
+}
+
+// TestUpgradeFaults: a server that brings an old database up to date is killed
+// at, or meets an error in, one system call after the other that changes the disk.
+// What is left is of the old version or the new one, with all that it held.
+func TestUpgradeFaults(t *testing.T) {
+	t.Parallel()
+	needRoot(t, "strace")
+	u := newUpgradeTest(t, 100)
+	eachCallFault(t, func(f callFault, n int) (hit bool) {
+		folder := filepath.Join(t.TempDir(), "data")
+		u.fresh(t, folder)
+		p, trace := launchFaulty(t, f, n, append([]string{u.path}, u.args(folder)...)...)
+		select {
+		case <-p.ended:
+			hit = p.exitCode() == -1
+		case <-p.listening:
+			p.kill()
+		case <-time.After(patience):
+			t.Fatalf("the server neither listens nor ends; it says:\n%s", p.logged())
 		}
-	case <-p.listening:
-		p.kill()
-	case <-time.After(patience):
-		t.Fatalf("call %d of %s: the server neither listens nor ends; it says:\n%s", n, calls, p.logged())
-	}
-	if u.wantOneVersion(t, folder); t.Failed() {
-		t.Errorf("call %d of %s; it says:\n%s", n, calls, p.logged())
-	}
-	return killed
+		if u.wantOneVersion(t, folder); t.Failed() {
+			t.Errorf("%s at call %d of %s; it says:\n%s", f.fault, n, f.calls, p.logged())
+		}
+		return hit || strings.Contains(readTrace(t, trace), "INJECTED")
+	})
+	t.Logf("versions left: %v", u.left)
 }
 
 // TestPowerCutUpgrade: the same, with the power cut at any moment.

@@ -238,9 +238,10 @@ func existing(paths ...string) bool {
 	return false
 }
 
-// setAside gives a database, with its log, another name. The database goes first:
-// a log without one stops a start, one without its log would be older than it
-// should.
+// setAside gives a database, with its log, another name. Both have it before the
+// first loses its old one, so that cut off at any moment the two stay together.
+// Then the database goes first: a log without one stops a start, one without its
+// log would be older than it should.
 func setAside(path string) (kept string, err error) {
 	for n := 1; ; n++ {
 		kept = fmt.Sprintf("%s.old-%d", path, n)
@@ -248,12 +249,28 @@ func setAside(path string) (kept string, err error) {
 			break
 		}
 	}
+	move := os.Rename
+	if err := linkBoth(path, kept); err == nil {
+		move = func(old, _ string) error { return os.Remove(old) }
+	} else if !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, fs.ErrPermission) {
+		return kept, err
+	} // else the file system has no links, as on many USB sticks
 	for _, part := range []string{"", "-wal", "-shm"} {
-		if err := os.Rename(path+part, kept+part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := move(path+part, kept+part); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return kept, err
 		}
 	}
 	return kept, syncFile(filepath.Dir(path))
+}
+
+// linkBoth gives a database and its log another name beside their own.
+func linkBoth(path, kept string) error {
+	for _, part := range []string{"-wal", ""} {
+		if err := os.Link(path+part, kept+part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return syncFile(filepath.Dir(path))
 }
 
 // copyFile copies a file, for its owner's eyes, and has the copy on the disk.

@@ -405,3 +405,68 @@ func TestBackupSyncFails(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRestoreFaults: a restore with -force is killed at, or meets an error in, one
+// system call after the other that changes the disk. A server starts with the old
+// data or with the backup, or it says what to do, and doing that works; the old
+// database is not lost in any case.
+func TestRestoreFaults(t *testing.T) {
+	t.Parallel()
+	needRoot(t, "strace")
+	path := buildProgram(t)
+	made, saved := rotationStore(t, 30)
+	file := backupOf(t, made.folder)
+	st := newStore(t, made)
+	addRecord(t, st, messageRecord(1, 0, "in the log only"))
+	killed := copyDatabase(t, made.folder)
+	key, err := os.ReadFile(made.key.path)
+	if err := errors.Join(err, os.WriteFile(filepath.Join(killed, keyFile), key, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	all := opened(t, made.folder, made.key)
+	eachCallFault(t, func(f callFault, n int) bool {
+		o := commitStore(t)
+		copyFolder(t, killed, o.folder)
+		p, trace := launchFaulty(t, f, n, path, "restore", "-force", "-data", o.folder, file)
+		code := p.exitCode()
+		wantRestorable(t, o, file, key, all, saved)
+		if t.Failed() {
+			t.Fatalf("%s at call %d of %s; it says:\n%s", f.fault, n, f.calls, p.logged())
+		}
+		return code == -1 || strings.Contains(readTrace(t, trace), "INJECTED")
+	})
+}
+
+// wantRestorable expects that a folder whose restore was cut off opens with the
+// old records or the backup's, or after the restore is done again, with those.
+func wantRestorable(t *testing.T, o storeOptions, file string, key []byte, old, saved []record) {
+	t.Helper()
+	err := openOnce(o)
+	if err != nil {
+		if text := err.Error(); !strings.Contains(text, "interrupted; do it again") && !strings.Contains(text, "is gone but") {
+			t.Errorf("a start says %q", text)
+		}
+		if err := restore(t.Context(), io.Discard, o.folder, file, true, o.key); err != nil {
+			t.Errorf("doing it again: %v", err)
+		}
+		if err := openOnce(o); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := opened(t, o.folder, o.key); len(got) == len(old) && err == nil {
+		wantRecords(t, o, old)
+		return
+	}
+	wantRecords(t, o, saved)
+	kept := commitStore(t)
+	for _, part := range []string{"", "-wal"} {
+		content, err := os.ReadFile(filepath.Join(o.folder, databaseFile+".old-1"+part))
+		if err := errors.Join(err, os.WriteFile(filepath.Join(kept.folder, databaseFile+part), content, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(kept.key.path, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantRecords(t, kept, old)
+}

@@ -52,6 +52,7 @@ type crashWorker struct {
 	group        string                   // it is in
 	entered      bool                     // it has done what a round begins with
 	lossy        bool                     // what is acknowledged can be lost
+	lateLost     bool                     // what is acknowledged after the cut has begun can be
 	status       int64                    // the largest status number that it was told
 	progress     chan<- struct{}
 	killed       *atomic.Bool
@@ -99,11 +100,14 @@ func (w *crashWorker) change(line string) bool {
 	if !ok {
 		return false
 	}
+	if w.lateLost && w.killed.Load() {
+		return false
+	}
 	for _, got := range lines {
 		w.notePosted(got)
 	}
 	if last := lines[len(lines)-1]; last != "@status 0" {
-		if w.refused++; !slices.Contains(w.mayFail, last) && !w.killed.Load() {
+		if w.refused++; !slices.Contains(w.mayFail, last) {
 			w.t.Errorf("%.60q was answered %q", line, last)
 		}
 		return false

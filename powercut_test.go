@@ -118,7 +118,9 @@ const (
 	shutdownNow   = 2 // nothing does
 )
 
-// cutPower: from now on nothing gets to the disk, and writing to it fails.
+// cutPower: from now on nothing gets to the disk, and writing to it fails. But a
+// sync that is under way then can report success for what is lost: ext4 finds
+// that the journal's transaction is over, not that it was given up.
 func (d *powerDisk) cutPower() {
 	if rand.IntN(2) == 0 {
 		d.writeSome()
@@ -204,6 +206,9 @@ func TestPowerCut(t *testing.T) {
 	disk := newPowerDisk(t)
 	data := filepath.Join(disk.folder, "new", "data")
 	c := newCrashTest(t, buildProgram(t), programSettings, data, false)
+	for _, w := range c.workers {
+		w.lateLost = true // see cutPower
+	}
 	c.cut = func(p *program) {
 		disk.cut(p)
 		wantChecked(t, data)
@@ -293,23 +298,28 @@ func TestPowerCutBackup(t *testing.T) {
 		before := int(posted.Load())
 		b := backup()
 		b.waitSome(whole * 3 / 2)
-		disk.cutPower()
-		b.kill()
-		if b.cmd.ProcessState.ExitCode() == exitDone {
+		select {
+		case <-b.ended:
 			least = before
 			done++
+		default:
 		}
+		acknowledged := posted.Load()
+		disk.cutPower()
+		b.kill()
 		p.kill()
 		<-ended
 		disk.powerOn()
+		wantChecked(t, data)
+		stored := int64(countRows(t, data, "messages"))
+		if stored < acknowledged {
+			t.Errorf("%d messages are stored, %d were acknowledged", stored, acknowledged)
+		}
+		posted.Store(stored)
 		if least = wantRestores(t, file, key, least); t.Failed() {
 			t.Fatalf("round %d", round)
 		}
-		wantChecked(t, data)
 		p = startProgram(t, path, args...)
-	}
-	if n := countRows(t, data, "messages"); n < int(posted.Load()) {
-		t.Errorf("%d messages are stored, %d were acknowledged", n, posted.Load())
 	}
 	t.Logf("%d power cuts, %d of them after the backup was there; %d messages in the last one", *powercuts, done, least)
 }

@@ -216,9 +216,7 @@ func TestRotateFaults(t *testing.T) {
 	made, all := rotationStore(t, 60)
 	eachCallFault(t, func(f callFault, n int) bool {
 		o := commitStore(t)
-		if err := os.CopyFS(o.folder, os.DirFS(made.folder)); err != nil {
-			t.Fatal(err)
-		}
+		copyFolder(t, made.folder, o.folder)
 		p, trace := launchFaulty(t, f, n, path, "key", "rotate", "-data", o.folder)
 		code := p.exitCode()
 		wantRecords(t, o, all)

@@ -154,11 +154,11 @@ func ensureDatabase(path string) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if leftover, err := os.Stat(path + "-wal"); err == nil && leftover.Size() > 0 {
-		return fmt.Errorf("the database %s is gone but its %s-wal is there; put the database back, or move that file away", path, path)
-	}
 	if existing(path + restoring) {
 		return fmt.Errorf("a restore into %s was interrupted; do it again, or delete %s", filepath.Dir(path), path+restoring)
+	}
+	if leftover, err := os.Stat(path + "-wal"); err == nil && leftover.Size() > 0 {
+		return fmt.Errorf("the database %s is gone but its %s-wal is there; put the database back, or move that file away", path, path)
 	}
 	fresh := path + ".new"
 	for _, old := range []string{fresh, fresh + "-wal", fresh + "-shm"} {

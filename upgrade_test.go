@@ -144,8 +144,10 @@ func callFaults() []callFault {
 		{"link,linkat", "signal=KILL", []int{1, 2}},
 		{"unlink,unlinkat", "signal=KILL", []int{1, 2}},
 		{"write", "signal=KILL", []int{1}},
+		{"copy_file_range", "signal=KILL", []int{1}},
 		{"pwrite64", "error=EIO", []int{7, 60}},
 		{"pwrite64", "error=ENOSPC", []int{30}},
+		{"copy_file_range", "error=ENOSPC", []int{1}},
 		{"fsync,fdatasync", "error=EIO", []int{4, 10}},
 	}
 }

@@ -218,5 +218,8 @@ func writeAt(file *os.File, text string) error {
 	return err
 }
 
-// release gives the folder back.
-func (l *folderLock) release() error { return l.file.Close() }
+// release gives the folder back. To close the file would not do while a process
+// that is just being started still has it open too.
+func (l *folderLock) release() error {
+	return errors.Join(syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
+}

@@ -330,6 +330,10 @@ func (w *batchWriter) transact(b batch, status int64) error {
 }
 
 func (w *batchWriter) transaction(b batch, status int64) error {
+	w.growth, w.gone, w.over = map[int64]groupGrowth{}, nil, nil
+	if b.changesNothing() { // an empty transaction would still write to the log's index
+		return nil
+	}
 	if _, err := w.stmts.begin.Exec(); err != nil {
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
@@ -348,7 +352,6 @@ func (w *batchWriter) transaction(b batch, status int64) error {
 
 // apply does what a batch says, inside the transaction.
 func (w *batchWriter) apply(b batch, status int64) error {
-	w.growth, w.gone, w.over = map[int64]groupGrowth{}, nil, nil
 	w.changed = b.statusDue || len(b.touched) > 0
 	for _, c := range b.changes {
 		if err := w.change(c); err != nil {

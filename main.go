@@ -248,11 +248,17 @@ func run(env environment, cfg config) error {
 	}
 	accepting := make(chan error, 1)
 	go func() { accepting <- srv.accept() }()
+	manager := newNotifier()
+	manager.tell("READY=1")
+	if manager.watchdog > 0 {
+		srv.background.Go(func() { srv.feedWatchdog(manager, srv.stopBackground) })
+	}
 	if env.stdin != nil {
 		go srv.keyboard(env.stdin, env.stdout, stop)
 	}
 	select {
 	case <-ctx.Done():
+		manager.tell("STOPPING=1")
 	case cause := <-srv.diskFailed:
 		slog.Error("the disk failed: nothing is saved any more, and the server ends so that it is started afresh", "error", cause)
 		_ = errors.Join(srv.stop("the server is stopping"), <-accepting)

@@ -75,6 +75,8 @@ type store interface {
 	nextNumber() int64
 	// keepTime has the savers store the clock.
 	keepTime()
+	// heartbeat returns when the writer has come to it. It writes nothing.
+	heartbeat()
 	close() error
 }
 

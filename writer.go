@@ -53,6 +53,12 @@ type batch struct {
 	statusDue bool         // more status numbers are to be set aside
 }
 
+// changesNothing tells whether all in a batch only waits for what was before it.
+func (b batch) changesNothing() bool {
+	return !b.statusDue && len(b.touched) == 0 &&
+		!slices.ContainsFunc(b.changes, func(c *change) bool { return c.verb != verbSettle })
+}
+
 const (
 	maxBatch    = 1000  // changes in one transaction
 	maxUnsaved  = 10000 // changes that wait for a saver before people have to wait for it
@@ -314,6 +320,9 @@ func (st *sqliteStore) remove(k kind, id int64) error {
 func (st *sqliteStore) touch(k kind, id int64, ends instant) { st.queue.touch(k, id, ends) }
 
 func (st *sqliteStore) keepTime() { st.queue.keepTime() }
+
+// heartbeat's own outcome does not matter: that there is one does.
+func (st *sqliteStore) heartbeat() { _ = st.queue.put(&change{verb: verbSettle}) }
 
 func (st *sqliteStore) nextNumber() int64 { return st.queue.nextStatus() }
 

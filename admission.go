@@ -86,6 +86,9 @@ func (a *admission) setWaiting(s *session, waiting bool, change int) {
 
 // leave counts a connection out.
 func (a *admission) leave(s *session) {
+	if s.host {
+		return
+	}
 	a.loggedIn(s)
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -112,7 +112,7 @@ func checkTarget(folder, file string) error {
 	into, errInto := os.Stat(filepath.Dir(file))
 	name := filepath.Base(file)
 	if err == nil && errInto == nil && os.SameFile(used, into) &&
-		(name == lockFile || strings.HasPrefix(name, databaseFile) || strings.HasPrefix(name, keyFile)) {
+		(name == lockFile || name == controlFile || strings.HasPrefix(name, databaseFile) || strings.HasPrefix(name, keyFile)) {
 		return fmt.Errorf("%s is a name that the server uses; write the backup somewhere else", file)
 	}
 	err = checkHeader(file)

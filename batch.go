@@ -64,7 +64,8 @@ type writeStmts struct {
 	logSize, fold                       *sql.Stmt
 	addAccount, addRoom, addGroup       *sql.Stmt
 	addMessage, answer                  *sql.Stmt
-	setAccount, account                 *sql.Stmt
+	addBan, dropBan, seenAccount        *sql.Stmt
+	setAccount, setRoom, account        *sql.Stmt
 	dropAccount, dropRoom, doomGroup    *sql.Stmt
 	touchRoom, touchGroup, growGroup    *sql.Stmt
 	endedMessages, doomedMessages, next *sql.Stmt
@@ -91,17 +92,21 @@ func (s *writeStmts) texts() map[**sql.Stmt]string {
 		&s.begin: "BEGIN IMMEDIATE", &s.commit: "COMMIT", &s.rollback: "ROLLBACK",
 		&s.logSize:    "PRAGMA wal_checkpoint(NOOP)",
 		&s.fold:       "PRAGMA wal_checkpoint(PASSIVE)",
-		&s.addAccount: "INSERT INTO accounts VALUES (?, ?, ?)",
+		&s.addAccount: "INSERT INTO accounts (id, head, body, seen) VALUES (?, ?, ?, ?)",
 		&s.addRoom:    "INSERT INTO rooms VALUES (?, ?, ?, ?)",
 		&s.addGroup:   "INSERT INTO groups VALUES (?, ?, ?, 0, 0, 0, ?)",
 		&s.addMessage: "INSERT INTO messages VALUES (?, ?, ?, 0, ?, ?, ?)",
 		&s.answer:     "UPDATE messages SET replies = replies + 1 WHERE id = ? AND grp = ? AND ends > ? RETURNING ends",
-		&s.setAccount: "UPDATE accounts SET head = ?2, body = ?3 WHERE id = ?1",
+		&s.addBan:     "INSERT INTO bans VALUES (?, ?, ?)",
+		&s.setAccount: "UPDATE accounts SET head = coalesce(?2, head), body = coalesce(?3, body) WHERE id = ?1",
+		&s.setRoom:    "UPDATE rooms SET owner = ?2, head = ?3 WHERE id = ?1",
 		&s.account:    "SELECT head, body FROM accounts WHERE id = ?",
 
 		&s.dropAccount: "DELETE FROM accounts WHERE id = ?",
 		&s.dropRoom:    "DELETE FROM rooms WHERE id = ?",
+		&s.dropBan:     "DELETE FROM bans WHERE id = ?",
 		&s.doomGroup:   "UPDATE groups SET deleted = 1 WHERE id = ?",
+		&s.seenAccount: "UPDATE accounts SET seen = ?2 WHERE id = ?1",
 		&s.touchRoom:   "UPDATE rooms SET ends = ?2 WHERE id = ?1",
 		&s.touchGroup:  "UPDATE groups SET ends = ?2 WHERE id = ?1",
 		&s.growGroup:   "UPDATE groups SET messages = messages + ?2, tops = tops + ?3 WHERE id = ?1",
@@ -112,16 +117,16 @@ func (s *writeStmts) texts() map[**sql.Stmt]string {
 		&s.dropMessage:    "DELETE FROM messages WHERE id = ?",
 		&s.dropGroup:      "DELETE FROM groups WHERE id = ?",
 		&s.saveState: "UPDATE state SET account = ?, room = ?, grp = ?, message = ?," +
-			" status = ?, clock = ?, wall = ?, rounds = ?, secret = ?",
+			" status = ?, clock = ?, wall = ?, rounds = ?, secret = ?, ban = ?",
 	}
 }
 
 // readState reads where the last run ended.
 func (w *batchWriter) readState(ctx context.Context) error {
 	s := &w.saved
-	row := w.own.conn.QueryRowContext(ctx, "SELECT account, room, grp, message, status, clock, wall, rounds, secret FROM state")
+	row := w.own.conn.QueryRowContext(ctx, "SELECT account, room, grp, message, status, clock, wall, rounds, secret, ban FROM state")
 	err := row.Scan(&s.numbers[kindAccount], &s.numbers[kindRoom], &s.numbers[kindGroup], &s.numbers[kindMessage],
-		&s.status, &s.clock, &s.wall, &s.rounds, &s.secret)
+		&s.status, &s.clock, &s.wall, &s.rounds, &s.secret, &s.numbers[kindBan])
 	if err != nil {
 		return fmt.Errorf("reading the state: %w", err)
 	}
@@ -367,11 +372,7 @@ func (w *batchWriter) apply(b batch, status int64) error {
 		}
 	}
 	for key, ends := range b.touched {
-		stmt := w.stmts.touchRoom
-		if key.kind == kindGroup {
-			stmt = w.stmts.touchGroup
-		}
-		if _, err := stmt.Exec(key.id, ends); err != nil {
+		if _, err := w.stmts.touch(key.kind).Exec(key.id, ends); err != nil {
 			return fmt.Errorf("storing an end: %w", err)
 		}
 	}
@@ -380,7 +381,7 @@ func (w *batchWriter) apply(b batch, status int64) error {
 	}
 	n := w.setAside(b)
 	_, err := w.stmts.saveState.Exec(n[kindAccount], n[kindRoom], n[kindGroup], n[kindMessage],
-		status, w.clock.now(), w.clock.wall(), w.saved.rounds, w.saved.secret)
+		status, w.clock.now(), w.clock.wall(), w.saved.rounds, w.saved.secret, n[kindBan])
 	if err != nil {
 		return fmt.Errorf("storing the state: %w", err)
 	}
@@ -405,10 +406,25 @@ func (w *batchWriter) change(c *change) error {
 	return nil
 }
 
-func (w *batchWriter) replace(r *record) error {
+func (w *batchWriter) replace(r *record) (err error) {
 	head, body := w.seal.record(r)
-	_, err := w.stmts.setAccount.Exec(r.id, head, body)
+	if r.kind == kindRoom {
+		_, err = w.stmts.setRoom.Exec(r.id, r.parent, head)
+	} else {
+		_, err = w.stmts.setAccount.Exec(r.id, head, body)
+	}
 	return err
+}
+
+// touch is the statement that stores what touch notes of a kind.
+func (s *writeStmts) touch(k kind) *sql.Stmt {
+	switch k {
+	case kindAccount:
+		return s.seenAccount
+	case kindRoom:
+		return s.touchRoom
+	}
+	return s.touchGroup
 }
 
 // swap replaces an account if its body is still what it was. The bodies are
@@ -432,7 +448,9 @@ func (w *batchWriter) add(r *record) (err error) {
 	head, body := w.seal.record(r)
 	switch r.kind {
 	case kindAccount:
-		_, err = w.stmts.addAccount.Exec(r.id, head, body)
+		_, err = w.stmts.addAccount.Exec(r.id, head, body, r.ends)
+	case kindBan:
+		_, err = w.stmts.addBan.Exec(r.id, r.ends, head)
 	case kindRoom:
 		_, err = w.stmts.addRoom.Exec(r.id, r.parent, r.ends, head)
 	case kindGroup:
@@ -472,6 +490,8 @@ func (w *batchWriter) remove(k kind, id int64) (err error) {
 		_, err = w.stmts.dropAccount.Exec(id)
 	case kindRoom:
 		_, err = w.stmts.dropRoom.Exec(id)
+	case kindBan:
+		_, err = w.stmts.dropBan.Exec(id)
 	case kindGroup:
 		_, err = w.stmts.doomGroup.Exec(id)
 		w.gone = append(w.gone, id)

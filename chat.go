@@ -21,6 +21,7 @@ type server struct {
 	folder         *folderLock
 	store          store
 	clock          *clock
+	now            wallClock // for what people are shown
 	rounds         int       // of password hashing
 	decoy          *verifier // what passwords for unknown names are held against
 	secret         []byte    // what the salts of unknown names come from
@@ -39,6 +40,7 @@ type server struct {
 	stopBackground chan struct{}
 	diskFailed     chan error // gets the reason, once, when nothing can be saved any more
 	background     sync.WaitGroup
+	controlling    sync.WaitGroup // who accepts on the control socket
 
 	users    users
 	messages atomic.Int64 // stored, in all groups
@@ -49,6 +51,7 @@ type server struct {
 	mu          sync.Mutex
 	listener    net.Listener
 	tlsListener net.Listener // nil: no TLS
+	control     net.Listener // nil: no control socket
 	sessions    map[*session]bool
 	stopping    bool
 	running     sync.WaitGroup // readers
@@ -62,7 +65,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 		return nil, err
 	}
 	srv := &server{
-		cfg: cfg, began: time.Now(), folder: folder, hasher: newHasher(), doors: newHasher(),
+		cfg: cfg, began: time.Now(), now: time.Now, folder: folder, hasher: newHasher(), doors: newHasher(),
 		guesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
 		diskFailed: make(chan error, 1), renewals: make(chan renewal, maxRenewals),
@@ -124,6 +127,7 @@ func (srv *server) listen(ctx context.Context) error {
 	srv.mu.Lock()
 	srv.listener = l
 	srv.mu.Unlock()
+	srv.listenControl()
 	if srv.cfg.TLS.Listen == "" {
 		return nil
 	}
@@ -151,11 +155,17 @@ func (srv *server) serveWith(conn net.Conn, secure *tls.Config) {
 	} else {
 		s.in.open(conn)
 	}
+	srv.begin(s)
+}
+
+// begin starts the reader of a session that was let in, unless the server is
+// stopping.
+func (srv *server) begin(s *session) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	if srv.stopping {
 		srv.admission.leave(s)
-		conn.Close()
+		s.conn.Close()
 		return
 	}
 	srv.sessions[s] = true
@@ -233,9 +243,10 @@ func (srv *server) stop(why string) error {
 	timer := time.AfterFunc(stopTime, srv.cutAll)
 	<-ended
 	timer.Stop()
+	failed := srv.closeControl()
 	close(srv.stopBackground)
 	srv.background.Wait()
-	return errors.Join(srv.store.close(), srv.folder.release())
+	return errors.Join(srv.store.close(), failed, srv.folder.release())
 }
 
 // cutAll closes the connections of sessions that did not end by themselves.

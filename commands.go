@@ -12,6 +12,7 @@ const (
 	forAll access = iota
 	forUsers
 	forAccounts
+	forAdmins
 )
 
 // command is one row of the command table. It drives dispatch, the checks that
@@ -25,8 +26,11 @@ type command struct {
 	most   int  // anyNumber: the handler checks
 	text   bool // the last word is free text: more words are joined to it
 	run    func(*session, []string, *reply) error
+	host   bool // the operator on the control socket may use it too, who is in no room
 	posted bool // lines of text follow: the session takes them before it runs anything
 	waits  bool // it may wait for the disk or for a password's hash
+
+	countAt int // the word of its @ret line that counts the lines after it; 0: none come
 }
 
 const anyNumber = -1
@@ -40,41 +44,41 @@ var extensions = []string{"help", "ping", "quit", "events", "auth"}
 // commandRows is the table, in the order in which #help shows it.
 func commandRows() []command {
 	return []command{
-		{name: "#help", args: "[command]", help: "what there is, or one command", most: 1, run: (*session).cmdHelp},
-		{name: "#version", help: "the protocol's and the program's version, and the extensions", run: (*session).cmdVersion},
-		{name: "#ping", args: "[word]", help: "sends the word back", most: 1, run: (*session).cmdPing},
-		{name: "#quit", help: "ends the connection", run: (*session).cmdQuit},
+		{name: "#help", args: "[command]", help: "what there is, or one command", most: 1, host: true, countAt: 2, run: (*session).cmdHelp},
+		{name: "#version", help: "the protocol's and the program's version, and the extensions", host: true, run: (*session).cmdVersion},
+		{name: "#ping", args: "[word]", help: "sends the word back", most: 1, host: true, run: (*session).cmdPing},
+		{name: "#quit", help: "ends the connection", host: true, run: (*session).cmdQuit},
 
 		{name: "#login", args: "anon <username> | regd <username> <password>", help: "log in as a guest, or to your account", most: anyNumber, waits: true, run: (*session).cmdLogin},
 		{name: "#auth", args: `SCRAM-SHA-256 "<client-first>" | "<client-final>"`, help: "log in without sending your password", least: 1, most: 2, waits: true, run: (*session).cmdAuth},
 		{name: "#challenge", help: `a random word; then: #login regd <username> md5:<hex of MD5(word + password)>`, run: (*session).cmdChallenge},
-		{name: "#createlogin", args: "<name> <password> <real name> <email id>", help: "make an account; then log in to it", who: forUsers, least: 4, most: 4, waits: true, run: (*session).cmdCreateLogin},
+		{name: "#createlogin", args: "<name> <password> <real name> <email id>", help: "make an account; then log in to it", who: forUsers, least: 4, most: 4, waits: true, host: true, run: (*session).cmdCreateLogin},
 		{name: "#changepass", args: "<new password> <old password>", help: "change your account's password", who: forAccounts, least: 2, most: 2, waits: true, run: (*session).cmdChangePass},
 		{name: "#rmlogin", help: "delete your account", who: forAccounts, waits: true, run: (*session).cmdRmLogin},
-		{name: "#whoami", help: "your name, room, users in it, group and its number", who: forUsers, run: (*session).cmdWhoami},
+		{name: "#whoami", help: "your name, room, users in it, group and its number", who: forUsers, host: true, run: (*session).cmdWhoami},
 
-		{name: "#listrooms", help: "name, owner, users, seconds to live, pub/priv, anon/regd", who: forUsers, run: (*session).cmdListRooms},
-		{name: "#listusers", help: "the users of your room", who: forUsers, run: (*session).cmdListUsers},
+		{name: "#listrooms", help: "name, owner, users, seconds to live, pub/priv, anon/regd", who: forUsers, host: true, countAt: 2, run: (*session).cmdListRooms},
+		{name: "#listusers", help: "the users of your room", who: forUsers, countAt: 2, run: (*session).cmdListUsers},
 		{name: "#createroom", args: `<name> [password or ""] [anon/regd]`, help: "make a room; regd: for accounts only", who: forUsers, least: 1, most: 3, waits: true, run: (*session).cmdCreateRoom},
 		{name: "#rmroom", args: "<name> [password]", help: "delete your room, once it is empty", who: forUsers, least: 1, most: 2, waits: true, run: (*session).cmdRmRoom},
 		{name: "#changeroom", args: "<name> [password] [anon/regd]", help: "go to a room", who: forUsers, least: 1, most: 3, waits: true, run: (*session).cmdChangeRoom},
 		{name: "#broadcast", args: "<text>", help: "say something to your room", who: forUsers, least: 1, most: 1, text: true, run: (*session).cmdBroadcast},
 		{name: "#sendto", args: "<username> <text>", help: "say something to one user of your room", who: forUsers, least: 2, most: 2, text: true, run: (*session).cmdSendTo},
 		{name: "#peer2peer", args: "<username> <port> <ip>", help: "tell a user where your program listens", who: forUsers, least: 3, most: 3, run: (*session).cmdPeer2Peer},
-		{name: "#archstatus", help: "a number that changes when a room is added or deleted", who: forUsers, run: (*session).cmdArchStatus},
-		{name: "#roomstatus", help: "a number that changes when a user enters or leaves any room", who: forUsers, run: (*session).cmdRoomStatus},
+		{name: "#archstatus", help: "a number that changes when a room is added or deleted", who: forUsers, host: true, run: (*session).cmdArchStatus},
+		{name: "#roomstatus", help: "a number that changes when a user enters or leaves any room", who: forUsers, host: true, run: (*session).cmdRoomStatus},
 		{name: "#userstatus", help: "a number that changes when a user enters or leaves your room", who: forUsers, run: (*session).cmdUserStatus},
 
-		{name: "#listgroups", help: "name, owner, number, messages, users, seconds to live, pub/priv, anon/regd", who: forUsers, run: (*session).cmdListGroups},
+		{name: "#listgroups", help: "name, owner, number, messages, users, seconds to live, pub/priv, anon/regd", who: forUsers, host: true, countAt: 2, run: (*session).cmdListGroups},
 		{name: "#creategroup", args: `<name> [password or ""] [anon/regd] [secs]`, help: "make a message group; without anon it is for accounts only", who: forUsers, least: 1, most: 4, waits: true, run: (*session).cmdCreateGroup},
 		{name: "#joingroup", args: "<name> [password]", help: "go to a group, and leave the one you were in", who: forUsers, least: 1, most: 2, waits: true, run: (*session).cmdJoinGroup},
 		{name: "#changegroup", args: "<name> [password]", help: "the same as #joingroup", who: forUsers, least: 1, most: 2, waits: true, run: (*session).cmdJoinGroup},
 		{name: "#leavegroup", help: "leave your group", who: forUsers, run: (*session).cmdLeaveGroup},
-		{name: "#listmessages", args: "[parent]", help: "heading, owner, number, parent, replies, seconds to live; parent 0: the top level", who: forUsers, most: 1, waits: true, run: (*session).cmdListMessages},
-		{name: "#getmessage", args: "<number>", help: "read a message", who: forUsers, least: 1, most: 1, waits: true, run: (*session).cmdGetMessage},
+		{name: "#listmessages", args: "[parent]", help: "heading, owner, number, parent, replies, seconds to live; parent 0: the top level", who: forUsers, most: 1, waits: true, countAt: 2, run: (*session).cmdListMessages},
+		{name: "#getmessage", args: "<number>", help: "read a message", who: forUsers, least: 1, most: 1, waits: true, countAt: 3, run: (*session).cmdGetMessage},
 		{name: "#postmessage", args: "<heading> [parent] [parts] [secs]", help: "post a message; then send its text, so many lines as parts says (1)", who: forUsers, least: 1, most: 4, posted: true},
 		{name: "#messagestatus", help: "a number that changes when a message of your group is added or deleted", who: forUsers, run: (*session).cmdMessageStatus},
-		{name: "#groupstatus", help: "a number that changes when a group is added or deleted", who: forUsers, run: (*session).cmdGroupStatus},
+		{name: "#groupstatus", help: "a number that changes when a group is added or deleted", who: forUsers, host: true, run: (*session).cmdGroupStatus},
 
 		{name: "#events", args: "on/off", help: "be told who enters and leaves, and what is posted", who: forUsers, least: 1, most: 1, run: (*session).cmdEvents},
 	}
@@ -105,7 +109,7 @@ func (c *command) check(s *session, words []string) ([]string, error) {
 	if c.who > forAll && i == nil {
 		return nil, fail(statusNoLogin)
 	}
-	if c.who == forAccounts && i.account == nil {
+	if i != nil && i.host && !c.host || c.who == forAccounts && i.account == nil {
 		return nil, fail(statusNoGuests)
 	}
 	if c.text && len(words) > c.most {

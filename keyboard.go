@@ -7,9 +7,6 @@ import (
 	"strings"
 )
 
-// hostName is who speaks when someone types at the server's own keyboard.
-const hostName = "Host"
-
 const keyboardHelp = `Plain text goes to everybody. Commands:
   HELP          this text
   LIST_USERS    who is logged in, and where

@@ -35,7 +35,7 @@ func largeFolder(b *testing.B, messages int) config {
 	v := &verifier{salt: randomBytes(saltBytes), rounds: 16, storedKey: randomBytes(32), serverKey: randomBytes(32)}
 	for i := range messages / 10 {
 		n := fmt.Sprintf("account%d", i)
-		add(accountRecord(0, name{n, n}, &accountBody{verifier: v, realName: "Real Name", email: "mail@example.org"}))
+		add(accountRecord(name{n, n}, &accountBody{verifier: v, realName: "Real Name", email: "mail@example.org"}))
 	}
 	for i := range messages / 100 {
 		n := fmt.Sprintf("room%d", i)

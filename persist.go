@@ -20,11 +20,14 @@ const (
 	kindRoom
 	kindGroup
 	kindMessage
+	kindBan
 	kinds // how many there are
 )
 
 // String names a kind for errors.
-func (k kind) String() string { return [...]string{"account", "room", "group", "message", "?"}[k] }
+func (k kind) String() string {
+	return [...]string{"account", "room", "group", "message", "ban", "?"}[k]
+}
 
 // record is one stored thing. What users wrote is in head and body, packed by
 // packFields; the numbers are the store's business too.
@@ -33,7 +36,7 @@ type record struct {
 	id      int64
 	parent  int64   // a message's: what it answers, 0 at the top; a room's or group's: its owner's account
 	group   int64   // a message's
-	ends    instant // when it expires; a message's replies end with it
+	ends    instant // when it expires; a message's replies end with it; an account's: when it was last here, in Unix seconds
 	replies int64   // a message's
 	total   int64   // a group's: how many messages it has
 	head    []byte  // what lists and look-ups need
@@ -45,19 +48,21 @@ type record struct {
 // within the period. Its errors are statusLimit (disk full), statusNotFound, or
 // statusUnknown with the cause.
 type store interface {
-	// load calls each with every account (without body), room and group, at start;
+	// load calls each with every account (without body), room, group and ban, at start;
 	// a group whose messages are still being deleted has no head.
 	load(k kind, each func(record) error) error
 	// add stores a new record under the next number of its kind, which it sets.
 	// A message's parent must be in its group and alive; it sets when it ends.
 	add(r *record) error
-	// replace stores an account anew under its number.
+	// replace stores an account or a room anew under its number; a head or a body
+	// that is nil stays as it is.
 	replace(r record) error
-	// swap stores an account anew unless its body is no longer what it was.
+	// swap is replace for an account, unless its body is no longer what it was.
 	swap(r record, was []byte) error
 	// remove deletes a record; a group's messages go with it, by and by.
 	remove(k kind, id int64) error
-	// touch notes when an empty room or group ends; the savers store it.
+	// touch notes when an empty room or group ends, or when an account was last
+	// here; the savers store it.
 	touch(k kind, id int64, ends instant)
 	// get finds an account or a message.
 	get(k kind, id int64) (record, error)

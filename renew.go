@@ -64,5 +64,5 @@ func (srv *server) renew(r renewal) error {
 	if !srv.cfg.Auth.ChallengeMD5 {
 		renewed.recoverable = ""
 	}
-	return srv.store.swap(accountRecord(r.account.id, r.account.name, &renewed), r.stored.pack())
+	return srv.store.swap(bodyRecord(r.account.id, &renewed), r.stored.pack())
 }

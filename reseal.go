@@ -131,8 +131,18 @@ type querier interface {
 // walkSize is how many records are in memory while all are gone through.
 const walkSize = 100
 
+// hasTable tells whether a database has a table for a kind; one of an earlier
+// version may not.
+func hasTable(q querier, k kind) (there bool, err error) {
+	err = q.QueryRow("SELECT count(*) > 0 FROM sqlite_master WHERE type = 'table' AND name = ?", k.table()).Scan(&there)
+	return there, err
+}
+
 // eachPage goes through all records of a kind as they are stored.
 func eachPage(q querier, k kind, each func([]record) error) error {
+	if there, err := hasTable(q, k); err != nil || !there {
+		return err
+	}
 	after := int64(-1 << 63)
 	for {
 		page, err := pageOf(q, k, after)

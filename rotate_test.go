@@ -29,7 +29,7 @@ func fillStore(t testing.TB, o storeOptions, messages int) []record {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addRecord(t, st, accountRecord(0, name{"Alice", "alice"}, &accountBody{verifier: &verifier{}, realName: "Alice Example", email: "alice@example.org"}))
+	addRecord(t, st, accountRecord(name{"Alice", "alice"}, &accountBody{verifier: &verifier{}, realName: "Alice Example", email: "alice@example.org"}))
 	addRecord(t, st, record{kind: kindRoom, ends: never, head: packFields("den", "den", "", "anon")})
 	group := addRecord(t, st, record{kind: kindGroup, ends: never, head: packFields("talk", "talk", "", "anon", "0")})
 	changes := make([]*change, messages)

@@ -33,7 +33,9 @@ const (
 func (c column) String() string { return [...]string{"head", "body"}[c] }
 
 // table is where records of a kind are stored.
-func (k kind) table() string { return [...]string{"accounts", "rooms", "groups", "messages"}[k] }
+func (k kind) table() string {
+	return [...]string{"accounts", "rooms", "groups", "messages", "bans"}[k]
+}
 
 // masterKey is a key that all others are derived from.
 type masterKey struct {

@@ -45,6 +45,10 @@ var migrations = []string{
 		clean INTEGER NOT NULL);`,
 	// 3: what made-up salts come from; empty until the server is started.
 	`ALTER TABLE state ADD COLUMN secret BLOB NOT NULL DEFAULT X'';`,
+	// 4: when accounts were last here (Unix seconds), and who is kept out.
+	`ALTER TABLE accounts ADD COLUMN seen INTEGER NOT NULL DEFAULT 0;
+	ALTER TABLE state ADD COLUMN ban INTEGER NOT NULL DEFAULT 0;
+	CREATE TABLE bans (id INTEGER PRIMARY KEY, ends INTEGER NOT NULL, head BLOB NOT NULL);`,
 }
 
 // sqliteStore is the store in one SQLite database (WAL, synchronous=FULL): one
@@ -371,8 +375,9 @@ func storeError(doing string, err error) error {
 // load runs at start, before anything changes.
 func (st *sqliteStore) load(k kind, each func(record) error) error {
 	query := map[kind]string{
-		kindAccount: "SELECT id, 0, 0, 0, head FROM accounts",
+		kindAccount: "SELECT id, 0, seen, 0, head FROM accounts",
 		kindRoom:    "SELECT id, owner, ends, 0, head FROM rooms",
+		kindBan:     "SELECT id, 0, ends, 0, head FROM bans",
 		kindGroup:   "SELECT id, owner, ends, messages, CASE deleted WHEN 0 THEN head END FROM groups ORDER BY id",
 	}[k]
 	rows, err := st.db.Query(query)

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -12,6 +14,8 @@ type account struct {
 	id      int64
 	name    name
 	pending bool         // being stored, guarded by users.mu
+	admin   atomic.Bool  // its role; srv.roles is taken to change it
+	seen    atomic.Int64 // when it last logged in or out, Unix seconds
 	deleted atomic.Bool  // what it owned has no owner
 	changes atomic.Int64 // of its password
 }
@@ -19,8 +23,15 @@ type account struct {
 // identity is who a session is after a login, until the next one.
 type identity struct {
 	name    name
-	account *account    // nil: a guest
+	account *account    // nil: a guest, or the operator
+	host    bool        // the machine's operator: no guest, and in no room
 	gone    atomic.Bool // the guest is no more; what it owned has no owner
+}
+
+// isAdmin tells whether it may administer the server: by its role, or as who has
+// the machine.
+func (i *identity) isAdmin() bool {
+	return i.host || i.account != nil && i.account.admin.Load() && !i.account.deleted.Load()
 }
 
 // kind is how lists show whether it is a guest.
@@ -70,7 +81,29 @@ func (o owner) stored() int64 {
 type users struct {
 	mu       sync.Mutex
 	accounts map[string]*account
+	sorted   []*account // the same, by key
 	online   map[string]*session
+}
+
+// add puts an account where it is found. u.mu is held.
+func (u *users) add(a *account) {
+	u.accounts[a.name.key] = a
+	i, _ := u.position(a.name.key)
+	u.sorted = slices.Insert(u.sorted, i, a)
+}
+
+// remove takes an account away again. u.mu is held.
+func (u *users) remove(a *account) {
+	delete(u.accounts, a.name.key)
+	if i, found := u.position(a.name.key); found {
+		u.sorted = slices.Delete(u.sorted, i, i+1)
+	}
+}
+
+// position is where a name is, or would be, among the sorted accounts. u.mu is
+// held.
+func (u *users) position(key string) (at int, found bool) {
+	return slices.BinarySearchFunc(u.sorted, key, func(a *account, key string) int { return strings.Compare(a.name.key, key) })
 }
 
 // accountBody is what only logging in needs of an account.
@@ -105,9 +138,29 @@ func parseAccountBody(packed []byte) (*accountBody, error) {
 	return b, nil
 }
 
-// accountRecord packs an account: names in the head, the rest in the body.
-func accountRecord(id int64, n name, b *accountBody) record {
-	return record{kind: kindAccount, id: id, head: packFields(n.shown, n.key), body: b.pack()}
+// accountRecord packs a new account: names in the head, the rest in the body.
+func accountRecord(n name, b *accountBody) record {
+	return record{kind: kindAccount, head: accountHead(n, false), body: b.pack()}
+}
+
+// accountHead packs names and role.
+func accountHead(n name, admin bool) []byte {
+	if admin {
+		return packFields(n.shown, n.key, roleWord(true))
+	}
+	return packFields(n.shown, n.key)
+}
+
+func roleWord(admin bool) string {
+	if admin {
+		return "admin"
+	}
+	return "user"
+}
+
+// bodyRecord packs what is stored anew when a password changes.
+func bodyRecord(id int64, b *accountBody) record {
+	return record{kind: kindAccount, id: id, body: b.pack()}
 }
 
 // loadAccounts reads the heads of all accounts.
@@ -119,10 +172,14 @@ func (srv *server) loadAccounts() (byID map[int64]*account, err error) {
 			return err
 		}
 		a := &account{id: r.id, name: name{fields[0], fields[1]}}
+		a.admin.Store(len(fields) > 2 && fields[2] == roleWord(true))
+		a.seen.Store(int64(r.ends))
 		srv.users.accounts[a.name.key] = a
+		srv.users.sorted = append(srv.users.sorted, a)
 		byID[a.id] = a
 		return nil
 	})
+	slices.SortFunc(srv.users.sorted, func(a, b *account) int { return strings.Compare(a.name.key, b.name.key) })
 	return byID, err
 }
 
@@ -142,7 +199,7 @@ func (srv *server) readAccount(a *account) (*accountBody, error) {
 // takesPlain tells whether a password in clear may come from this session: with
 // TLS always, since nobody on the way can read it.
 func (s *session) takesPlain() bool {
-	return s.link != nil || takesPlain(s.srv.cfg.Auth.PlainPassword, s.addr)
+	return s.host || s.link != nil || takesPlain(s.srv.cfg.Auth.PlainPassword, s.addr)
 }
 
 // takesPlain tells whether a password in clear may come unencrypted from an
@@ -270,6 +327,9 @@ func (s *session) become(i *identity) error {
 	s.forgetIdentity(i)
 	s.setEvents(false)
 	s.who.Store(i)
+	if i.account != nil {
+		s.srv.noteSeen(i.account)
+	}
 	s.srv.admission.loggedIn(s)
 	s.loggedIn = true
 	if err := s.srv.rooms.enter(s.srv.home, s); err != nil {
@@ -320,6 +380,9 @@ func (s *session) forgetIdentity(next *identity) {
 		return
 	}
 	i.gone.Store(true)
+	if i.account != nil {
+		s.srv.noteSeen(i.account)
+	}
 	s.who.Store(nil)
 	if next == nil || i.name.key != next.name.key {
 		s.srv.releaseName(s, i)
@@ -369,14 +432,16 @@ func (s *session) cmdCreateLogin(words []string, _ *reply) error {
 	}
 	v, err := s.srv.hasher.newVerifier(password, s.srv.rounds)
 	if err == nil {
-		r := accountRecord(0, n, &accountBody{v, words[2], words[3], s.srv.toRecover(password)})
+		r := accountRecord(n, &accountBody{v, words[2], words[3], s.srv.toRecover(password)})
+		r.ends = instant(s.srv.now().Unix())
 		err = s.srv.store.add(&r)
 		a.id = r.id
+		a.seen.Store(int64(r.ends))
 	}
 	s.srv.users.mu.Lock()
 	defer s.srv.users.mu.Unlock()
 	if a.pending = false; err != nil {
-		delete(s.srv.users.accounts, n.key)
+		s.srv.users.remove(a)
 	}
 	return err
 }
@@ -392,7 +457,7 @@ func (srv *server) reserveAccount(s *session, a *account) error {
 	if holder := u.online[a.name.key]; holder != nil && holder != s {
 		return fail(statusNameInUse)
 	}
-	u.accounts[a.name.key] = a
+	u.add(a)
 	return nil
 }
 
@@ -420,31 +485,51 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 	}
 	a.changes.Add(1)       // whoever checks the old one now must not get in,
 	defer a.changes.Add(1) // nor who reads it before the new one is stored
-	return s.srv.store.replace(accountRecord(a.id, a.name, stored))
+	return s.srv.store.replace(bodyRecord(a.id, stored))
 }
 
 // cmdRmLogin is "#rmlogin": the account goes, the connection stays.
 func (s *session) cmdRmLogin(_ []string, _ *reply) error {
-	a := s.who.Load().account
-	if err := s.srv.store.remove(kindAccount, a.id); err != nil {
+	if err := s.srv.removeAccount(s.who.Load().account); err != nil {
+		return err
+	}
+	return s.logOut()
+}
+
+// removeAccount deletes an account; what it owned has no owner any more.
+func (srv *server) removeAccount(a *account) error {
+	if err := srv.store.remove(kindAccount, a.id); err != nil {
 		return err
 	}
 	a.deleted.Store(true)
-	s.srv.users.mu.Lock()
-	delete(s.srv.users.accounts, a.name.key)
-	s.srv.users.mu.Unlock()
-	return s.logOut()
+	srv.users.mu.Lock()
+	defer srv.users.mu.Unlock()
+	if srv.users.accounts[a.name.key] == a {
+		srv.users.remove(a)
+	}
+	return nil
+}
+
+// noteSeen notes that an account logs in or out now.
+func (srv *server) noteSeen(a *account) {
+	now := srv.now().Unix()
+	if a.seen.Swap(now) != now && !a.deleted.Load() {
+		srv.store.touch(kindAccount, a.id, instant(now))
+	}
 }
 
 // cmdWhoami is "#whoami".
 func (s *session) cmdWhoami(_ []string, r *reply) error {
-	room := s.room()
-	count, _ := room.state(0)
+	here, count := "-", 0
+	if room := s.room(); room != nil {
+		here = room.name.shown
+		count, _ = room.state(0)
+	}
 	group, id := "-", int64(0)
 	if g := s.group(); g != nil {
 		group, id = g.name.shown, g.id
 	}
-	r.line = r.line.word("@ret #whoami").name(s.who.Load().name.shown).name(room.name.shown)
+	r.line = r.line.word("@ret #whoami").name(s.who.Load().name.shown).name(here)
 	r.line = r.line.num(int64(count)).name(group).num(id).end()
 	return nil
 }

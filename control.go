@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+)
+
+// controlFile is the socket in the data folder through which this machine's
+// operator speaks to the running server. Who may open it may do everything.
+const controlFile = "control.sock"
+
+// hostName is who speaks over the control socket and at the server's own
+// keyboard. Nobody else can have that name (names.go).
+const hostName = "Host"
+
+// hostIdentity is the operator on a connection: logged in, in no room.
+func hostIdentity() *identity {
+	return &identity{name: name{shown: hostName, key: "host"}, host: true}
+}
+
+// longestSocketPath is how long the path of a socket may be (unix(7)); one byte
+// ends it.
+const longestSocketPath = 107
+
+// socketPath is a path by which a folder's control socket can be reached: a way
+// around the limit of its length where the folder's own path is too long. It
+// holds until release.
+func socketPath(folder string) (path string, release func(), err error) {
+	path = filepath.Join(folder, controlFile)
+	if len(path) <= longestSocketPath {
+		return path, func() {}, nil
+	}
+	dir, err := os.Open(folder)
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), controlFile), func() { dir.Close() }, nil
+}
+
+// listenControl opens the control socket. What a killed server left is removed:
+// the folder's lock is held, so nobody uses it. A disk without sockets (FAT, say)
+// does not keep the chat from running.
+func (srv *server) listenControl() {
+	l, err := openControl(srv.cfg.Server.Data)
+	if err != nil {
+		slog.Warn("there is no control socket: commands such as `homeroom admin` will not reach this server", "error", err)
+		return
+	}
+	srv.mu.Lock()
+	srv.control = l
+	srv.mu.Unlock()
+	srv.controlling.Go(func() { srv.acceptControl(l) })
+}
+
+func openControl(folder string) (net.Listener, error) {
+	file := filepath.Join(folder, controlFile)
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	path, release, err := socketPath(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false) // by then the path may be gone
+	if err := os.Chmod(file, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// acceptControl serves who connects to the control socket, until it is closed.
+func (srv *server) acceptControl(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			slog.Warn("the control socket takes no more connections until the server is restarted", "error", err)
+			return
+		}
+		srv.serveHost(conn)
+	}
+}
+
+// serveHost starts a session of the operator. No limit on connections counts it.
+func (srv *server) serveHost(conn net.Conn) {
+	s := &session{srv: srv, conn: conn, host: true, out: newOutbox(conn)}
+	s.who.Store(hostIdentity())
+	srv.begin(s)
+}
+
+// closeControl closes the control socket and removes it.
+func (srv *server) closeControl() error {
+	srv.mu.Lock()
+	l := srv.control
+	srv.mu.Unlock()
+	if l == nil {
+		return nil
+	}
+	err := l.Close()
+	srv.controlling.Wait()
+	if gone := os.Remove(filepath.Join(srv.cfg.Server.Data, controlFile)); !errors.Is(gone, fs.ErrNotExist) {
+		err = errors.Join(err, gone)
+	}
+	return err
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// operator is a program's end of a server's control socket.
+type operator struct {
+	conn  net.Conn
+	in    *bufio.Reader
+	table map[string]*command
+
+	heard func(line string) // gets every @mess line that comes meanwhile; nil: they are dropped
+}
+
+// answer is what the server answered to one line.
+type answer struct {
+	status status
+	head   string   // the @ret line; "": it was @status
+	lines  []string // that belong to it
+}
+
+// ok tells whether the command was done.
+func (a answer) ok() bool { return a.head != "" || a.status == statusOK }
+
+// errNoServer is that no server runs on a data folder.
+var errNoServer = errors.New("no server runs on that data folder")
+
+// operatorPatience bounds how long a server may take for one answer.
+const operatorPatience = 60 * time.Second
+
+// dialOperator connects to the server that runs on a data folder. It fails with
+// errNoServer where none does.
+func dialOperator(ctx context.Context, folder string) (*operator, error) {
+	path, release, err := socketPath(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w (%s)", errNoServer, folder)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the server: %w", err)
+	}
+	defer release()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("%w (%s)", errNoServer, folder)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the server: %w", err)
+	}
+	return &operator{conn: conn, in: bufio.NewReader(conn), table: commandTable()}, nil
+}
+
+func (o *operator) close() error { return o.conn.Close() }
+
+// ask sends one line, which must hold one command, and reads what it is answered.
+func (o *operator) ask(line string) (answer, error) {
+	if err := o.conn.SetDeadline(time.Now().Add(operatorPatience)); err != nil {
+		return answer{}, fmt.Errorf("asking the server: %w", err)
+	}
+	if strings.ContainsAny(line, "\r\n") || strings.TrimSpace(line) == "" {
+		return answer{}, errors.New("asking the server: that is not one line")
+	}
+	if _, err := o.conn.Write([]byte(line + "\r\n")); err != nil {
+		return answer{}, fmt.Errorf("asking the server: %w", err)
+	}
+	return o.answer()
+}
+
+// answer reads one answer.
+func (o *operator) answer() (a answer, err error) {
+	for {
+		line, err := o.read()
+		if err != nil {
+			return a, err
+		}
+		if code, ok := strings.CutPrefix(line, "@status "); ok {
+			n, err := strconv.Atoi(code)
+			if err != nil {
+				return a, fmt.Errorf("the server answered %q", line)
+			}
+			return answer{status: status(n)}, nil
+		}
+		if strings.HasPrefix(line, "@ret ") {
+			a.head = line
+			break
+		}
+		if o.heard != nil {
+			o.heard(line)
+		}
+	}
+	for range o.linesAfter(a.head) {
+		line, err := o.read()
+		if err != nil {
+			return a, err
+		}
+		a.lines = append(a.lines, line)
+	}
+	return a, nil
+}
+
+// linesAfter is how many lines follow an @ret line.
+func (o *operator) linesAfter(head string) int {
+	words := splitWords(head, nil)
+	if len(words) < 2 {
+		return 0
+	}
+	c := o.table[words[1]]
+	if c == nil || c.countAt == 0 || c.countAt >= len(words) {
+		return 0
+	}
+	n, _ := strconv.Atoi(words[c.countAt])
+	return n
+}
+
+// read reads one line, whatever it is, and waits no longer than the deadline that
+// the connection has.
+func (o *operator) read() (string, error) {
+	line, err := o.in.ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("the server's answer did not come: %w", err)
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"), nil
+}

@@ -97,6 +97,9 @@ func backup(ctx context.Context, out io.Writer, folder, file string) error {
 		return fmt.Errorf("making the backup %s: %w", file, err)
 	}
 	fmt.Fprintf(out, "%s is written and checked\n", file)
+	if err := noteBackup(folder); err != nil {
+		fmt.Fprintln(out, err)
+	}
 	if len(rows) == 0 {
 		fmt.Fprintln(out, "it is in clear: this database was never used by a version that seals what is stored")
 	} else if len(rows[len(rows)-1].salt) == 0 {

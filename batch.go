@@ -48,6 +48,8 @@ type batchWriter struct {
 	over    []int64               // deleted groups whose last message is gone too
 	changed bool                  // it has something to commit
 
+	commits commitTimes
+
 	crowd int           // how many changes come at once, lately
 	took  time.Duration // by the last transaction
 
@@ -239,8 +241,12 @@ func (w *batchWriter) stop() error {
 func (w *batchWriter) write(b batch) {
 	for {
 		status := w.queue.status.Load() + statusBlock
+		began := time.Now()
 		err := w.transact(b, status)
 		if err == nil {
+			if w.changed {
+				w.commits.add(time.Since(began))
+			}
 			w.finish(b, status)
 			return
 		}
@@ -335,7 +341,7 @@ func (w *batchWriter) transact(b batch, status int64) error {
 }
 
 func (w *batchWriter) transaction(b batch, status int64) error {
-	w.growth, w.gone, w.over = map[int64]groupGrowth{}, nil, nil
+	w.growth, w.gone, w.over, w.changed = map[int64]groupGrowth{}, nil, nil, false
 	if b.changesNothing() { // an empty transaction would still write to the log's index
 		return nil
 	}

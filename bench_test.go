@@ -55,7 +55,7 @@ func BenchmarkBroadcast(b *testing.B) {
 		b.Run(fmt.Sprint(members), func(b *testing.B) {
 			p := &place{}
 			for i := range members {
-				o := newOutbox(near)
+				o := newOutbox(near, new(atomic.Int64))
 				o.raw = nullSocket{null}
 				p.members = append(p.members, &session{out: o, slots: [2]int{i}})
 			}

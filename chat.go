@@ -38,6 +38,10 @@ type server struct {
 	groups         *places
 	admission      *admission
 	stopBackground chan struct{}
+	bans           *bans
+	roles          chan struct{} // is full while a role is being changed
+	orders         chan order    // to the whole program
+	counts         counts
 	diskFailed     chan error // gets the reason, once, when nothing can be saved any more
 	background     sync.WaitGroup
 	controlling    sync.WaitGroup // who accepts on the control socket
@@ -68,7 +72,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 		cfg: cfg, began: time.Now(), now: time.Now, folder: folder, hasher: newHasher(), doors: newHasher(),
 		guesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
-		diskFailed: make(chan error, 1), renewals: make(chan renewal, maxRenewals),
+		diskFailed: make(chan error, 1), roles: make(chan struct{}, 1), orders: make(chan order, 1), renewals: make(chan renewal, maxRenewals),
 		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
 	}
 	o := storeOptions{
@@ -103,6 +107,9 @@ func (srv *server) load() error {
 	srv.decoy = &verifier{salt: randomBytes(saltBytes), rounds: srv.rounds, storedKey: randomBytes(32), serverKey: randomBytes(32)}
 	accounts, err := srv.loadAccounts()
 	if err != nil {
+		return err
+	}
+	if srv.bans, err = newBans(srv); err != nil {
 		return err
 	}
 	srv.messageEnd.run = srv.expireMessages
@@ -148,7 +155,7 @@ func (srv *server) serveWith(conn net.Conn, secure *tls.Config) {
 		}
 		return
 	}
-	s.out = newOutbox(conn)
+	s.out = newOutbox(conn, &srv.counts.bytesOut)
 	if tcp, ok := conn.(*net.TCPConn); ok && secure != nil {
 		s.link = newTLSLink(tcp, secure)
 		s.out.seal = s.link.tls

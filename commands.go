@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"sort"
 	"strings"
 )
@@ -29,6 +30,8 @@ type command struct {
 	host   bool // the operator on the control socket may use it too, who is in no room
 	posted bool // lines of text follow: the session takes them before it runs anything
 	waits  bool // it may wait for the disk or for a password's hash
+	login  bool // its failures are refused logins
+	audit  int  // it is logged, with so many of its words at the most; 0: it is not
 
 	countAt int // the word of its @ret line that counts the lines after it; 0: none come
 }
@@ -49,8 +52,8 @@ func commandRows() []command {
 		{name: "#ping", args: "[word]", help: "sends the word back", most: 1, host: true, run: (*session).cmdPing},
 		{name: "#quit", help: "ends the connection", host: true, run: (*session).cmdQuit},
 
-		{name: "#login", args: "anon <username> | regd <username> <password>", help: "log in as a guest, or to your account", most: anyNumber, waits: true, run: (*session).cmdLogin},
-		{name: "#auth", args: `SCRAM-SHA-256 "<client-first>" | "<client-final>"`, help: "log in without sending your password", least: 1, most: 2, waits: true, run: (*session).cmdAuth},
+		{name: "#login", args: "anon <username> | regd <username> <password>", help: "log in as a guest, or to your account", most: anyNumber, waits: true, login: true, run: (*session).cmdLogin},
+		{name: "#auth", args: `SCRAM-SHA-256 "<client-first>" | "<client-final>"`, help: "log in without sending your password", least: 1, most: 2, waits: true, login: true, run: (*session).cmdAuth},
 		{name: "#challenge", help: `a random word; then: #login regd <username> md5:<hex of MD5(word + password)>`, run: (*session).cmdChallenge},
 		{name: "#createlogin", args: "<name> <password> <real name> <email id>", help: "make an account; then log in to it", who: forUsers, least: 4, most: 4, waits: true, host: true, run: (*session).cmdCreateLogin},
 		{name: "#changepass", args: "<new password> <old password>", help: "change your account's password", who: forAccounts, least: 2, most: 2, waits: true, run: (*session).cmdChangePass},
@@ -79,6 +82,30 @@ func commandRows() []command {
 		{name: "#postmessage", args: "<heading> [parent] [parts] [secs]", help: "post a message; then send its text, so many lines as parts says (1)", who: forUsers, least: 1, most: 4, posted: true},
 		{name: "#messagestatus", help: "a number that changes when a message of your group is added or deleted", who: forUsers, run: (*session).cmdMessageStatus},
 		{name: "#groupstatus", help: "a number that changes when a group is added or deleted", who: forUsers, host: true, run: (*session).cmdGroupStatus},
+
+		{name: "#roomkick", args: "<username> [reason]", help: "put a user out of your room", who: forUsers, least: 1, most: 2, text: true, run: (*session).cmdRoomKick},
+		{name: "#roomban", args: "<username> [reason]", help: "put a user out of your room, and keep that name out", who: forUsers, least: 1, most: 2, text: true, waits: true, run: (*session).cmdRoomBan},
+		{name: "#roomunban", args: "<username>", help: "let a user into your room again", who: forUsers, least: 1, most: 1, waits: true, run: (*session).cmdRoomUnban},
+		{name: "#roombans", help: "who is banned from your room", who: forUsers, countAt: 2, run: (*session).cmdRoomBans},
+		{name: "#roompass", args: `<new password or "">`, help: `give your room another password; "": none`, who: forUsers, least: 1, most: 1, waits: true, run: (*session).cmdRoomPass},
+		{name: "#roomgive", args: "<username>", help: "make a user the owner of your room", who: forUsers, least: 1, most: 1, waits: true, run: (*session).cmdRoomGive},
+
+		{name: "#accounts", args: "[after name] [n]", help: "name, online, address, room, banned, role, last seen (Unix seconds)", who: forAdmins, most: 2, host: true, countAt: 2, run: (*session).cmdAccounts},
+		{name: "#stats", help: "how the server is: a name and a value a line", who: forAdmins, host: true, countAt: 2, run: (*session).cmdStats},
+		{name: "#kick", args: "<username> [reason]", help: "disconnect a user", who: forAdmins, least: 1, most: 2, text: true, host: true, audit: 2, run: (*session).cmdKick},
+		{name: "#ban", args: "<username or ip or ip/len> [secs] [reason]", help: "disconnect and keep out a name, an address or a network", who: forAdmins, least: 1, most: 3, text: true, waits: true, host: true, audit: 3, run: (*session).cmdBan},
+		{name: "#unban", args: "<username or ip or ip/len>", help: "let them in again", who: forAdmins, least: 1, most: 1, waits: true, host: true, audit: 1, run: (*session).cmdUnban},
+		{name: "#listbans", help: "target, until (Unix seconds; 0: for ever), by whom, reason", who: forAdmins, host: true, countAt: 2, run: (*session).cmdListBans},
+		{name: "#announce", args: "<text>", help: "say something to everybody", who: forAdmins, least: 1, most: 1, text: true, host: true, audit: 1, run: (*session).cmdAnnounce},
+		{name: "#suspend", args: "<minutes> [reason]", help: "only administrators may use the server", who: forAdmins, least: 1, most: 2, text: true, waits: true, host: true, audit: 2, run: (*session).cmdSuspend},
+		{name: "#resume", help: "end the suspension", who: forAdmins, waits: true, host: true, audit: 1, run: (*session).cmdResume},
+		{name: "#shutdown", args: "[reason]", help: "stop the server", who: forAdmins, most: 1, text: true, host: true, audit: 1, run: (*session).cmdShutdown},
+		{name: "#restart", args: "[reason]", help: "start the server anew", who: forAdmins, most: 1, text: true, host: true, audit: 1, run: (*session).cmdRestart},
+		{name: "#reboot", args: "[reason]", help: "start the machine anew, where the settings allow it", who: forAdmins, most: 1, text: true, host: true, audit: 1, run: (*session).cmdReboot},
+		{name: "#poweroff", args: "[reason]", help: "switch the machine off, where the settings allow it", who: forAdmins, most: 1, text: true, host: true, audit: 1, run: (*session).cmdPoweroff},
+		{name: "#role", args: "<username> user/admin", help: "make an administrator, or take that back", who: forAdmins, least: 2, most: 2, waits: true, host: true, audit: 2, run: (*session).cmdRole},
+		{name: "#resetpass", args: "<username> <new password>", help: "give an account another password", who: forAdmins, least: 2, most: 2, waits: true, host: true, audit: 1, run: (*session).cmdResetPass},
+		{name: "#rmuser", args: "<username>", help: "delete an account", who: forAdmins, least: 1, most: 1, waits: true, host: true, audit: 1, run: (*session).cmdRmUser},
 
 		{name: "#events", args: "on/off", help: "be told who enters and leaves, and what is posted", who: forUsers, least: 1, most: 1, run: (*session).cmdEvents},
 	}
@@ -109,6 +136,12 @@ func (c *command) check(s *session, words []string) ([]string, error) {
 	if c.who > forAll && i == nil {
 		return nil, fail(statusNoLogin)
 	}
+	if c.who == forAdmins && !i.isAdmin() {
+		return nil, s.refuseAdmin(c)
+	}
+	if c.who > forAll && s.srv.bans.suspended.Load() != nil && !i.isAdmin() {
+		return nil, fail(statusSuspended)
+	}
 	if i != nil && i.host && !c.host || c.who == forAccounts && i.account == nil {
 		return nil, fail(statusNoGuests)
 	}
@@ -134,6 +167,9 @@ func (s *session) cmdHelp(words []string, r *reply) error {
 		return nil
 	}
 	rows := commandRows()
+	if i := s.who.Load(); i == nil || !i.isAdmin() {
+		rows = slices.DeleteFunc(rows, func(c command) bool { return c.who == forAdmins })
+	}
 	r.line = r.line.word("@ret #help").num(int64(len(rows))).end()
 	width := 0
 	for _, c := range rows {

@@ -57,6 +57,8 @@ type config struct {
 		Groups            int
 		Messages          int
 		MessageParts      int `toml:"message_parts"`
+		Bans              int
+		RoomBans          int `toml:"room_bans"`
 	}
 	Expiry struct {
 		Room, Group, Message, Max duration
@@ -72,6 +74,9 @@ type config struct {
 	}
 	TLS struct {
 		Listen, Cert, Key string
+	}
+	Admin struct {
+		Reboot, Poweroff []string
 	}
 	Web, SSH struct {
 		Listen string
@@ -89,6 +94,7 @@ func defaultConfig() config {
 	c.Limits.LoginsPerMinute = 20
 	c.Limits.Rooms, c.Limits.Groups = 1000, 1000
 	c.Limits.Messages, c.Limits.MessageParts = 1000000, 200
+	c.Limits.Bans, c.Limits.RoomBans = 1000, 100
 	c.Expiry.Room, c.Expiry.Group = duration{30 * time.Minute}, duration{168 * time.Hour}
 	c.Expiry.Message, c.Expiry.Max = duration{720 * time.Hour}, duration{8760 * time.Hour}
 	c.Persist.Mode, c.Persist.Every = "commit", duration{2 * time.Second}
@@ -249,7 +255,7 @@ func (c *config) checkLimits() *settingError {
 		{"waiting", l.Waiting}, {"waiting_per_ip", l.WaitingPerIP},
 		{"commands_per_second", l.CommandsPerSecond}, {"command_burst", l.CommandBurst},
 		{"logins_per_minute", l.LoginsPerMinute}, {"rooms", l.Rooms}, {"groups", l.Groups},
-		{"messages", l.Messages}, {"message_parts", l.MessageParts},
+		{"messages", l.Messages}, {"message_parts", l.MessageParts}, {"bans", l.Bans}, {"room_bans", l.RoomBans},
 	} {
 		if limit.value < 0 {
 			return &settingError{"limits." + limit.key, "must not be negative; 0 switches it off"}

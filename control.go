@@ -95,7 +95,7 @@ func (srv *server) acceptControl(l net.Listener) {
 
 // serveHost starts a session of the operator. No limit on connections counts it.
 func (srv *server) serveHost(conn net.Conn) {
-	s := &session{srv: srv, conn: conn, host: true, out: newOutbox(conn)}
+	s := &session{srv: srv, conn: conn, host: true, out: newOutbox(conn, &srv.counts.bytesOut)}
 	s.who.Store(hostIdentity())
 	srv.begin(s)
 }

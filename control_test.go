@@ -38,7 +38,7 @@ func TestControlSocket(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t, func(c *config) {
 		c.Limits.Connections, c.Limits.Waiting = 1, 1
-		c.Limits.CommandsPerSecond, c.Limits.CommandBurst = 1, 1
+		c.Limits.CommandsPerSecond, c.Limits.CommandBurst = 1, 2
 	})
 	info, err := os.Stat(filepath.Join(ts.cfg.Server.Data, controlFile))
 	if err != nil || info.Mode().Perm() != 0o600 {
@@ -48,6 +48,7 @@ func TestControlSocket(t *testing.T) {
 	alice := ts.guest("alice")
 	for _, h := range hosts {
 		h.ask("#whoami", "@ret #whoami Host - 0 - 0")
+		h.ask("#ping", "@ret #ping")
 		h.ask("#ping", "@ret #ping")
 		h.ask("#listrooms", "@ret #listrooms 1", "Home - 1 0 pub anon")
 	}
@@ -114,6 +115,9 @@ func TestOperator(t *testing.T) {
 	defer o.close()
 	var heard []string
 	o.heard = func(line string) { heard = append(heard, line) }
+	if _, err := o.ask("#ping"); err != nil {
+		t.Fatal(err)
+	}
 	ts.announce(messFrame("announce", "ann", "tea"))
 	for _, test := range []struct {
 		line string

@@ -126,7 +126,7 @@ func FuzzAccount(f *testing.F) {
 
 // FuzzPlace: a room's or group's record is read, or refused.
 func FuzzPlace(f *testing.F) {
-	f.Add(packRoom(&place{name: name{"Den", "den"}, regdOnly: true}))
+	f.Add(packRoom(&place{name: name{"Den", "den"}, regdOnly: true}, &door{banned: []string{"bob"}}))
 	f.Add(packFields("Den", "den", "SCRAM-SHA-256$1:AA==$AA==:AA==", "anon"))
 	f.Fuzz(func(t *testing.T, packed []byte) {
 		fields, err := unpackFields(packed, 4)
@@ -134,7 +134,7 @@ func FuzzPlace(f *testing.F) {
 			return
 		}
 		p, err := unpackPlace(record{id: 1, head: packed}, fields, nil)
-		if err == nil && (p.name.shown != fields[0] || (p.lock == nil) != (fields[2] == "")) {
+		if err == nil && (p.name.shown != fields[0] || (p.door.Load().lock == nil) != (fields[2] == "")) {
 			t.Fatalf("%q was read as %+v", packed, p)
 		}
 	})

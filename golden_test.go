@@ -19,6 +19,7 @@ import (
 //	! limits.rooms = 2        a setting; before anyone connects
 //	alice> #whoami            alice sends a line (the first time, she connects and takes the hello)
 //	alice< @ret #whoami ...   the next line that alice must get
+//	host> #stats              the same over the control socket, for the machine's operator
 //	alice connects            she connects, and the hello is still to come
 //	alice raw> "a\x08b\n"     she sends these bytes (a quoted Go string)
 //	alice raw< "\xff\xfc\x01" the next bytes that she must get
@@ -130,7 +131,11 @@ func (g *goldenRun) client(name string) *client {
 	g.t.Helper()
 	c := g.clients[name]
 	if c == nil {
-		c = g.running().dial()
+		if name == "host" {
+			c = g.running().dialHost()
+		} else {
+			c = g.running().dial()
+		}
 		g.clients[name] = c
 	}
 	return c

@@ -9,7 +9,7 @@ import (
 func newGroups(srv *server) *places {
 	groups := &places{
 		kind: kindGroup, store: srv.store, clock: srv.clock, exp: srv.expirer,
-		limit: srv.cfg.Limits.Groups, order: byNumber, pack: packGroup,
+		limit: srv.cfg.Limits.Groups, order: byNumber, pack: packGroup, doors: make(chan struct{}, 1),
 		byKey: map[string]*place{},
 	}
 	groups.number.Store(srv.store.nextNumber())
@@ -17,8 +17,8 @@ func newGroups(srv *server) *places {
 }
 
 // packGroup is a group's record: as a room's, and its time to live in ms.
-func packGroup(p *place) []byte {
-	return packFields(p.name.shown, p.name.key, p.lock.packed(), p.whom(), strconv.FormatInt(p.ttl.Milliseconds(), 10))
+func packGroup(p *place, d *door) []byte {
+	return packFields(p.name.shown, p.name.key, d.lock.packed(), p.whom(), strconv.FormatInt(p.ttl.Milliseconds(), 10))
 }
 
 // loadGroups reads the stored groups.
@@ -73,7 +73,7 @@ func (s *session) cmdListGroups(_ []string, r *reply) error {
 	r.line = r.line.word("@ret #listgroups").num(int64(len(groups))).end()
 	for _, p := range groups {
 		users, left := p.state(s.srv.clock.now())
-		r.line = r.line.name(p.name.shown).name(p.owner.name()).num(p.id).num(p.messages.Load())
+		r.line = r.line.name(p.name.shown).name(p.door.Load().owner.name()).num(p.id).num(p.messages.Load())
 		r.line = r.line.num(int64(users)).num(left).word(p.access()).word(p.whom()).end()
 		if err := r.flushFull(); err != nil {
 			return err

@@ -39,9 +39,9 @@ func largeFolder(b *testing.B, messages int) config {
 	}
 	for i := range messages / 100 {
 		n := fmt.Sprintf("room%d", i)
-		add(record{kind: kindRoom, ends: never, head: packRoom(&place{name: name{n, n}})})
+		add(record{kind: kindRoom, ends: never, head: packRoom(&place{name: name{n, n}}, &door{})})
 	}
-	group := add(record{kind: kindGroup, ends: never, head: packGroup(&place{name: name{"posts", "posts"}, ttl: time.Hour})})
+	group := add(record{kind: kindGroup, ends: never, head: packGroup(&place{name: name{"posts", "posts"}, ttl: time.Hour}, &door{})})
 	text := packFields(strings.Repeat("x", 200))
 	for range messages {
 		add(record{kind: kindMessage, group: group, ends: never, head: packFields("heading", "author"), body: text})

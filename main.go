@@ -199,7 +199,11 @@ func serve(env environment, path, data, listen string) error {
 	}
 	syscall.Umask(0o077) // what is stored is nobody else's business
 	makeRoomForDisk()
-	return run(env, cfg)
+	err = run(env, cfg)
+	if errors.Is(err, errRestart) {
+		return startAnew()
+	}
+	return err
 }
 
 // makeRoomForDisk lets a few more goroutines run at once than there are cores. A
@@ -256,20 +260,43 @@ func run(env environment, cfg config) error {
 	if env.stdin != nil {
 		go srv.keyboard(env.stdin, env.stdout, stop)
 	}
-	select {
-	case <-ctx.Done():
+	end := srv.serveUntil(ctx)
+	if !errors.Is(end.err, errRestart) {
 		manager.tell("STOPPING=1")
-	case cause := <-srv.diskFailed:
-		slog.Error("the disk failed: nothing is saved any more, and the server ends so that it is started afresh", "error", cause)
-		_ = errors.Join(srv.stop("the server is stopping"), <-accepting)
-		return errReported
 	}
-	err = srv.stop("the server is stopping")
-	err = errors.Join(err, <-accepting)
+	err = errors.Join(srv.stop(end.why), <-accepting)
 	if err == nil {
 		slog.Info("stopped")
 	}
-	return err
+	if errors.Is(end.err, errReported) {
+		return end.err
+	}
+	return errors.Join(err, end.err)
+}
+
+// ending is why a server ends, as everybody is told, and what run is to return
+// then.
+type ending struct {
+	why string
+	err error
+}
+
+// serveUntil waits for the end: the program is told to stop, the disk fails, or an
+// administrator orders it.
+func (srv *server) serveUntil(ctx context.Context) ending {
+	for {
+		select {
+		case <-ctx.Done():
+			return ending{why: "the server is stopping"}
+		case cause := <-srv.diskFailed:
+			slog.Error("the disk failed: nothing is saved any more, and the server ends so that it is started afresh", "error", cause)
+			return ending{"the server is stopping", errReported}
+		case o := <-srv.orders:
+			if end, ok := srv.obey(ctx, o); ok {
+				return end
+			}
+		}
+	}
 }
 
 // listeningText says where the server listens and what to type to get there.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"time"
 )
 
 // posting is a message whose lines are still coming. Once it is known that the
@@ -142,6 +143,7 @@ func (s *session) storePost(p *posting) error {
 		srv.messages.Add(-1)
 		return err
 	}
+	srv.counts.said(time.Since(srv.began))
 	group.messages.Add(1)
 	srv.expirer.sooner(&srv.messageEnd, r.ends)
 	group.changed(srv.store, func() *frame { return postedFrame(group, r.id, a, who) })

@@ -45,6 +45,8 @@ type outbox struct {
 	seal   io.Writer       // TLS, which writes to conn by writeRaw; nil: what waits goes out as it is
 	writer sync.WaitGroup  // the writer goroutine, while there is one
 
+	written *atomic.Int64 // bytes, on all connections
+
 	mu        sync.Mutex
 	send      chan *frame // the buffered send channel; nil: there is no writer
 	spill     []*frame    // staged, or behind the channel; oldest first, from spillAt on
@@ -58,14 +60,15 @@ type outbox struct {
 	wantDrain bool // somebody waits on drained
 	drained   chan struct{}
 
+	behind  atomic.Bool  // the member did not read
 	failed  atomic.Bool  // writing failed: what is left is thrown away
 	blocked atomic.Bool  // the writer waits for the socket
 	until   atomic.Int64 // when the session ends: the writer's last moment, Unix nanoseconds
 }
 
-// newOutbox makes the outbox of a connection.
-func newOutbox(conn net.Conn) *outbox {
-	o := &outbox{conn: conn}
+// newOutbox makes the outbox of a connection; what it writes is counted.
+func newOutbox(conn net.Conn, written *atomic.Int64) *outbox {
+	o := &outbox{conn: conn, written: written}
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		o.raw, _ = tcp.SyscallConn()
 	}
@@ -108,6 +111,7 @@ func (o *outbox) accept(f *frame) bool {
 		return false
 	}
 	if o.waiting+len(f.line) > maxWaiting {
+		o.behind.Store(true)
 		o.last(tooSlow)
 		return false
 	}
@@ -355,6 +359,7 @@ func (o *outbox) flushOnce() {
 	}
 	o.mu.Unlock()
 	n, err := o.tryWrite(out)
+	o.written.Add(int64(n))
 	o.mu.Lock()
 	if err != nil {
 		o.fail()
@@ -392,9 +397,13 @@ func (o *outbox) writeOnce() bool {
 	}
 	o.mu.Unlock()
 	err := o.writeAll(out)
+	o.written.Add(int64(len(out)))
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			o.behind.Store(true)
+		}
 		o.fail()
 	}
 	o.waiting -= len(out)

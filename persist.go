@@ -82,6 +82,8 @@ type store interface {
 	keepTime()
 	// heartbeat returns when the writer has come to it. It writes nothing.
 	heartbeat()
+	// stats is how the database is doing.
+	stats() storeStats
 	close() error
 }
 

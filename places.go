@@ -18,10 +18,10 @@ type place struct {
 	// fixed when it is made
 	id       int64
 	name     name
-	owner    owner
-	lock     *verifier // its password; nil: it is public
 	regdOnly bool
 	ttl      time.Duration // how long it lives with nobody in it; 0: for ever
+
+	door atomic.Pointer[door] // replaced, not changed, by one at a time (places.doors)
 
 	// guarded by places.mu
 	pending bool // it is being stored; nobody sees it yet
@@ -48,9 +48,10 @@ type places struct {
 	store store
 	clock *clock
 	exp   *expirer
-	limit int                   // 0: none
-	order func(a, b *place) int // how they are listed
-	pack  func(p *place) []byte // a place as it is stored
+	limit int                        // 0: none
+	order func(a, b *place) int      // how they are listed
+	pack  func(*place, *door) []byte // a place as it is stored
+	doors chan struct{}              // is full while somebody changes a door
 
 	removed func() // runs after one was deleted; nil: nothing does
 
@@ -108,7 +109,7 @@ func (ps *places) create(p *place) error {
 		return err
 	}
 	p.ends = after(ps.clock.now(), p.ttl)
-	r := record{kind: ps.kind, parent: p.owner.stored(), ends: p.ends, head: ps.pack(p)}
+	r := record{kind: ps.kind, parent: p.door.Load().owner.stored(), ends: p.ends, head: ps.pack(p, p.door.Load())}
 	err := ps.store.add(&r)
 	ps.mu.Lock()
 	if err != nil {
@@ -485,7 +486,7 @@ func (p *place) users() []*identity {
 
 // access is how listings show whether there is a password.
 func (p *place) access() string {
-	if p.lock != nil {
+	if p.door.Load().lock != nil {
 		return "priv"
 	}
 	return "pub"

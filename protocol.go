@@ -28,6 +28,7 @@ const (
 	statusWrongPassword status = 3002
 	statusNameInUse     status = 3003
 	statusNameTaken     status = 3004
+	statusBanned        status = 3005
 	statusThrottled     status = 3006
 	statusNoRoom        status = 3100
 	statusRoomPassword  status = 3101
@@ -41,6 +42,8 @@ const (
 	statusDeleting      status = 3503
 	statusBadArgs       status = 3504
 	statusFlood         status = 3505
+	statusNotAdmin      status = 3506
+	statusSuspended     status = 3507
 	statusDisabled      status = 3508
 )
 

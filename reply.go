@@ -11,6 +11,7 @@ type reply struct {
 	s         *session
 	line      lineOf // what is not sent yet
 	streaming bool
+	then      func() // runs once the reply is on its way; nil: nothing does
 }
 
 // flushFull sends what has been written once it is a chunk, and waits for the

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // homeName is the room that a login leads to. It is nobody's and never expires.
@@ -13,10 +14,11 @@ const homeName = "Home"
 // newRooms makes the rooms' registry, with Home in it.
 func newRooms(srv *server) (rooms *places, home *place) {
 	home = &place{name: name{homeName, "home"}, ends: never}
+	home.door.Store(&door{})
 	home.number.Store(srv.store.nextNumber())
 	rooms = &places{
 		kind: kindRoom, store: srv.store, clock: srv.clock, exp: srv.expirer,
-		limit: srv.cfg.Limits.Rooms, order: byName, pack: packRoom,
+		limit: srv.cfg.Limits.Rooms, order: byName, pack: packRoom, doors: make(chan struct{}, 1),
 		byKey: map[string]*place{home.name.key: home}, listed: []*place{home},
 	}
 	rooms.number.Store(srv.store.nextNumber())
@@ -24,22 +26,27 @@ func newRooms(srv *server) (rooms *places, home *place) {
 	return rooms, home
 }
 
-// packRoom is a room's record: shown name, key, password, who may enter.
-func packRoom(p *place) []byte {
-	return packFields(p.name.shown, p.name.key, p.lock.packed(), p.whom())
+// packRoom is a room's record: shown name, key, password, who may enter, and the
+// keys of the names that may not.
+func packRoom(p *place, d *door) []byte {
+	return packFields(append([]string{p.name.shown, p.name.key, d.lock.packed(), p.whom()}, d.banned...)...)
 }
 
 // unpackPlace reads what rooms and groups have in common.
 func unpackPlace(r record, fields []string, accounts map[int64]*account) (*place, error) {
 	p := &place{
-		id: r.id, name: name{fields[0], fields[1]}, owner: owner{account: accounts[r.parent]},
-		regdOnly: fields[3] == whomWord(true), ends: r.ends,
+		id: r.id, name: name{fields[0], fields[1]}, regdOnly: fields[3] == whomWord(true), ends: r.ends,
 	}
+	d := &door{owner: owner{account: accounts[r.parent]}}
+	if r.kind == kindRoom {
+		d.banned = fields[4:]
+	}
+	p.door.Store(d)
 	if fields[2] == "" {
 		return p, nil
 	}
 	lock, err := parseVerifier(fields[2])
-	p.lock = lock
+	d.lock = lock
 	return p, err
 }
 
@@ -76,21 +83,19 @@ func (s *session) newPlace(words []string, regdOnly bool) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &place{name: n, owner: ownerOf(s.who.Load()), regdOnly: regdOnly}
+	d := &door{owner: ownerOf(s.who.Load())}
 	if len(words) > 1 && words[1] != "" {
-		password, err := preparePassword(words[1])
-		if err != nil {
-			return nil, err
-		}
-		if p.lock, err = s.srv.doors.newVerifier(password, roomRounds); err != nil {
+		if d.lock, err = s.newLock(words[1]); err != nil {
 			return nil, err
 		}
 	}
+	p := &place{name: n, regdOnly: regdOnly}
+	p.door.Store(d)
 	return p, nil
 }
 
-// mayEnter checks a place's door: 3501 for guests where only accounts may, and
-// wrong where the password is.
+// mayEnter checks a place's door: 3501 for guests where only accounts may, 3005
+// for whom its owner has banned, and wrong where the password is.
 func (s *session) mayEnter(p *place, words []string, wrong status) error {
 	if p.isDeleting() {
 		return fail(statusDeleting)
@@ -98,13 +103,17 @@ func (s *session) mayEnter(p *place, words []string, wrong status) error {
 	if p.regdOnly && s.who.Load().account == nil {
 		return fail(statusNoGuests)
 	}
-	if p.lock == nil {
+	d := p.door.Load()
+	if d.keepsOut(s.who.Load()) {
+		return fail(statusBanned)
+	}
+	if d.lock == nil {
 		return nil
 	}
 	if len(words) < 2 {
 		return fail(wrong)
 	}
-	err := s.srv.doors.check(p.lock, words[1])
+	err := s.srv.doors.check(d.lock, words[1])
 	if isStatus(err, statusWrongPassword) {
 		return fail(wrong)
 	}
@@ -117,7 +126,7 @@ func (s *session) cmdListRooms(_ []string, r *reply) error {
 	r.line = r.line.word("@ret #listrooms").num(int64(len(rooms))).end()
 	for _, p := range rooms {
 		users, left := p.state(s.srv.clock.now())
-		r.line = r.line.name(p.name.shown).name(p.owner.name()).num(int64(users)).num(left)
+		r.line = r.line.name(p.name.shown).name(p.door.Load().owner.name()).num(int64(users)).num(left)
 		r.line = r.line.word(p.access()).word(p.whom()).end()
 		if err := r.flushFull(); err != nil {
 			return err
@@ -157,11 +166,11 @@ func (s *session) cmdRmRoom(words []string, _ *reply) error {
 		return fail(statusNoRoom)
 	case p.isDeleting():
 		return fail(statusDeleting)
-	case !p.owner.is(s.who.Load()):
+	case !p.door.Load().owner.is(s.who.Load()):
 		return fail(statusNotOwner)
 	}
-	if len(words) > 1 && p.lock != nil {
-		if err := s.srv.doors.check(p.lock, words[1]); isStatus(err, statusWrongPassword) {
+	if lock := p.door.Load().lock; len(words) > 1 && lock != nil {
+		if err := s.srv.doors.check(lock, words[1]); isStatus(err, statusWrongPassword) {
 			return fail(statusRoomPassword)
 		} else if err != nil {
 			return err
@@ -191,6 +200,7 @@ func (s *session) cmdChangeRoom(words []string, _ *reply) error {
 // cmdBroadcast is "#broadcast <text>".
 func (s *session) cmdBroadcast(words []string, _ *reply) error {
 	room := s.room()
+	s.srv.counts.said(time.Since(s.srv.began))
 	room.send(messFrame("broadcast", s.who.Load().name.shown, words[0]))
 	s.unflushed = room
 	return nil
@@ -202,6 +212,7 @@ func (s *session) cmdSendTo(words []string, _ *reply) error {
 	if other == nil || other.room() != s.room() {
 		return fail(statusNotFound)
 	}
+	s.srv.counts.said(time.Since(s.srv.began))
 	other.out.put(messFrame("sendto", s.who.Load().name.shown, words[1]))
 	return nil
 }

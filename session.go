@@ -36,6 +36,8 @@ type session struct {
 	waiting   bool      // it counts among those that have not logged in
 	loggedIn  bool      // just now
 
+	putOut atomic.Pointer[place] // the room that its owner has put it out of; the reader obeys
+
 	unflushed *place // where it has sent something; flushed when its input is handled
 
 	// set by the reader, read by everybody
@@ -85,7 +87,9 @@ func (s *session) serve() {
 // never makes it as small again as a new one; most users only listen.
 func (s *session) serveOn(err error) {
 	for err == nil && !s.loggedIn {
-		err = s.readOnce()
+		if err = s.readOnce(); errors.Is(err, os.ErrDeadlineExceeded) && s.putOut.Load() != nil {
+			err = s.goHome()
+		}
 	}
 	if err == nil {
 		s.loggedIn = false
@@ -101,6 +105,9 @@ func (s *session) tearDown(err error) {
 	s.forgetIdentity(nil)
 	s.srv.nameFree(s)
 	s.out.close()
+	if s.out.behind.Load() {
+		s.srv.counts.slowReaders.Add(1)
+	}
 	if s.link != nil {
 		_ = s.link.tls.CloseWrite() // it fails where nobody is there to hear it
 	}
@@ -133,6 +140,7 @@ func (s *session) readOnce() error {
 	data, err := s.in.read(s.conn, s.link)
 	defer s.in.release()
 	if len(data) > 0 {
+		s.srv.counts.bytesIn.Add(int64(len(data)))
 		if err := s.handle(data); err != nil {
 			return err
 		}
@@ -220,6 +228,11 @@ func (s *session) line(line string, work *scratch) error {
 func (s *session) command(words []string, r *reply) error {
 	c := s.srv.findCommand(words[0])
 	args := words[1:]
+	if s.putOut.Load() != nil {
+		if err := s.goHome(); err != nil {
+			return err
+		}
+	}
 	err := s.spend()
 	if c != nil && c.posted && !isFatal(err) {
 		if err == nil {
@@ -242,7 +255,24 @@ func (s *session) command(words []string, r *reply) error {
 			err = s.run(c, args, r)
 		}
 	}
-	return s.answer(err, r)
+	if err != nil && c != nil && c.login {
+		s.srv.counts.refusedLogins.Add(1)
+	}
+	return s.finish(err, r)
+}
+
+// finish answers, and then lets happen what must not before.
+func (s *session) finish(err error, r *reply) error {
+	then := r.then
+	r.then = nil
+	if err := s.answer(err, r); err != nil {
+		return err
+	}
+	if then != nil {
+		s.flush()
+		then()
+	}
+	return nil
 }
 
 // run runs a command's handler. A fault in it is the command's failure, and no
@@ -253,7 +283,12 @@ func (s *session) run(c *command, args []string, r *reply) (err error) {
 			err = fmt.Errorf("a fault in %s: %v\n%s", c.name, fault, debug.Stack())
 		}
 	}()
-	return c.run(s, args, r)
+	who := s.shownName()
+	err = c.run(s, args, r)
+	if err == nil && c.audit > 0 {
+		s.audit(c, who, args)
+	}
+	return err
 }
 
 // answer sends a command's one reply: what it wrote, or its status. It is the

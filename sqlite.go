@@ -54,6 +54,7 @@ var migrations = []string{
 // sqliteStore is the store in one SQLite database (WAL, synchronous=FULL): one
 // writer goroutine, a few reader goroutines, each with a connection.
 type sqliteStore struct {
+	path    string
 	db      *sql.DB
 	ring    *keyRing
 	clock   *clock
@@ -101,7 +102,7 @@ func openStore(o storeOptions) (*sqliteStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &sqliteStore{db: db, ring: ring, reads: make(chan readJob)}
+	st := &sqliteStore{path: path, db: db, ring: ring, reads: make(chan readJob)}
 	err = st.start(o)
 	if err == nil {
 		return st, nil

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -340,7 +341,7 @@ func TestSealedPieces(t *testing.T) {
 	conn, other := net.Pipe()
 	defer conn.Close()
 	defer other.Close()
-	o, got := newOutbox(conn), &pieces{}
+	o, got := newOutbox(conn, new(atomic.Int64)), &pieces{}
 	o.seal = got
 	line := []byte(strings.Repeat("x", 898) + "\r\n")
 	const lines = 200

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -309,6 +310,9 @@ func (s *session) checkPassword(v *verifier, typed string) error {
 // earlier session is ended first; its place and its name are free when this
 // one goes on.
 func (s *session) become(i *identity) error {
+	if err := s.srv.refuse(s, i); err != nil {
+		return err
+	}
 	old, err := s.srv.claimName(s, i)
 	if err != nil {
 		return err
@@ -327,6 +331,9 @@ func (s *session) become(i *identity) error {
 	s.forgetIdentity(i)
 	s.setEvents(false)
 	s.who.Store(i)
+	if err := s.srv.refuse(s, i); err != nil { // banned this very moment
+		return errors.Join(err, s.logOut())
+	}
 	if i.account != nil {
 		s.srv.noteSeen(i.account)
 	}
@@ -478,14 +485,19 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 	if err := s.checkPassword(stored.verifier, words[1]); err != nil {
 		return err
 	}
-	stored.recoverable = s.srv.toRecover(password)
-	stored.verifier, err = s.srv.hasher.newVerifier(password, s.srv.rounds)
+	return s.srv.storePassword(a, stored, password)
+}
+
+// storePassword gives an account a new password, which is prepared.
+func (srv *server) storePassword(a *account, stored *accountBody, password string) (err error) {
+	stored.recoverable = srv.toRecover(password)
+	stored.verifier, err = srv.hasher.newVerifier(password, srv.rounds)
 	if err != nil {
 		return err
 	}
 	a.changes.Add(1)       // whoever checks the old one now must not get in,
 	defer a.changes.Add(1) // nor who reads it before the new one is stored
-	return s.srv.store.replace(bodyRecord(a.id, stored))
+	return srv.store.replace(bodyRecord(a.id, stored))
 }
 
 // cmdRmLogin is "#rmlogin": the account goes, the connection stays.

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+)
+
+const (
+	usualAccounts = 100  // lines of #accounts where nobody asks for a number
+	mostAccounts  = 1000 // and at the most
+)
+
+// accountLine is what #accounts shows of an account.
+type accountLine struct {
+	account *account
+	online  *session // nil: nobody is logged in to it
+}
+
+// page is the next accounts after a name, in order.
+func (u *users) page(after string, n int) (page []accountLine) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	i, found := u.position(after)
+	if found {
+		i++
+	}
+	for ; i < len(u.sorted) && len(page) < n; i++ {
+		if a := u.sorted[i]; !a.pending {
+			page = append(page, accountLine{a, u.online[a.name.key]})
+		}
+	}
+	return page
+}
+
+// cmdAccounts is "#accounts [after name] [n]". Whoever wants all asks again with
+// the last name, so nobody is held up however many there are.
+func (s *session) cmdAccounts(words []string, r *reply) error {
+	after, n := "", int64(usualAccounts)
+	if len(words) > 0 {
+		number, ok := parseNumber(words[len(words)-1])
+		if len(words) == 2 && !ok || ok && number < 1 {
+			return fail(statusBadArgs)
+		}
+		if ok {
+			n, words = min(number, mostAccounts), words[:len(words)-1]
+		}
+	}
+	if len(words) > 0 {
+		after = strings.ToLower(words[0])
+		if name, err := userName(words[0]); err == nil {
+			after = name.key
+		}
+	}
+	page := s.srv.users.page(after, int(n))
+	r.line = r.line.word("@ret #accounts").num(int64(len(page))).end()
+	for _, a := range page {
+		r.line = s.srv.appendAccount(r.line, a)
+		if err := r.flushFull(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// appendAccount appends one line of #accounts.
+func (srv *server) appendAccount(line lineOf, a accountLine) lineOf {
+	state, from, room, seen := "offline", "-", "-", a.account.seen.Load()
+	if s := a.online; s != nil {
+		state, seen = "online", srv.now().Unix()
+		if s.addr.IsValid() {
+			from = s.addr.String()
+		}
+		if p := s.room(); p != nil {
+			room = p.name.shown
+		}
+	}
+	banned := "ok"
+	if srv.bans.find(nameBan(a.account.name).key) != nil {
+		banned = "banned"
+	}
+	line = line.name(a.account.name.shown).word(state).word(from).name(room)
+	return line.word(banned).word(roleWord(a.account.admin.Load())).num(seen).end()
+}
+
+// cmdKick is `#kick <uname> ["reason"]`.
+func (s *session) cmdKick(words []string, _ *reply) error {
+	other := s.srv.findOnline(words[0])
+	if other == nil {
+		return fail(statusNotFound)
+	}
+	reason := strings.Join(words[1:], " ")
+	other.out.end(warningFrame("you were disconnected by " + s.shownName() + because(reason)))
+	return nil
+}
+
+// cmdAnnounce is `#announce "<text>"`.
+func (s *session) cmdAnnounce(words []string, _ *reply) error {
+	s.srv.announce(messFrame("announce", s.shownName(), words[0]))
+	return nil
+}
+
+// cmdRole is "#role <uname> user/admin". It holds at once.
+func (s *session) cmdRole(words []string, _ *reply) error {
+	admin := words[1] == roleWord(true)
+	if !admin && words[1] != roleWord(false) {
+		return fail(statusBadArgs)
+	}
+	a := s.srv.findAccount(words[0])
+	if a == nil {
+		return fail(statusNoAccount)
+	}
+	return s.srv.setRole(a, admin)
+}
+
+// setRole stores an account's role and then has it hold. One change at a time:
+// what is stored last must be what holds.
+func (srv *server) setRole(a *account, admin bool) error {
+	srv.roles <- struct{}{}
+	defer func() { <-srv.roles }()
+	err := srv.store.replace(record{kind: kindAccount, id: a.id, head: accountHead(a.name, admin)})
+	if err == nil {
+		a.admin.Store(admin)
+	}
+	return err
+}
+
+// cmdResetPass is "#resetpass <uname> <new password>". Who is logged in to the
+// account is logged out.
+func (s *session) cmdResetPass(words []string, _ *reply) error {
+	if !s.takesPlain() {
+		return fail(statusDisabled)
+	}
+	password, err := preparePassword(words[1])
+	if err != nil {
+		return err
+	}
+	a := s.srv.findAccount(words[0])
+	if a == nil {
+		return fail(statusNoAccount)
+	}
+	stored, err := s.srv.readAccount(a)
+	if err != nil {
+		return err
+	}
+	if err := s.srv.storePassword(a, stored, password); err != nil {
+		return err
+	}
+	s.endAccount(a, "your password was changed by "+s.shownName())
+	return nil
+}
+
+// endAccount ends the session of an account, unless it is this one.
+func (s *session) endAccount(a *account, why string) {
+	s.srv.endSessions(warningFrame(why), func(other *session, i *identity) bool {
+		return other != s && i != nil && i.account == a
+	})
+}
+
+// cmdRmUser is "#rmuser <uname>".
+func (s *session) cmdRmUser(words []string, _ *reply) error {
+	a := s.srv.findAccount(words[0])
+	if a == nil {
+		return fail(statusNoAccount)
+	}
+	if a == s.who.Load().account {
+		return s.cmdRmLogin(nil, nil)
+	}
+	if err := s.srv.removeAccount(a); err != nil {
+		return err
+	}
+	s.endAccount(a, "your account was deleted by "+s.shownName())
+	return nil
+}
+
+// levelAudit is of lines that say what administrators did.
+const levelAudit = slog.LevelInfo + 2
+
+// audit logs what an administrator has somebody do, but for secrets.
+func (s *session) audit(c *command, who string, words []string) {
+	line := c.name
+	for _, w := range words[:min(len(words), c.audit)] {
+		line += " " + string(appendName(nil, w))
+	}
+	slog.Log(context.Background(), levelAudit, "administration", "by", who, "from", s.from(), "command", line)
+}
+
+// from is where the session comes from, for the log.
+func (s *session) from() string {
+	if s.host {
+		return "console"
+	}
+	return s.addr.String()
+}
+
+// refuseAdmin is the answer to who is no administrator; the log has it, and who
+// watches that.
+func (s *session) refuseAdmin(c *command) error {
+	slog.Warn("a command for administrators was refused", "command", c.name, "user", s.shownName(), "from", s.from())
+	return fail(statusNotAdmin)
+}

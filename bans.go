@@ -1,0 +1,420 @@
+package main
+
+import (
+	"cmp"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ban keeps a name, an address or a network out; or, as the suspension,
+// everybody but the administrators.
+type ban struct {
+	id     int64
+	key    banKey
+	target string // as lists show it
+	by     string
+	reason string
+	ends   instant
+	expiry expiry
+}
+
+// banKey is whom a ban is against.
+type banKey struct {
+	what banKind
+	name string       // its key; "": it is against no name
+	net  netip.Prefix // invalid: it is against no addresses
+}
+
+type banKind string
+
+const (
+	banName banKind = "name"
+	banNet  banKind = "net"
+	banAll  banKind = "all" // the suspension
+)
+
+// bans is everybody who is kept out.
+type bans struct {
+	// fixed when it is made
+	store  store
+	clock  *clock
+	exp    *expirer
+	limit  int // 0: none
+	lifted func(*ban)
+
+	suspended atomic.Pointer[ban] // nil: the server is open to all
+
+	mu    sync.Mutex
+	byKey map[banKey]*ban
+	nets  int // how many are against addresses
+}
+
+// newBans reads the stored bans.
+func newBans(srv *server) (*bans, error) {
+	bs := &bans{
+		store: srv.store, clock: srv.clock, exp: srv.expirer, limit: srv.cfg.Limits.Bans, lifted: srv.banLifted,
+		byKey: map[banKey]*ban{},
+	}
+	err := srv.store.load(kindBan, func(r record) error {
+		b, err := unpackBan(r)
+		if err == nil {
+			bs.show(b)
+		}
+		return err
+	})
+	return bs, err
+}
+
+// pack is a ban as it is stored.
+func (b *ban) pack() []byte {
+	against := b.key.name
+	if b.key.what == banNet {
+		against = b.key.net.String()
+	}
+	return packFields(string(b.key.what), against, b.target, b.by, b.reason)
+}
+
+// unpackBan reads what pack wrote.
+func unpackBan(r record) (*ban, error) {
+	fields, err := unpackFields(r.head, 5)
+	if err != nil {
+		return nil, err
+	}
+	b := &ban{id: r.id, target: fields[2], by: fields[3], reason: fields[4], ends: r.ends}
+	if b.key.what = banKind(fields[0]); b.key.what != banNet {
+		b.key.name = fields[1]
+		return b, nil
+	}
+	if b.key.net, err = netip.ParsePrefix(fields[1]); err != nil {
+		return nil, errBadRecord
+	}
+	return b, nil
+}
+
+// nameBan and netBan are bans as somebody asks for them.
+func nameBan(n name) *ban { return &ban{key: banKey{what: banName, name: n.key}, target: n.shown} }
+
+func netBan(p netip.Prefix) *ban {
+	p = p.Masked()
+	b := &ban{key: banKey{what: banNet, net: p}, target: p.String()}
+	if p.IsSingleIP() {
+		b.target = p.Addr().String()
+	}
+	return b
+}
+
+// parseNetwork reads an address or a network; ok is false for what is neither.
+func parseNetwork(word string) (p netip.Prefix, ok bool) {
+	if addr, err := netip.ParseAddr(word); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
+		return netip.PrefixFrom(addr, addr.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(word)
+	return p, err == nil && !p.Addr().Is4In6()
+}
+
+// add stores a ban and then has it hold, in place of an earlier one of the same
+// target. It fails with -2 past the limit.
+func (bs *bans) add(b *ban) error {
+	bs.mu.Lock()
+	old := bs.byKey[b.key]
+	full := old == nil && b.key.what != banAll && bs.limit > 0 && len(bs.byKey) >= bs.limit
+	bs.mu.Unlock()
+	if full {
+		return fail(statusLimit)
+	}
+	r := record{kind: kindBan, ends: b.ends, head: b.pack()}
+	if err := bs.store.add(&r); err != nil {
+		return err
+	}
+	b.id = r.id
+	bs.show(b)
+	if old == nil {
+		return nil
+	}
+	return bs.drop(old)
+}
+
+// show has a stored ban hold.
+func (bs *bans) show(b *ban) {
+	b.expiry.run = func() { bs.expire(b) }
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	if old := bs.byKey[b.key]; old != nil {
+		bs.forget(old)
+	}
+	bs.byKey[b.key] = b
+	if b.key.what == banNet {
+		bs.nets++
+	}
+	if b.key.what == banAll {
+		bs.suspended.Store(b)
+	}
+	bs.exp.set(&b.expiry, b.ends)
+}
+
+// forget takes a ban out of memory. bs.mu is held.
+func (bs *bans) forget(b *ban) {
+	if bs.byKey[b.key] != b {
+		return
+	}
+	delete(bs.byKey, b.key)
+	if b.key.what == banNet {
+		bs.nets--
+	}
+	bs.suspended.CompareAndSwap(b, nil)
+}
+
+// drop deletes a ban, on disk first. While that fails, it holds.
+func (bs *bans) drop(b *ban) error {
+	if err := bs.store.remove(kindBan, b.id); err != nil {
+		return err
+	}
+	bs.exp.set(&b.expiry, never)
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	bs.forget(b)
+	return nil
+}
+
+// expire ends a ban whose time is over.
+func (bs *bans) expire(b *ban) {
+	if err := bs.drop(b); err != nil {
+		slog.Error("a ban that is over could not be deleted; it is tried again", "id", b.id, "error", err)
+		bs.exp.set(&b.expiry, bs.clock.now()+retryExpiry)
+		return
+	}
+	bs.lifted(b)
+}
+
+// find looks a ban up by its key; nil: there is none.
+func (bs *bans) find(key banKey) *ban {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	return bs.byKey[key]
+}
+
+// against is the ban that keeps a name or an address out; nil: none does.
+func (bs *bans) against(key string, from netip.Addr) *ban {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	if b := bs.byKey[banKey{what: banName, name: key}]; b != nil {
+		return b
+	}
+	if bs.nets == 0 || !from.IsValid() {
+		return nil
+	}
+	for bits := from.BitLen(); bits >= 0; bits-- {
+		p, _ := from.Prefix(bits)
+		if b := bs.byKey[banKey{what: banNet, net: p}]; b != nil {
+			return b
+		}
+	}
+	return nil
+}
+
+// all is every ban, the suspension aside: in order.
+func (bs *bans) all() []*ban {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	list := make([]*ban, 0, len(bs.byKey))
+	for _, b := range bs.byKey {
+		if b.key.what != banAll {
+			list = append(list, b)
+		}
+	}
+	slices.SortFunc(list, func(a, b *ban) int {
+		return cmp.Or(cmp.Compare(a.key.what, b.key.what), cmp.Compare(a.key.name, b.key.name), cmp.Compare(a.target, b.target))
+	})
+	return list
+}
+
+// until is when a ban ends, in Unix seconds of the time of day now; 0: never.
+func (b *ban) until(c *clock, now time.Time) int64 {
+	if b.ends == never {
+		return 0
+	}
+	return now.Unix() + secondsUntil(b.ends, c.now())
+}
+
+// text says why somebody is kept out, and until when.
+func (b *ban) text(c *clock, now time.Time) string {
+	text := "you are banned"
+	if b.key.what == banAll {
+		text = "the server is suspended"
+	}
+	if b.ends != never {
+		text += ", until " + time.Unix(b.until(c, now), 0).Format("2006-01-02 15:04 MST")
+	}
+	return text + because(b.reason)
+}
+
+// because is a reason as it follows what was done; there may be none.
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+// refuse fails with 3005 if a ban keeps somebody out who wants to log in, and with
+// 3507 while the server is suspended; both are explained.
+func (srv *server) refuse(s *session, i *identity) error {
+	if i.host {
+		return nil
+	}
+	code, b := statusBanned, srv.bans.against(i.name.key, s.addr)
+	if b == nil && !i.isAdmin() {
+		code, b = statusSuspended, srv.bans.suspended.Load()
+	}
+	if b == nil {
+		return nil
+	}
+	s.out.put(warningFrame(b.text(srv.clock, srv.now())))
+	return fail(code)
+}
+
+// banLifted says what the end of a ban means to those it concerns.
+func (srv *server) banLifted(b *ban) {
+	if b.key.what != banAll {
+		slog.Info("a ban is over", "of", b.target, "by", b.by)
+	} else {
+		slog.Info("the suspension is over", "by", b.by)
+		srv.announce(messFrame("announce", b.by, "the server is open again"))
+	}
+}
+
+// banWords takes apart what follows the target of #ban: a time, and a reason.
+func banWords(words []string) (secs int64, reason string, err error) {
+	if len(words) > 0 {
+		if n, ok := parseNumber(words[0]); ok {
+			if secs, words = n, words[1:]; n < 1 {
+				return 0, "", fail(statusBadArgs)
+			}
+		}
+	}
+	return min(secs, longestBan), strings.Join(words, " "), nil
+}
+
+// longestBan is the longest time that a ban can be given, in seconds: a hundred
+// years. Longer is for ever, which is no number.
+const longestBan = 100 * 365 * 86400
+
+// banTarget finds what a ban is to be against: an address, a network, or the name
+// of an account or of who is logged in.
+func (srv *server) banTarget(word string) (*ban, error) {
+	if p, ok := parseNetwork(word); ok {
+		return netBan(p), nil
+	}
+	if a := srv.findAccount(word); a != nil {
+		return nameBan(a.name), nil
+	}
+	if s := srv.findOnline(word); s != nil {
+		return nameBan(s.who.Load().name), nil
+	}
+	return nil, fail(statusNotFound)
+}
+
+// cmdBan is `#ban <uname or ip or ip/len> [secs] ["reason"]`.
+func (s *session) cmdBan(words []string, _ *reply) error {
+	b, err := s.srv.banTarget(words[0])
+	if err != nil {
+		return err
+	}
+	secs, reason, err := banWords(words[1:])
+	me := s.who.Load()
+	if err != nil || !me.host && b.hits(me, s.addr) {
+		return fail(statusBadArgs) // who bans themselves could not take it back
+	}
+	b.by, b.reason, b.ends = me.name.shown, reason, after(s.srv.clock.now(), time.Duration(secs)*time.Second)
+	if err := s.srv.bans.add(b); err != nil {
+		return err
+	}
+	s.srv.endSessions(warningFrame(b.text(s.srv.clock, s.srv.now())), func(other *session, i *identity) bool {
+		return other != s && !other.host && b.hits(i, other.addr)
+	})
+	return nil
+}
+
+// hits tells whether a ban keeps out who has that identity (nil: none yet) and
+// address.
+func (b *ban) hits(i *identity, from netip.Addr) bool {
+	return b.key.net.Contains(from) || b.key.what == banName && i != nil && i.name.key == b.key.name
+}
+
+// endSessions ends every session that a rule says, with a last frame.
+func (srv *server) endSessions(last *frame, which func(*session, *identity) bool) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for s := range srv.sessions {
+		if which(s, s.who.Load()) {
+			s.out.end(last)
+		}
+	}
+}
+
+// cmdUnban is "#unban <uname or ip or ip/len>".
+func (s *session) cmdUnban(words []string, _ *reply) error {
+	var key banKey
+	if p, ok := parseNetwork(words[0]); ok {
+		key = netBan(p).key
+	} else if n, err := userName(words[0]); err == nil {
+		key = nameBan(n).key
+	}
+	b := s.srv.bans.find(key)
+	if b == nil {
+		return fail(statusNotFound)
+	}
+	return s.srv.bans.drop(b)
+}
+
+// cmdListBans is "#listbans".
+func (s *session) cmdListBans(_ []string, r *reply) error {
+	list := s.srv.bans.all()
+	r.line = r.line.word("@ret #listbans").num(int64(len(list))).end()
+	for _, b := range list {
+		r.line = r.line.name(b.target).num(b.until(s.srv.clock, s.srv.now())).name(b.by).text(b.reason).end()
+		if err := r.flushFull(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cmdSuspend is `#suspend <minutes> ["reason"]`.
+func (s *session) cmdSuspend(words []string, _ *reply) error {
+	minutes, ok := parseNumber(words[0])
+	if !ok || minutes < 1 {
+		return fail(statusBadArgs)
+	}
+	minutes = min(minutes, longestBan/60)
+	b := &ban{
+		key: banKey{what: banAll}, by: s.who.Load().name.shown, reason: strings.Join(words[1:], " "),
+		ends: after(s.srv.clock.now(), time.Duration(minutes)*time.Minute),
+	}
+	if err := s.srv.bans.add(b); err != nil {
+		return err
+	}
+	text := "the server is suspended for " + strconv.FormatInt(minutes, 10) + " min" + because(b.reason)
+	s.srv.announce(messFrame("announce", b.by, text))
+	return nil
+}
+
+// cmdResume is "#resume": -3 where nothing is suspended.
+func (s *session) cmdResume(_ []string, _ *reply) error {
+	b := s.srv.bans.suspended.Load()
+	if b == nil {
+		return fail(statusNotFound)
+	}
+	if err := s.srv.bans.drop(b); err != nil {
+		return err
+	}
+	s.srv.announce(messFrame("announce", s.who.Load().name.shown, "the server is open again"))
+	return nil
+}

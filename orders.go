@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// order is what an administrator wants the whole program to do.
+type order struct {
+	what   orderKind
+	reason string // as everybody is told
+}
+
+type orderKind uint8
+
+const (
+	orderStop orderKind = iota
+	orderRestart
+	orderReboot
+	orderPoweroff
+)
+
+// errRestart is how run ends where the program is to start anew.
+var errRestart = errors.New("the program is to start anew")
+
+// cmdShutdown is `#shutdown ["reason"]`. It and the next ones are answered before
+// anything happens.
+func (s *session) cmdShutdown(words []string, r *reply) error {
+	return s.order(orderStop, "the server is stopping", words, r)
+}
+
+// cmdRestart is `#restart ["reason"]`.
+func (s *session) cmdRestart(words []string, r *reply) error {
+	return s.order(orderRestart, "the server is starting anew", words, r)
+}
+
+// cmdReboot is `#reboot ["reason"]`: 3508 unless the settings have a command.
+func (s *session) cmdReboot(words []string, r *reply) error {
+	if len(s.srv.cfg.Admin.Reboot) == 0 {
+		return fail(statusDisabled)
+	}
+	return s.order(orderReboot, "the machine is starting anew", words, r)
+}
+
+// cmdPoweroff is `#poweroff ["reason"]`: 3508 unless the settings have a command.
+func (s *session) cmdPoweroff(words []string, r *reply) error {
+	if len(s.srv.cfg.Admin.Poweroff) == 0 {
+		return fail(statusDisabled)
+	}
+	return s.order(orderPoweroff, "the machine is being switched off", words, r)
+}
+
+// order hands an order on, once the reply is on its way. While one waits, more of
+// them count for nothing.
+func (s *session) order(what orderKind, why string, words []string, r *reply) error {
+	o := order{what, why + " (" + s.shownName() + ")" + because(strings.Join(words, " "))}
+	r.then = func() {
+		select {
+		case s.srv.orders <- o:
+		default:
+		}
+	}
+	return nil
+}
+
+// obey does what an order says; ok is false where the server goes on.
+func (srv *server) obey(ctx context.Context, o order) (end ending, ok bool) {
+	switch o.what {
+	case orderRestart:
+		return ending{o.reason, errRestart}, true
+	case orderReboot:
+		return ending{why: o.reason}, srv.command(ctx, srv.cfg.Admin.Reboot, o)
+	case orderPoweroff:
+		return ending{why: o.reason}, srv.command(ctx, srv.cfg.Admin.Poweroff, o)
+	}
+	return ending{why: o.reason}, true
+}
+
+// commandTime is how long a command for the machine may take.
+const commandTime = 30 * time.Second
+
+// command runs what the settings say for the machine, after everybody was told.
+// Where it fails, everybody is told that too, and the server goes on.
+func (srv *server) command(ctx context.Context, line []string, o order) (done bool) {
+	srv.announce(warningFrame(o.reason))
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, line[0], line[1:]...).CombinedOutput()
+	if err == nil {
+		return true
+	}
+	slog.Error("the command for the machine failed; the server goes on", "command", strings.Join(line, " "), "error", err, "output", string(out))
+	srv.announce(warningFrame("that failed; the server goes on"))
+	return false
+}
+
+// startAnew has the program on the disk, which may be a newer one, take the place
+// of this one in the same process.
+func startAnew() error {
+	path, err := os.Executable()
+	if err == nil {
+		err = syscall.Exec(path, os.Args, os.Environ())
+	}
+	return fmt.Errorf("starting the program anew: %w", err)
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// door is what an owner can change of a room: nobody changes a door, a new one is
+// put in its place.
+type door struct {
+	owner  owner
+	lock   *verifier // its password; nil: it is public
+	banned []string  // keys of the names that may not enter
+}
+
+// keepsOut tells whether the owner has banned somebody.
+func (d *door) keepsOut(i *identity) bool { return slices.Contains(d.banned, i.name.key) }
+
+// newLock makes a door's verifier of a password.
+func (s *session) newLock(word string) (*verifier, error) {
+	password, err := preparePassword(word)
+	if err != nil {
+		return nil, err
+	}
+	return s.srv.doors.newVerifier(password, roomRounds)
+}
+
+// changeDoor stores what change makes of a room's door, and then has it hold. It
+// fails with 3103 for who does not own the room.
+func (s *session) changeDoor(p *place, change func(*door) error) error {
+	ps := s.srv.rooms
+	ps.doors <- struct{}{}
+	defer func() { <-ps.doors }()
+	d := *p.door.Load()
+	if !d.owner.is(s.who.Load()) {
+		return fail(statusNotOwner)
+	}
+	if p.isDeleting() {
+		return fail(statusDeleting)
+	}
+	if err := change(&d); err != nil {
+		return err
+	}
+	err := ps.store.replace(record{kind: kindRoom, id: p.id, parent: d.owner.stored(), head: ps.pack(p, &d)})
+	if err == nil {
+		p.door.Store(&d)
+	}
+	return err
+}
+
+// goHome leads the session out of the room that its owner has put it out of. Only
+// its reader calls it.
+func (s *session) goHome() error {
+	p := s.putOut.Swap(nil)
+	if p != nil && s.room() == p {
+		if err := s.srv.rooms.enter(s.srv.home, s); err != nil {
+			return err
+		}
+	}
+	if s.who.Load() == nil {
+		return s.startGrace()
+	}
+	return s.out.readUntil(noDeadline)
+}
+
+// dismiss has a member of a room leave it, and tells it why. Only its own reader
+// moves a session, so that is woken.
+func (s *session) dismiss(other *session, p *place, why string, words []string) {
+	other.putOut.Store(p)
+	other.out.put(warningFrame(why + " " + p.name.shown + " by " + s.shownName() + because(strings.Join(words, " "))))
+	other.out.wake()
+}
+
+// wake makes the session's reader come back from its socket at once.
+func (o *outbox) wake() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_ = o.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// cmdRoomKick is `#roomkick <user> ["reason"]`, for the owner of the room.
+func (s *session) cmdRoomKick(words []string, _ *reply) error {
+	room := s.room()
+	if !room.door.Load().owner.is(s.who.Load()) {
+		return fail(statusNotOwner)
+	}
+	other := s.srv.findOnline(words[0])
+	if other == nil || other == s || other.room() != room {
+		return fail(statusNotFound)
+	}
+	s.dismiss(other, room, "you were put out of", words[1:])
+	return nil
+}
+
+// cmdRoomBan is `#roomban <user> ["reason"]`: the name stays out of the room as
+// long as there is one. It fails with -3 for names that nobody has or uses.
+func (s *session) cmdRoomBan(words []string, _ *reply) error {
+	room, other := s.room(), s.srv.findOnline(words[0])
+	n, err := userName(words[0])
+	if err != nil || other == nil && s.srv.findAccount(words[0]) == nil || n.key == s.who.Load().name.key {
+		if !room.door.Load().owner.is(s.who.Load()) {
+			return fail(statusNotOwner)
+		}
+		return fail(statusNotFound)
+	}
+	err = s.changeDoor(room, func(d *door) error {
+		if slices.Contains(d.banned, n.key) {
+			return nil
+		}
+		if most := s.srv.cfg.Limits.RoomBans; most > 0 && len(d.banned) >= most {
+			return fail(statusLimit)
+		}
+		d.banned = append(slices.Clone(d.banned), n.key)
+		return nil
+	})
+	if err == nil && other != nil && other.room() == room {
+		s.dismiss(other, room, "you were banned from", words[1:])
+	}
+	return err
+}
+
+// cmdRoomUnban is "#roomunban <user>": -3 where the name is not banned.
+func (s *session) cmdRoomUnban(words []string, _ *reply) error {
+	n, _ := userName(words[0])
+	return s.changeDoor(s.room(), func(d *door) error {
+		i := slices.Index(d.banned, n.key)
+		if i < 0 {
+			return fail(statusNotFound)
+		}
+		d.banned = slices.Delete(slices.Clone(d.banned), i, i+1)
+		return nil
+	})
+}
+
+// cmdRoomBans is "#roombans", for the owner of the room.
+func (s *session) cmdRoomBans(_ []string, r *reply) error {
+	d := s.room().door.Load()
+	if !d.owner.is(s.who.Load()) {
+		return fail(statusNotOwner)
+	}
+	r.line = r.line.word("@ret #roombans").num(int64(len(d.banned))).end()
+	for _, key := range d.banned {
+		r.line = r.line.name(key).end()
+	}
+	return nil
+}
+
+// cmdRoomPass is `#roompass <new>`; "" makes the room public.
+func (s *session) cmdRoomPass(words []string, _ *reply) error {
+	return s.changeDoor(s.room(), func(d *door) (err error) {
+		if d.lock = nil; words[0] != "" {
+			d.lock, err = s.newLock(words[0])
+		}
+		return err
+	})
+}
+
+// cmdRoomGive is "#roomgive <user>": whoever is logged in under that name owns the
+// room from now on.
+func (s *session) cmdRoomGive(words []string, _ *reply) error {
+	room, other := s.room(), s.srv.findOnline(words[0])
+	err := s.changeDoor(room, func(d *door) error {
+		if other == nil {
+			return fail(statusNotFound)
+		}
+		i := other.who.Load()
+		if i == nil || room.regdOnly && i.account == nil {
+			return fail(statusNotFound)
+		}
+		d.owner = ownerOf(i)
+		return nil
+	})
+	if err == nil && other != s {
+		other.out.put(warningFrame(s.shownName() + " has given you the room " + room.name.shown))
+	}
+	return err
+}

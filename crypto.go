@@ -110,7 +110,7 @@ func parseVerifier(s string) (*verifier, error) {
 	}
 	v := &verifier{rounds: rounds}
 	for i, field := range []*[]byte{&v.salt, &v.storedKey, &v.serverKey} {
-		if *field, err = base64.StdEncoding.DecodeString(parts[i+2]); err != nil {
+		if *field, err = base64.StdEncoding.DecodeString(parts[i+2]); err != nil || len(*field) == 0 {
 			return bad()
 		}
 	}

@@ -1,0 +1,429 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// admin makes an account that is an administrator, connects and logs in to it.
+func (ts *testServer) admin(name string) *client {
+	ts.t.Helper()
+	c := ts.member(name)
+	if err := ts.setRole(ts.findAccount(name), true); err != nil {
+		ts.t.Fatalf("making %s an administrator: %v", name, err)
+	}
+	return c
+}
+
+// adminWords is, of each of B4's commands, words with which it does something, and
+// the first line of what an administrator is answered; "" is for what ends the
+// server, which TestOrders has.
+var adminWords = map[string][2]string{
+	"#accounts": {"", "@ret #accounts "}, "#stats": {"", "@ret #stats "}, "#kick": {" nobody", "@status -3"},
+	"#ban": {" 192.0.2.1", "@status 0"}, "#unban": {" 192.0.2.1", "@status 0"}, "#listbans": {"", "@ret #listbans 0"},
+	"#announce": {" tea", `@mess #announce root "tea"`}, "#suspend": {" 1", `@mess #announce root "the server is suspended for 1 min"`},
+	"#resume": {"", `@mess #announce root "the server is open again"`}, "#role": {" alice user", "@status 0"},
+	"#resetpass": {" alice other", "@status 0"}, "#rmuser": {" alice", "@status 0"},
+	"#shutdown": {"", ""}, "#restart": {"", ""}, "#reboot": {"", "@status 3508"}, "#poweroff": {"", "@status 3508"},
+}
+
+// TestAdminCommands: every command of B4 works for an administrator and is refused
+// to users, guests and those who have not logged in; and the log says so.
+func TestAdminCommands(t *testing.T) {
+	log := captureLog(t)
+	ts := startServer(t)
+	root, alice, guest, nobody := ts.admin("root"), ts.member("alice"), ts.guest("guest"), ts.dial()
+	for _, c := range commandRows() {
+		if c.who != forAdmins {
+			continue
+		}
+		test, ok := adminWords[c.name]
+		if !ok {
+			t.Errorf("no test of %s", c.name)
+			continue
+		}
+		for who, other := range map[string]*client{"alice": alice, "guest": guest} {
+			other.ask(c.name+test[0], "@status 3506")
+			if want := fmt.Sprintf("command=%s user=%s from=127.0.0.1", c.name, who); !strings.Contains(log.String(), want) {
+				t.Errorf("the log does not have %q", want)
+			}
+		}
+		nobody.ask(c.name+test[0], "@status 3500")
+	}
+	alice.ask("#quit", "@status 0")
+	guest.ask("#quit", "@status 0")
+	for _, c := range commandRows() {
+		test := adminWords[c.name]
+		if c.who != forAdmins || test[1] == "" {
+			continue
+		}
+		root.send(c.name + test[0])
+		if got := root.read(); !strings.HasPrefix(got, test[1]) {
+			t.Errorf("%s: %q, want %q", c.name, got, test[1])
+		}
+		root.barrier()
+		logged := strings.Contains(log.String(), "command=\""+c.name) || strings.Contains(log.String(), "by=root from=127.0.0.1 command="+c.name)
+		if done := test[1] != "@status -3" && test[1] != "@status 3508"; logged != (c.audit > 0 && done) {
+			t.Errorf("%s is in the log: %v", c.name, logged)
+		}
+	}
+	if strings.Contains(log.String(), "other") {
+		t.Error("a password is in the log")
+	}
+}
+
+// logCapture is what was logged so far.
+type logCapture struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (l *logCapture) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.Write(b)
+}
+
+func (l *logCapture) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.String()
+}
+
+// captureLog has what is logged go to where the test sees it. Such a test cannot
+// be parallel.
+func captureLog(t *testing.T) *logCapture {
+	t.Helper()
+	log, before := new(logCapture), slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(log, nil)))
+	t.Cleanup(func() { slog.SetDefault(before) })
+	return log
+}
+
+// TestBannedAddress: who comes from a banned network is disconnected, and 3005
+// then; the operator is not kept out.
+func TestBannedAddress(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	alice, waiting, host := ts.guest("alice"), ts.dial(), ts.dialHost()
+	const banned = `@mess #warning "you are banned: no games"`
+	host.ask("#ban 127.0.0.0/8 no games", "@status 0")
+	alice.ended(banned)
+	waiting.ended(banned)
+	ts.dial().ask("#login anon bob", banned, "@status 3005")
+	host.ask("#listbans", "@ret #listbans 1", `127.0.0.0/8 0 Host "no games"`)
+	host.ask("#unban 127.9.9.9/8", "@status 0")
+	ts.guest("bob")
+}
+
+// TestBansAgainst: networks of all lengths are found, IPv4 in IPv6 too.
+func TestBansAgainst(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	add := func(word string) *ban {
+		p, ok := parseNetwork(word)
+		if !ok {
+			t.Fatalf("%q is no network", word)
+		}
+		b := netBan(p)
+		if b.ends = never; ts.bans.add(b) != nil {
+			t.Fatalf("%q cannot be banned", word)
+		}
+		return b
+	}
+	for _, test := range []struct {
+		word string
+		hit  []string
+		miss []string
+	}{
+		{"10.0.0.0/8", []string{"10.0.0.0", "10.255.255.255"}, []string{"11.0.0.0", "9.255.255.255", "::a00:0"}},
+		{"192.0.2.7", []string{"192.0.2.7"}, []string{"192.0.2.6", "192.0.2.8"}},
+		{"::ffff:192.0.2.9", []string{"192.0.2.9"}, []string{"192.0.2.8"}},
+		{"2001:db8::/32", []string{"2001:db8::1", "2001:db8:ffff::"}, []string{"2001:db9::", "10.0.0.1"}},
+		{"0.0.0.0/0", []string{"1.2.3.4"}, []string{"::1"}},
+		{"::/0", []string{"::1"}, []string{"1.2.3.4"}},
+	} {
+		b := add(test.word)
+		for _, addr := range test.hit {
+			if got := ts.bans.against("x", netip.MustParseAddr(addr)); got != b {
+				t.Errorf("%s: %s is met by %v", test.word, addr, got)
+			}
+		}
+		for _, addr := range test.miss {
+			if got := ts.bans.against("x", netip.MustParseAddr(addr)); got != nil {
+				t.Errorf("%s: %s is met by %v", test.word, addr, got)
+			}
+		}
+		if err := ts.bans.drop(b); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, bad := range []string{"", "x", "1.2.3", "1.2.3.4/33", "::ffff:1.2.3.4/100", "fe80::1%eth0", "1.2.3.4/x"} {
+		if p, ok := parseNetwork(bad); ok {
+			t.Errorf("%q was read as %v", bad, p)
+		}
+	}
+}
+
+// TestBanLimit: past limits.bans, -2; a ban that takes the place of another does
+// not count twice, nor does the suspension.
+func TestBanLimit(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t, func(c *config) { c.Limits.Bans = 2 })
+	host := ts.dialHost()
+	host.ask("#ban 192.0.2.1", "@status 0")
+	host.ask("#ban 192.0.2.2 60 first", "@status 0")
+	host.ask("#ban 192.0.2.3", "@status -2")
+	host.ask("#ban 192.0.2.2 second", "@status 0")
+	host.ask("#listbans", "@ret #listbans 2", `192.0.2.1 0 Host ""`, `192.0.2.2 0 Host "second"`)
+	host.ask("#suspend 1", `@mess #announce Host "the server is suspended for 1 min"`, "@status 0")
+	host.ask("#suspend 2", `@mess #announce Host "the server is suspended for 2 min"`, "@status 0")
+	ts = ts.restart()
+	ts.dialHost().ask("#listbans", "@ret #listbans 2", `192.0.2.1 0 Host ""`, `192.0.2.2 0 Host "second"`)
+	if b := ts.bans.suspended.Load(); b == nil || secondsUntil(b.ends, ts.clock.now()) <= 60 {
+		t.Errorf("after a restart the suspension is %+v", b)
+	}
+	if rows := ts.storedBans(); rows != 3 {
+		t.Errorf("%d bans are stored", rows)
+	}
+}
+
+// storedBans is how many bans are in the database.
+func (ts *testServer) storedBans() (n int) {
+	ts.t.Helper()
+	if err := ts.store.load(kindBan, func(record) error { n++; return nil }); err != nil {
+		ts.t.Error(err)
+	}
+	return n
+}
+
+// TestBanEnds: a ban and a suspension end by themselves, also where their time ran
+// out while the server was off.
+func TestBanEnds(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	soon := ts.clock.now() + 30
+	for _, key := range []banKey{{what: banName, name: "alice"}, {what: banAll}} {
+		if err := ts.bans.add(&ban{key: key, by: "root", ends: soon}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	host := ts.dialHost()
+	host.expect(`@mess #announce root "the server is open again"`)
+	for ts.storedBans() > 0 { // the name's ban may be the later one
+		host.barrier()
+	}
+	ts.guest("alice")
+	if err := ts.bans.add(&ban{key: banKey{what: banName, name: "bob"}, by: "root", ends: ts.clock.now() + 1}); err != nil {
+		t.Fatal(err)
+	}
+	ts = ts.restart()
+	for host = ts.dialHost(); ts.storedBans() > 0; {
+		host.barrier()
+	}
+	ts.guest("bob")
+}
+
+// TestManyAccounts: #accounts pages through all of them, each once, in order.
+func TestManyAccounts(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	const all = 2500
+	for i := range all {
+		n := fmt.Sprintf("user%05d", (i*7919)%all)
+		ts.users.mu.Lock()
+		ts.users.add(&account{id: int64(i + 1), name: name{n, n}})
+		ts.users.mu.Unlock()
+	}
+	host, after, seen := ts.dialHost(), "", 0
+	for {
+		host.send(`#accounts "` + after + `" 5000`)
+		var n int
+		if _, err := fmt.Sscanf(host.read(), "@ret #accounts %d", &n); err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			break
+		}
+		if n > mostAccounts {
+			t.Errorf("%d lines at once", n)
+		}
+		for range n {
+			line := host.read()
+			if after = strings.Fields(line)[0]; after != fmt.Sprintf("user%05d", seen) {
+				t.Fatalf("line %d is %q", seen, line)
+			}
+			seen++
+		}
+	}
+	if seen != all {
+		t.Errorf("%d accounts are listed, of %d", seen, all)
+	}
+}
+
+// TestRoomKickTLS: a session whose reader waits within TLS is moved as well.
+func TestRoomKickTLS(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t, withTLS)
+	alice, bob := ts.guest("alice"), ts.overTLS()
+	bob.ask("#login anon bob", "@status 0")
+	alice.ask("#createroom den", "@status 0")
+	for _, c := range []*client{alice, bob} {
+		c.ask("#changeroom den", "@status 0")
+	}
+	for range 3 {
+		alice.ask("#roomkick bob", "@status 0")
+		bob.expect(`@mess #warning "you were put out of den by alice"`)
+		bob.ask("#whoami", "@ret #whoami bob Home 1 - 0")
+		bob.ask("#changeroom den", "@status 0")
+	}
+}
+
+// TestRoomKickIdle: a member that sends nothing is out of the room too.
+func TestRoomKickIdle(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	alice, bob := ts.guest("alice"), ts.guest("bob")
+	alice.ask("#createroom den", "@status 0")
+	for _, c := range []*client{alice, bob} {
+		c.ask("#changeroom den", "@status 0")
+	}
+	alice.ask("#events on", "@status 0")
+	alice.send("#roomkick bob")
+	got := map[string]bool{alice.read(): true, alice.read(): true}
+	if !got["@status 0"] || !got["@mess #left den bob"] {
+		t.Errorf("alice got %v", got)
+	}
+	bob.expect(`@mess #warning "you were put out of den by alice"`)
+	alice.ask("#broadcast secret", `@mess #broadcast alice "secret"`, "@status 0")
+	if left := bob.barrier(); len(left) > 0 {
+		t.Errorf("bob got %q", left)
+	}
+}
+
+// TestOrders: the shipped program stops, starts anew in the same process, and runs
+// the settings' commands for the machine; everybody is told, and it was answered.
+func TestOrders(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	ran := filepath.Join(data, "rebooted")
+	settings := writeSettings(t, programSettings+fmt.Sprintf("[admin]\nreboot = [%q, %q]\npoweroff = [\"/nonexistent\"]\n", "touch", ran))
+	p := startProgram(t, buildProgram(t), "-config", settings, "-data", data)
+	bob := p.guest("bob")
+	dialFolder(t, data).ask(`#restart "a new version"`, "@status 0", `@mess #warning "the server is starting anew (Host): a new version"`)
+	bob.ended(`@mess #warning "the server is starting anew (Host): a new version"`)
+	for again := (*client)(nil); again == nil; { // the folder is without a server for a moment
+		again = tryFolder(t, data)
+	}
+	host := dialFolder(t, data)
+	host.ask("#poweroff", "@status 0", `@mess #warning "the machine is being switched off (Host)"`, `@mess #warning "that failed; the server goes on"`)
+	host.ask("#ping", "@ret #ping")
+	host.ask("#reboot now", "@status 0", `@mess #warning "the machine is starting anew (Host): now"`)
+	if code := p.exitCode(); code != exitDone {
+		t.Errorf("exit code %d", code)
+	}
+	if _, err := os.Stat(ran); err != nil {
+		t.Errorf("the command did not run: %v", err)
+	}
+	p = startProgram(t, buildProgram(t), "-config", settings, "-data", data)
+	dialFolder(t, data).ask("#shutdown", "@status 0", `@mess #warning "the server is stopping (Host)"`)
+	if code := p.exitCode(); code != exitDone {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// dialFolder connects to the control socket of the server on a data folder.
+func dialFolder(t testing.TB, folder string) *client {
+	t.Helper()
+	c := tryFolder(t, folder)
+	if c == nil {
+		t.Fatal("there is no control socket")
+	}
+	return c
+}
+
+// tryFolder is dialFolder where there may be no server; nil: there is none.
+func tryFolder(t testing.TB, folder string) *client {
+	t.Helper()
+	conn, err := net.Dial("unix", filepath.Join(folder, controlFile))
+	if err != nil {
+		return nil
+	}
+	t.Cleanup(func() { conn.Close() })
+	c := &client{t: t, conn: conn, in: bufio.NewReader(conn)}
+	if _, err := c.readErr(); err != nil {
+		return nil
+	}
+	return c
+}
+
+// TestMeter: rates are over the last ten whole seconds.
+func TestMeter(t *testing.T) {
+	t.Parallel()
+	var m meter
+	at := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+	for i := range 100 {
+		m.add(at(float64(i)/10), 2)
+	}
+	for _, test := range []struct{ at, want float64 }{{9.9, 18}, {10, 20}, {15.5, 10}, {19.9, 2}, {20, 0}, {1e6, 0}} {
+		if got := m.perSecond(at(test.at)); got != test.want {
+			t.Errorf("after %v s: %v a second, want %v", test.at, got, test.want)
+		}
+	}
+	m.add(at(2e6), 5)
+	if got := m.perSecond(at(2e6 + 1)); got != 0.5 || m.total != 205 {
+		t.Errorf("after a long pause: %v a second, %d in all", got, m.total)
+	}
+}
+
+// TestStats: the figures are there, and those that can be known are right.
+func TestStats(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	host, alice := ts.dialHost(), ts.member("alice")
+	alice.ask("#creategroup news", "@status 0")
+	alice.ask("#joingroup news", "@status 0")
+	alice.send("#postmessage hello")
+	alice.ask("text", "@status 0")
+	alice.ask("#broadcast hello", `@mess #broadcast alice "hello"`, "@status 0")
+	ts.dial().ask("#login regd alice wrong", "@status 3002")
+	if err := noteBackup(ts.cfg.Server.Data); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	host.send("#stats")
+	var n int
+	if _, err := fmt.Sscanf(host.read(), "@ret #stats %d", &n); err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		words := strings.Fields(host.read())
+		if len(words) != 2 {
+			t.Fatalf("a line of %d words: %q", len(words), words)
+		}
+		got[words[0]] = words[1]
+	}
+	for key, want := range map[string]string{
+		"users_online": "1", "accounts": "1", "rooms": "1", "groups": "1", "messages_stored": "1", "messages_sent": "2",
+		"logins_refused": "1", "slow_readers_dropped": "0", "bans": "0", "suspended": "0", "connections": "2",
+	} {
+		if got[key] != want {
+			t.Errorf("%s is %q, want %q", key, got[key], want)
+		}
+	}
+	for _, key := range []string{"bytes_in", "bytes_out", "memory_bytes", "heap_bytes", "goroutines", "database_bytes", "commits", "commit_p50_ms", "commit_p99_ms", "last_backup"} {
+		if v := got[key]; v == "" || v == "0" || v == "0.000" {
+			t.Errorf("%s is %q", key, v)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"regexp"
@@ -78,6 +79,11 @@ type config struct {
 	Admin struct {
 		Reboot, Poweroff []string
 	}
+	Log struct {
+		To, File, Level string
+		SizeKiB         int `toml:"size_kib"`
+		Keep            int
+	}
 	Web, SSH struct {
 		Listen string
 	}
@@ -99,6 +105,7 @@ func defaultConfig() config {
 	c.Expiry.Message, c.Expiry.Max = duration{720 * time.Hour}, duration{8760 * time.Hour}
 	c.Persist.Mode, c.Persist.Every = "commit", duration{2 * time.Second}
 	c.Auth.PlainPassword = "lan"
+	c.Log.To, c.Log.Level, c.Log.SizeKiB, c.Log.Keep = "stderr", "info", 1024, 3
 	return c
 }
 
@@ -211,7 +218,7 @@ func (e *settingError) Error() string { return e.key + " " + e.reason }
 
 // check refuses values that make no sense.
 func (c *config) check() *settingError {
-	for _, check := range []func() *settingError{c.checkServer, c.checkLimits, c.checkTimes, c.checkChoices, c.checkTLS} {
+	for _, check := range []func() *settingError{c.checkServer, c.checkLimits, c.checkTimes, c.checkChoices, c.checkTLS, c.checkLog} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -331,6 +338,32 @@ func (c *config) checkTLS() *settingError {
 		return &settingError{"tls.cert", "needs tls.key too: the file with its private key"}
 	case c.TLS.Key != "" && c.TLS.Cert == "":
 		return &settingError{"tls.key", "needs tls.cert too: the file with its certificate"}
+	}
+	return nil
+}
+
+// logLevels is what log.level can be.
+func logLevels() map[string]slog.Level {
+	return map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+}
+
+func (c *config) checkLog() *settingError {
+	const leastSize, mostSize, mostKept = 4, 1 << 20, 100
+	if c.Log.To != "stderr" && c.Log.To != "file" {
+		return &settingError{"log.to", `must be "stderr" or "file"`}
+	}
+	// The name is taken away from whatever has it, once that is full.
+	if c.Log.File != "" && !strings.HasSuffix(c.Log.File, ".log") {
+		return &settingError{"log.file", `must end in ".log"`}
+	}
+	if n := c.Log.SizeKiB; n < leastSize || n > mostSize {
+		return &settingError{"log.size_kib", fmt.Sprintf("must be %d to %d", leastSize, mostSize)}
+	}
+	if n := c.Log.Keep; n < 0 || n > mostKept {
+		return &settingError{"log.keep", fmt.Sprintf("must be 0 to %d", mostKept)}
+	}
+	if _, ok := logLevels()[c.Log.Level]; !ok {
+		return &settingError{"log.level", `must be "debug", "info", "warn" or "error"`}
 	}
 	return nil
 }

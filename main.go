@@ -173,8 +173,6 @@ func runServe(env environment, flags *flag.FlagSet, args []string) int {
 	if code, done := parse(flags, args, 0); done {
 		return code
 	}
-	log := slog.New(slog.NewTextHandler(env.stderr, nil))
-	slog.SetDefault(log)
 	err := serve(env, *path, *data, *listen)
 	if err == nil {
 		return exitDone
@@ -197,13 +195,23 @@ func serve(env environment, path, data, listen string) error {
 	if err != nil {
 		return err
 	}
-	syscall.Umask(0o077) // what is stored is nobody else's business
+	syscall.Umask(0o077)           // what is stored is nobody else's business
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go
 	makeRoomForDisk()
-	err = run(env, cfg)
+	err = runLogged(env, cfg)
 	if errors.Is(err, errRestart) {
 		return startAnew()
 	}
 	return err
+}
+
+// runLogged is run with the log that the settings want.
+func runLogged(env environment, cfg config) error {
+	log := newServerLog(env.stderr)
+	defer log.close()
+	log.configure(&cfg)
+	slog.SetDefault(slog.New(log.handler()))
+	return run(env, cfg, log)
 }
 
 // makeRoomForDisk lets a few more goroutines run at once than there are cores. A
@@ -235,13 +243,14 @@ func settingsFor(path, data, listen string) (config, error) {
 }
 
 // run serves until env.ctx ends or somebody types EXIT.
-func run(env environment, cfg config) error {
+func run(env environment, cfg config, log *serverLog) error {
 	ctx, stop := context.WithCancel(env.ctx)
 	defer stop()
 	srv, err := newServer(cfg, env.ask)
 	if err != nil {
 		return explainFull(err)
 	}
+	srv.log = log
 	if err := srv.listen(ctx); err != nil {
 		return errors.Join(err, srv.stop("the server is stopping"))
 	}

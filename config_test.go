@@ -61,6 +61,7 @@ func TestSettingsInDesign(t *testing.T) {
 		"persist.mode": "commit", "persist.every": "2s",
 		"auth.plain_password": "lan", "auth.challenge_md5": "false", "auth.iterations": "0",
 		"tls.listen": "", "tls.cert": "", "tls.key": "", "ssh.listen": "",
+		"log.to": "stderr", "log.file": "", "log.size_kib": "1024", "log.keep": "3", "log.level": "info",
 	} {
 		if value, ok := got[key]; !ok || value != want {
 			t.Errorf("%s is %q (there: %v), want %q", key, value, ok, want)
@@ -78,6 +79,7 @@ func TestEverySetting(t *testing.T) {
 		"expiry.room": `"1h"`, "expiry.group": "0", "expiry.message": `"1m30s"`, "expiry.max": `"0"`,
 		"persist.mode": `"periodic"`, "persist.every": `"10ms"`,
 		"auth.plain_password": `"never"`, "auth.challenge_md5": "true", "auth.iterations": "600000", "tls.listen": `"[::1]:7001"`,
+		"log.to": `"file"`, "log.file": `"a.log"`, "log.size_kib": "4", "log.keep": "100", "log.level": `"debug"`,
 	}
 	defaults := settings(defaultConfig())
 	for key, was := range defaults {
@@ -144,6 +146,14 @@ func TestBadSettings(t *testing.T) {
 		{"[tls]\nlisten = true", "line 2: tls.listen must be a text"},
 		{"[tls]\ncert = \"a.pem\"", "line 2: tls.cert needs tls.key too"},
 		{"[tls]\n\nkey = \"a.pem\"", "line 3: tls.key needs tls.cert too"},
+		{"[log]\nto = \"journal\"", `line 2: log.to must be "stderr" or "file"`},
+		{"[log]\nfile = \"data/homeroom.db\"", `line 2: log.file must end in ".log"`},
+		{"[log]\nsize_kib = 3", "line 2: log.size_kib must be 4 to 1048576"},
+		{"[log]\nsize_kib = 1048577", "line 2: log.size_kib must be 4 to 1048576"},
+		{"[log]\nsize_kib = \"1MiB\"", "line 2: log.size_kib must be a number"},
+		{"[log]\nkeep = -1", "line 2: log.keep must be 0 to 100"},
+		{"[log]\nkeep = 101", "line 2: log.keep must be 0 to 100"},
+		{"[log]\nlevel = \"INFO\"", `line 2: log.level must be "debug", "info", "warn" or "error"`},
 		{"[server]\nname = \"one\"\nname = \"two\"", "line 3: "},
 		{"[server]\nname = Homeroom", "line 2: "},
 		{"[server\nname = \"x\"", "line "},

@@ -188,7 +188,8 @@ func TestLogFullDisk(t *testing.T) {
 	before, after, found := strings.Cut(text, " lines could not be written to the log\"\n")
 	var missing int
 	lines := strings.Split(before, "\n")
-	if _, err := fmt.Sscanf(lines[len(lines)-1][strings.Index(lines[len(lines)-1], "msg="):], `msg="%d`, &missing); err != nil || !found {
+	_, number, _ := strings.Cut(lines[len(lines)-1], ` level=WARN msg="`)
+	if _, err := fmt.Sscan(number, &missing); err != nil || !found || strings.Count(lines[len(lines)-1], "time=") != 1 {
 		t.Fatalf("the file does not say what is missing (%v):\n%s", err, text)
 	}
 	whole := 0 // the last line before may be there in part

@@ -46,7 +46,7 @@ type server struct {
 	diskFailed     chan error // gets the reason, once, when nothing can be saved any more
 	background     sync.WaitGroup
 	controlling    sync.WaitGroup // who accepts on the control socket
-	log            *serverLog // what administrators read
+	log            *serverLog     // what administrators read
 
 	users    users
 	messages atomic.Int64 // stored, in all groups
@@ -75,7 +75,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 		guesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
 		diskFailed: make(chan error, 1), roles: make(chan struct{}, 1), orders: make(chan order, 1), renewals: make(chan renewal, maxRenewals),
-		log: newServerLog(io.Discard),
+		log:   newServerLog(io.Discard),
 		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
 	}
 	o := storeOptions{

@@ -27,6 +27,11 @@ func newAdmission(c *config) *admission {
 	}
 }
 
+// newAdmissionOf counts connections of another kind, up to so many.
+func newAdmissionOf(all, perIP int) *admission {
+	return &admission{all: all, perIP: perIP, byIP: map[netip.Prefix]*ipCount{}}
+}
+
 // source is what counts as one address: an IPv4 address, an IPv6 /64 of the
 // internet. On a local network all machines share a /64, so there it is one
 // address too.

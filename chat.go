@@ -58,6 +58,7 @@ type server struct {
 	listener    net.Listener
 	tlsListener net.Listener // nil: no TLS
 	control     net.Listener // nil: no control socket
+	web         *webServer   // nil: no web listener
 	sessions    map[*session]bool
 	stopping    bool
 	running     sync.WaitGroup // readers
@@ -138,6 +139,9 @@ func (srv *server) listen(ctx context.Context) error {
 	srv.listener = l
 	srv.mu.Unlock()
 	srv.listenControl()
+	if err := srv.listenWeb(ctx); err != nil {
+		return err
+	}
 	if srv.cfg.TLS.Listen == "" {
 		return nil
 	}
@@ -253,6 +257,7 @@ func (srv *server) stop(why string) error {
 	timer := time.AfterFunc(stopTime, srv.cutAll)
 	<-ended
 	timer.Stop()
+	srv.web.close()
 	failed := srv.closeControl()
 	close(srv.stopBackground)
 	srv.background.Wait()

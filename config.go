@@ -84,7 +84,10 @@ type config struct {
 		SizeKiB         int `toml:"size_kib"`
 		Keep            int
 	}
-	Web, SSH struct {
+	Web struct {
+		Listen, Metrics string
+	}
+	SSH struct {
 		Listen string
 	}
 }
@@ -106,6 +109,7 @@ func defaultConfig() config {
 	c.Persist.Mode, c.Persist.Every = "commit", duration{2 * time.Second}
 	c.Auth.PlainPassword = "lan"
 	c.Log.To, c.Log.Level, c.Log.SizeKiB, c.Log.Keep = "stderr", "info", 1024, 3
+	c.Web.Metrics = "loopback"
 	return c
 }
 
@@ -218,7 +222,7 @@ func (e *settingError) Error() string { return e.key + " " + e.reason }
 
 // check refuses values that make no sense.
 func (c *config) check() *settingError {
-	for _, check := range []func() *settingError{c.checkServer, c.checkLimits, c.checkTimes, c.checkChoices, c.checkTLS, c.checkLog} {
+	for _, check := range []func() *settingError{c.checkServer, c.checkLimits, c.checkTimes, c.checkChoices, c.checkTLS, c.checkLog, c.checkWeb} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -319,7 +323,7 @@ type laterListener struct{ key, address string }
 // laterListeners are those that the settings ask for: files for a later version
 // are taken, and the start says what is missing.
 func (c *config) laterListeners() (later []laterListener) {
-	for _, l := range []laterListener{{"web.listen", c.Web.Listen}, {"ssh.listen", c.SSH.Listen}} {
+	for _, l := range []laterListener{{"ssh.listen", c.SSH.Listen}} {
 		if l.address != "" {
 			later = append(later, l)
 		}
@@ -364,6 +368,18 @@ func (c *config) checkLog() *settingError {
 	}
 	if _, ok := logLevels()[c.Log.Level]; !ok {
 		return &settingError{"log.level", `must be "debug", "info", "warn" or "error"`}
+	}
+	return nil
+}
+
+func (c *config) checkWeb() *settingError {
+	if c.Web.Listen != "" {
+		if err := checkAddress(c.Web.Listen); err != nil {
+			return &settingError{"web.listen", err.Error()}
+		}
+	}
+	if c.Web.Metrics != "loopback" && c.Web.Metrics != "all" {
+		return &settingError{"web.metrics", `must be "loopback" or "all"`}
 	}
 	return nil
 }

@@ -62,6 +62,7 @@ func TestSettingsInDesign(t *testing.T) {
 		"auth.plain_password": "lan", "auth.challenge_md5": "false", "auth.iterations": "0",
 		"tls.listen": "", "tls.cert": "", "tls.key": "", "ssh.listen": "",
 		"log.to": "stderr", "log.file": "", "log.size_kib": "1024", "log.keep": "3", "log.level": "info",
+		"web.listen": "", "web.metrics": "loopback",
 	} {
 		if value, ok := got[key]; !ok || value != want {
 			t.Errorf("%s is %q (there: %v), want %q", key, value, ok, want)
@@ -80,6 +81,7 @@ func TestEverySetting(t *testing.T) {
 		"persist.mode": `"periodic"`, "persist.every": `"10ms"`,
 		"auth.plain_password": `"never"`, "auth.challenge_md5": "true", "auth.iterations": "600000", "tls.listen": `"[::1]:7001"`,
 		"log.to": `"file"`, "log.file": `"a.log"`, "log.size_kib": "4", "log.keep": "100", "log.level": `"debug"`,
+		"web.listen": `":6580"`, "web.metrics": `"all"`,
 	}
 	defaults := settings(defaultConfig())
 	for key, was := range defaults {
@@ -154,6 +156,8 @@ func TestBadSettings(t *testing.T) {
 		{"[log]\nkeep = -1", "line 2: log.keep must be 0 to 100"},
 		{"[log]\nkeep = 101", "line 2: log.keep must be 0 to 100"},
 		{"[log]\nlevel = \"INFO\"", `line 2: log.level must be "debug", "info", "warn" or "error"`},
+		{"[web]\nlisten = \"6580\"", "line 2: web.listen must be an address and a port"},
+		{"[web]\nmetrics = \"lan\"", `line 2: web.metrics must be "loopback" or "all"`},
 		{"[server]\nname = \"one\"\nname = \"two\"", "line 3: "},
 		{"[server]\nname = Homeroom", "line 2: "},
 		{"[server\nname = \"x\"", "line "},
@@ -183,16 +187,16 @@ func TestBadSettings(t *testing.T) {
 func TestLaterListeners(t *testing.T) {
 	t.Parallel()
 	c := defaultConfig()
-	if err := c.parse("chat.toml", "[web]\nlisten = \":6580\"\n[ssh]\nlisten = \":6522\"\n"); err != nil {
+	if err := c.parse("chat.toml", "[ssh]\nlisten = \":6522\"\n"); err != nil {
 		t.Fatal(err)
 	}
-	want := []laterListener{{"web.listen", ":6580"}, {"ssh.listen", ":6522"}}
+	want := []laterListener{{"ssh.listen", ":6522"}}
 	if got := c.laterListeners(); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	c = defaultConfig()
-	err := c.parse("chat.toml", "[web]\nlisten = \"6580\"\n")
-	if err == nil || !strings.Contains(err.Error(), "line 2: web.listen must be an address and a port") {
+	err := c.parse("chat.toml", "[ssh]\nlisten = \"6522\"\n")
+	if err == nil || !strings.Contains(err.Error(), "line 2: ssh.listen must be an address and a port") {
 		t.Errorf("got %v", err)
 	}
 	if later := defaultConfig(); len(later.laterListeners()) != 0 {

@@ -256,6 +256,7 @@ func run(env environment, cfg config, log *serverLog) error {
 	}
 	slog.Info(listeningText(srv.listener.Addr()))
 	srv.sayTLS()
+	srv.sayWeb()
 	for _, l := range cfg.laterListeners() {
 		slog.Warn("this version does not listen there yet", "setting", l.key, "address", l.address)
 	}

@@ -71,6 +71,9 @@ func (srv *server) accept() error {
 	if srv.tlsListener != nil {
 		other.Go(func() { srv.acceptOn(srv.tlsListener, srv.tlsConfig) })
 	}
+	if srv.web != nil {
+		other.Go(srv.web.serve)
+	}
 	srv.acceptOn(srv.listener, nil)
 	other.Wait()
 	return nil

@@ -173,8 +173,57 @@ func (s *session) cmdRmUser(words []string, _ *reply) error {
 	return nil
 }
 
-// levelAudit is of lines that say what administrators did.
+// levelAudit is of lines that say what administrators did: they are always
+// written.
 const levelAudit = slog.LevelInfo + 2
+
+// usualLog is how many lines #log shows where nobody asks for a number.
+const usualLog = 20
+
+// cmdLog is "#log [n]": the last lines of the log.
+func (s *session) cmdLog(words []string, r *reply) error {
+	n := int64(usualLog)
+	if len(words) > 0 {
+		var ok bool
+		if n, ok = parseNumber(words[0]); !ok || n < 1 {
+			return fail(statusBadArgs)
+		}
+	}
+	lines := s.srv.log.last(int(min(n, ringLines)))
+	r.line = r.line.word("@ret #log").num(int64(len(lines))).end()
+	for _, line := range lines {
+		r.line = r.line.text(line).end()
+		if err := r.flushFull(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cmdWatchLog is "#watchlog on/off": from now on each line of the log, until the
+// session is somebody else's or no administrator's any more.
+func (s *session) cmdWatchLog(words []string, _ *reply) error {
+	if words[0] != "on" && words[0] != "off" {
+		return fail(statusBadArgs)
+	}
+	s.endWatch()
+	if who := s.who.Load(); words[0] == "on" {
+		s.watch = s.srv.log.watch(func(line string) {
+			if s.who.Load() == who && who.isAdmin() {
+				s.out.put(messFrame("log", "", line))
+			}
+		})
+	}
+	return nil
+}
+
+// endWatch ends what #watchlog began.
+func (s *session) endWatch() {
+	if s.watch != nil {
+		s.watch()
+		s.watch = nil
+	}
+}
 
 // audit logs what an administrator has somebody do, but for secrets.
 func (s *session) audit(c *command, who string, words []string) {

@@ -32,6 +32,7 @@ var adminWords = map[string][2]string{
 	"#accounts": {"", "@ret #accounts "}, "#stats": {"", "@ret #stats "}, "#kick": {" nobody", "@status -3"},
 	"#ban": {" 192.0.2.1", "@status 0"}, "#unban": {" 192.0.2.1", "@status 0"}, "#listbans": {"", "@ret #listbans 0"},
 	"#announce": {" tea", `@mess #announce root "tea"`}, "#suspend": {" 1", `@mess #announce root "the server is suspended for 1 min"`},
+	"#log": {"", "@ret #log 0"}, "#watchlog": {" off", "@status 0"},
 	"#resume": {"", `@mess #announce root "the server is open again"`}, "#role": {" alice user", "@status 0"},
 	"#resetpass": {" alice other", "@status 0"}, "#rmuser": {" alice", "@status 0"},
 	"#shutdown": {"", ""}, "#restart": {"", ""}, "#reboot": {"", "@status 3508"}, "#poweroff": {"", "@status 3508"},
@@ -322,8 +323,12 @@ func TestOrders(t *testing.T) {
 	bob := p.guest("bob")
 	dialFolder(t, data).ask(`#restart "a new version"`, "@status 0", `@mess #warning "the server is starting anew (Host): a new version"`)
 	bob.ended(`@mess #warning "the server is starting anew (Host): a new version"`)
-	for again := (*client)(nil); again == nil; { // the folder is without a server for a moment
-		again = tryFolder(t, data)
+	for again := (*client)(nil); again == nil; again = tryFolder(t, data) { // there is none for a moment
+		select {
+		case <-p.ended:
+			t.Fatalf("it did not start anew; it says:\n%s", p.logged())
+		default:
+		}
 	}
 	host := dialFolder(t, data)
 	host.ask("#poweroff", "@status 0", `@mess #warning "the machine is being switched off (Host)"`, `@mess #warning "that failed; the server goes on"`)
@@ -359,12 +364,56 @@ func tryFolder(t testing.TB, folder string) *client {
 	if err != nil {
 		return nil
 	}
-	t.Cleanup(func() { conn.Close() })
 	c := &client{t: t, conn: conn, in: bufio.NewReader(conn)}
-	if _, err := c.readErr(); err != nil {
+	if _, err := c.readErr(); err != nil { // a server that is ending
+		conn.Close()
 		return nil
 	}
+	t.Cleanup(func() { conn.Close() })
 	return c
+}
+
+// TestWatchLog: administrators read the log's last lines and then each as it comes;
+// who tries what is for administrators shows there; it ends with the role.
+func TestWatchLog(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	root, host, log := ts.admin("root"), ts.dialHost(), slog.New(ts.log.handler())
+	log.Info("first", "user", "a\nb")
+	log.Info("second")
+	root.ask("#log 1", "@ret #log 1")
+	if got := root.read(); !strings.HasSuffix(got, `msg=second"`) {
+		t.Errorf("the last line is %s", got)
+	}
+	root.ask("#log", "@ret #log 2")
+	if got := root.read(); !strings.Contains(got, `msg=first user=\"a\\nb\"`) {
+		t.Errorf("the first line is %s", got)
+	}
+	root.read()
+	for _, bad := range []string{"#log 0", "#log many", "#watchlog maybe", "#watchlog"} {
+		root.ask(bad, "@status 3504")
+	}
+	root.ask("#watchlog on", "@status 0")
+	root.ask("#watchlog on", "@status 0") // twice is once
+	log.Warn("third")
+	if got := root.read(); !strings.HasPrefix(got, "@mess #log \"") || !strings.HasSuffix(got, `msg=third"`) {
+		t.Errorf("watching gives %s", got)
+	}
+	host.ask("#role root user", "@status 0")
+	log.Warn("fourth")
+	if left := root.barrier(); len(left) > 0 {
+		t.Errorf("who is no administrator any more is told %q", left)
+	}
+	host.ask("#watchlog on", "@status 0")
+	log.Warn("fifth")
+	if got := host.read(); !strings.HasSuffix(got, `msg=fifth"`) {
+		t.Errorf("the operator is told %s", got)
+	}
+	host.ask("#watchlog off", "@status 0")
+	log.Warn("sixth")
+	if left := host.barrier(); len(left) > 0 {
+		t.Errorf("who watches no more is told %q", left)
+	}
 }
 
 // TestMeter: rates are over the last ten whole seconds.

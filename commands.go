@@ -103,6 +103,8 @@ func commandRows() []command {
 		{name: "#restart", args: "[reason]", help: "start the server anew", who: forAdmins, most: 1, text: true, host: true, audit: 1, run: (*session).cmdRestart},
 		{name: "#reboot", args: "[reason]", help: "start the machine anew, where the settings allow it", who: forAdmins, most: 1, text: true, host: true, audit: 1, run: (*session).cmdReboot},
 		{name: "#poweroff", args: "[reason]", help: "switch the machine off, where the settings allow it", who: forAdmins, most: 1, text: true, host: true, audit: 1, run: (*session).cmdPoweroff},
+		{name: "#log", args: "[n]", help: "the last lines of the log", who: forAdmins, most: 1, host: true, countAt: 2, run: (*session).cmdLog},
+		{name: "#watchlog", args: "on/off", help: "be told each line of the log", who: forAdmins, least: 1, most: 1, host: true, run: (*session).cmdWatchLog},
 		{name: "#role", args: "<username> user/admin", help: "make an administrator, or take that back", who: forAdmins, least: 2, most: 2, waits: true, host: true, audit: 2, run: (*session).cmdRole},
 		{name: "#resetpass", args: "<username> <new password>", help: "give an account another password", who: forAdmins, least: 2, most: 2, waits: true, host: true, audit: 1, run: (*session).cmdResetPass},
 		{name: "#rmuser", args: "<username>", help: "delete an account", who: forAdmins, least: 1, most: 1, waits: true, host: true, audit: 1, run: (*session).cmdRmUser},

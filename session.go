@@ -35,6 +35,7 @@ type session struct {
 	challenge string    // of #challenge, not used yet; "": none
 	waiting   bool      // it counts among those that have not logged in
 	loggedIn  bool      // just now
+	watch     func()    // ends what #watchlog began; nil: nothing did
 
 	putOut atomic.Pointer[place] // the room that its owner has put it out of; the reader obeys
 

@@ -387,6 +387,7 @@ func (s *session) forgetIdentity(next *identity) {
 		return
 	}
 	i.gone.Store(true)
+	s.endWatch()
 	if i.account != nil {
 		s.srv.noteSeen(i.account)
 	}

@@ -78,6 +78,10 @@ type config struct {
 	Admin struct {
 		Reboot, Poweroff []string
 	}
+	Find struct {
+		Announce bool
+		Name     string
+	}
 	Web, SSH struct {
 		Listen string
 	}
@@ -99,6 +103,7 @@ func defaultConfig() config {
 	c.Expiry.Message, c.Expiry.Max = duration{720 * time.Hour}, duration{8760 * time.Hour}
 	c.Persist.Mode, c.Persist.Every = "commit", duration{2 * time.Second}
 	c.Auth.PlainPassword = "lan"
+	c.Find.Announce, c.Find.Name = true, "homeroom"
 	return c
 }
 
@@ -211,7 +216,7 @@ func (e *settingError) Error() string { return e.key + " " + e.reason }
 
 // check refuses values that make no sense.
 func (c *config) check() *settingError {
-	for _, check := range []func() *settingError{c.checkServer, c.checkLimits, c.checkTimes, c.checkChoices, c.checkTLS} {
+	for _, check := range []func() *settingError{c.checkServer, c.checkLimits, c.checkTimes, c.checkChoices, c.checkTLS, c.checkFind} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -333,4 +338,17 @@ func (c *config) checkTLS() *settingError {
 		return &settingError{"tls.key", "needs tls.cert too: the file with its certificate"}
 	}
 	return nil
+}
+
+func (c *config) checkFind() *settingError {
+	name := c.Find.Name
+	if len(name) > maxLabel || strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-") || strings.ContainsFunc(name, isNoHostLetter) {
+		return &settingError{"find.name", `must have 1 to 63 letters (a to z), digits and hyphens, no hyphen first or last, or be "" for off`}
+	}
+	return nil
+}
+
+// isNoHostLetter tells whether a character cannot be in one part of a host's name.
+func isNoHostLetter(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
 }

@@ -61,6 +61,7 @@ func TestSettingsInDesign(t *testing.T) {
 		"persist.mode": "commit", "persist.every": "2s",
 		"auth.plain_password": "lan", "auth.challenge_md5": "false", "auth.iterations": "0",
 		"tls.listen": "", "tls.cert": "", "tls.key": "", "ssh.listen": "",
+		"find.announce": "true", "find.name": "homeroom",
 	} {
 		if value, ok := got[key]; !ok || value != want {
 			t.Errorf("%s is %q (there: %v), want %q", key, value, ok, want)
@@ -78,6 +79,7 @@ func TestEverySetting(t *testing.T) {
 		"expiry.room": `"1h"`, "expiry.group": "0", "expiry.message": `"1m30s"`, "expiry.max": `"0"`,
 		"persist.mode": `"periodic"`, "persist.every": `"10ms"`,
 		"auth.plain_password": `"never"`, "auth.challenge_md5": "true", "auth.iterations": "600000", "tls.listen": `"[::1]:7001"`,
+		"find.announce": "false", "find.name": `"Pi-2"`,
 	}
 	defaults := settings(defaultConfig())
 	for key, was := range defaults {
@@ -144,6 +146,13 @@ func TestBadSettings(t *testing.T) {
 		{"[tls]\nlisten = true", "line 2: tls.listen must be a text"},
 		{"[tls]\ncert = \"a.pem\"", "line 2: tls.cert needs tls.key too"},
 		{"[tls]\n\nkey = \"a.pem\"", "line 3: tls.key needs tls.cert too"},
+		{"[find]\nname = \"" + strings.Repeat("x", 64) + "\"", "line 2: find.name must have 1 to 63 letters"},
+		{"[find]\nname = \"home room\"", "line 2: find.name must have"},
+		{"[find]\nname = \"home.room\"", "line 2: find.name must have"},
+		{"[find]\nname = \"-homeroom\"", "line 2: find.name must have"},
+		{"[find]\nname = \"homeroom-\"", "line 2: find.name must have"},
+		{"[find]\nname = \"höm\"", "line 2: find.name must have"},
+		{"[find]\nannounce = 1", "line 2: find.announce must be true or false"},
 		{"[server]\nname = \"one\"\nname = \"two\"", "line 3: "},
 		{"[server]\nname = Homeroom", "line 2: "},
 		{"[server\nname = \"x\"", "line "},
@@ -255,5 +264,16 @@ func TestDefaultsAreSound(t *testing.T) {
 		}
 	}); len(keys) != len(settings(c)) {
 		t.Errorf("chat.toml has %d keys, there are %d settings", len(keys), len(settings(c)))
+	}
+}
+
+// TestFindNames: the names that the machine can be found by, at the edges.
+func TestFindNames(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"", "x", "7", "Home-Room-2", strings.Repeat("x", 63)} {
+		c := defaultConfig()
+		if err := c.parse("chat.toml", "[find]\nname = \""+name+"\"\n"); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
 	}
 }

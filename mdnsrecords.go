@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -133,8 +134,9 @@ func onlyAddresses(host dnsmessage.Name, addrs []netip.Addr) *dnsmessage.Unknown
 		}
 		bits[kind/8] |= 0x80 >> (kind % 8)
 	}
-	data := append(appendLabels(nil, host), 0, byte(len(bits)))
-	return &dnsmessage.UnknownResource{Type: typeNSEC, Data: append(data, bits[:]...)}
+	set := bytes.TrimRight(bits[:], "\x00")
+	data := append(appendLabels(nil, host), 0, byte(len(set)))
+	return &dnsmessage.UnknownResource{Type: typeNSEC, Data: append(data, set...)}
 }
 
 // kindOf is the type of a record with this content.

@@ -21,17 +21,22 @@ func (srv *server) portsOf() openPorts {
 	return openPorts{plain: listenedAt(srv.listener), tls: listenedAt(srv.tlsListener)}
 }
 
-// listenedAt is the address of a listener on a network; not valid where it is for
-// this machine alone.
-func listenedAt(l net.Listener) (at netip.AddrPort) {
+// listenedAt is where a listener can be reached over a network.
+func listenedAt(l net.Listener) netip.AddrPort {
 	if l == nil {
-		return at
+		return netip.AddrPort{}
 	}
-	tcp, ok := l.Addr().(*net.TCPAddr)
+	return publicAddress(l.Addr())
+}
+
+// publicAddress is an address as others have it; not valid, where it is for this
+// machine alone.
+func publicAddress(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
 	if !ok || tcp.IP.IsLoopback() {
-		return at
+		return netip.AddrPort{}
 	}
-	at = tcp.AddrPort()
+	at := tcp.AddrPort()
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 

@@ -123,7 +123,7 @@ func (f *finder) listen(ctx context.Context, packets <-chan mdnsPacket, links []
 // question asks for servers, and for what is not known yet of those that were
 // found.
 func (f *finder) question() ([]byte, error) {
-	const most = 20 // questions, so that a packet holds them
+	const most = 5 // questions, so that a packet holds them however long the names are
 	m := dnsmessage.Message{Questions: []dnsmessage.Question{mdnsQuestion(dnsName(chatService+".local."), dnsmessage.TypePTR)}}
 	for _, s := range f.servers {
 		if len(m.Questions) > most {

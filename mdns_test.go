@@ -217,7 +217,11 @@ func TestAnnounceSteps(t *testing.T) {
 			"_http._tcp PTR Homeroom._http._tcp.local.; Homeroom._http._tcp SRV 6580 homeroom.local.; " +
 			"Homeroom._http._tcp TXT txtvers=1,path=/; _services._dns-sd._udp PTR _http._tcp.local.; " + claims
 		m.leave()
-		for _, p := range append(log[probes:], n.sent()...) {
+		end := n.sent()
+		if len(end) != 1 {
+			t.Errorf("%d packets say goodbye, want 1", len(end))
+		}
+		for _, p := range append(log[probes:], end...) {
 			if got := shownRecords(p.answers); !p.response || got != want {
 				t.Errorf("announced %s\nwant %s", got, want)
 			}

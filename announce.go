@@ -70,18 +70,27 @@ func (p openPorts) services() (all []netService) {
 	return all
 }
 
+// foundHost is the host name that the settings ask for, such as homeroom.local; "":
+// none.
+func (c *config) foundHost() string {
+	if !c.Find.Announce || c.Find.Name == "" {
+		return ""
+	}
+	return strings.ToLower(c.Find.Name) + ".local"
+}
+
 // beFound announces the server on the network, until it stops. Where that cannot be
 // done, all else works.
 func (srv *server) beFound(ctx context.Context) {
-	ports, find := srv.portsOf(), &srv.cfg.Find
-	if !find.Announce || find.Name == "" || len(ports.services()) == 0 {
+	ports := srv.portsOf()
+	if srv.cfg.foundHost() == "" || len(ports.services()) == 0 {
 		return
 	}
 	sockets, err := openMDNS(ctx)
 	if err == nil {
 		kernel, watchErr := watchInterfaces()
 		if err = watchErr; err == nil {
-			a := newAnnouncer(srv.cfg.Server.Name, find.Name, ports, sockets)
+			a := newAnnouncer(srv.cfg.Server.Name, srv.cfg.Find.Name, ports, sockets)
 			srv.background.Go(func() { a.serve(sockets, kernel, srv.stopBackground) })
 			return
 		}

@@ -242,6 +242,14 @@ func machineNames() certNames {
 	return n
 }
 
+// also adds a host name, if there is one and it is not there yet.
+func (n certNames) also(host string) certNames {
+	if host != "" && !slices.Contains(n.hosts, host) {
+		n.hosts = append([]string{host}, n.hosts...)
+	}
+	return n
+}
+
 // hostNames is what a machine with this host name is called.
 func hostNames(host string) []string {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))

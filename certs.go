@@ -65,7 +65,9 @@ func openCertificates(cfg *config, now time.Time) (*certKeeper, error) {
 		files := &certFiles{cert: cfg.TLS.Cert, key: cfg.TLS.Key}
 		k = &certKeeper{every: time.Second, look: files.look}
 	} else {
-		k = &certKeeper{every: time.Minute, look: newOwnCert(cfg.Server.Data).look}
+		own, host := newOwnCert(cfg.Server.Data), cfg.foundHost()
+		own.names = func() certNames { return machineNames().also(host) }
+		k = &certKeeper{every: time.Minute, look: own.look}
 	}
 	pair, err := k.look(now)
 	if err != nil && pair == nil {

@@ -328,3 +328,20 @@ func TestCertFiles(t *testing.T) {
 	put(t, cfg.TLS.Key, first)
 	after(time.Second, "first")
 }
+
+// TestFoundHostInCert: the certificate holds the name by which the server is found.
+func TestFoundHostInCert(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{"ClassRoom": true, "": false} {
+		cfg := testConfig(t)
+		cfg.Find.Name = name
+		k, err := openCertificates(&cfg, someDay)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf := k.pair.Load().Leaf
+		if got := leaf.VerifyHostname("classroom.local") == nil; got != want {
+			t.Errorf("find.name = %q: the certificate is for %q", name, leaf.DNSNames)
+		}
+	}
+}

@@ -84,6 +84,10 @@ type config struct {
 		SizeKiB         int `toml:"size_kib"`
 		Keep            int
 	}
+	Find struct {
+		Announce bool
+		Name     string
+	}
 	Web struct {
 		Listen, Metrics string
 	}
@@ -110,6 +114,7 @@ func defaultConfig() config {
 	c.Auth.PlainPassword = "lan"
 	c.Log.To, c.Log.Level, c.Log.SizeKiB, c.Log.Keep = "stderr", "info", 1024, 3
 	c.Web.Metrics = "loopback"
+	c.Find.Announce, c.Find.Name = true, "homeroom"
 	return c
 }
 
@@ -222,7 +227,7 @@ func (e *settingError) Error() string { return e.key + " " + e.reason }
 
 // check refuses values that make no sense.
 func (c *config) check() *settingError {
-	for _, check := range []func() *settingError{c.checkServer, c.checkLimits, c.checkTimes, c.checkChoices, c.checkTLS, c.checkLog, c.checkWeb} {
+	for _, check := range []func() *settingError{c.checkServer, c.checkLimits, c.checkTimes, c.checkChoices, c.checkTLS, c.checkLog, c.checkWeb, c.checkFind} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -372,6 +377,14 @@ func (c *config) checkLog() *settingError {
 	return nil
 }
 
+func (c *config) checkFind() *settingError {
+	name := c.Find.Name
+	if len(name) > maxLabel || strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-") || strings.ContainsFunc(name, isNoHostLetter) {
+		return &settingError{"find.name", `must have 1 to 63 letters (a to z), digits and hyphens, no hyphen first or last, or be "" for off`}
+	}
+	return nil
+}
+
 func (c *config) checkWeb() *settingError {
 	if c.Web.Listen != "" {
 		if err := checkAddress(c.Web.Listen); err != nil {
@@ -382,4 +395,9 @@ func (c *config) checkWeb() *settingError {
 		return &settingError{"web.metrics", `must be "loopback" or "all"`}
 	}
 	return nil
+}
+
+// isNoHostLetter tells whether a character cannot be in one part of a host's name.
+func isNoHostLetter(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
 }

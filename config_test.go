@@ -63,6 +63,7 @@ func TestSettingsInDesign(t *testing.T) {
 		"tls.listen": "", "tls.cert": "", "tls.key": "", "ssh.listen": "",
 		"log.to": "stderr", "log.file": "", "log.size_kib": "1024", "log.keep": "3", "log.level": "info",
 		"web.listen": "", "web.metrics": "loopback",
+		"find.announce": "true", "find.name": "homeroom",
 	} {
 		if value, ok := got[key]; !ok || value != want {
 			t.Errorf("%s is %q (there: %v), want %q", key, value, ok, want)
@@ -82,6 +83,7 @@ func TestEverySetting(t *testing.T) {
 		"auth.plain_password": `"never"`, "auth.challenge_md5": "true", "auth.iterations": "600000", "tls.listen": `"[::1]:7001"`,
 		"log.to": `"file"`, "log.file": `"a.log"`, "log.size_kib": "4", "log.keep": "100", "log.level": `"debug"`,
 		"web.listen": `":6580"`, "web.metrics": `"all"`,
+		"find.announce": "false", "find.name": `"Pi-2"`,
 	}
 	defaults := settings(defaultConfig())
 	for key, was := range defaults {
@@ -158,6 +160,13 @@ func TestBadSettings(t *testing.T) {
 		{"[log]\nlevel = \"INFO\"", `line 2: log.level must be "debug", "info", "warn" or "error"`},
 		{"[web]\nlisten = \"6580\"", "line 2: web.listen must be an address and a port"},
 		{"[web]\nmetrics = \"lan\"", `line 2: web.metrics must be "loopback" or "all"`},
+		{"[find]\nname = \"" + strings.Repeat("x", 64) + "\"", "line 2: find.name must have 1 to 63 letters"},
+		{"[find]\nname = \"home room\"", "line 2: find.name must have"},
+		{"[find]\nname = \"home.room\"", "line 2: find.name must have"},
+		{"[find]\nname = \"-homeroom\"", "line 2: find.name must have"},
+		{"[find]\nname = \"homeroom-\"", "line 2: find.name must have"},
+		{"[find]\nname = \"höm\"", "line 2: find.name must have"},
+		{"[find]\nannounce = 1", "line 2: find.announce must be true or false"},
 		{"[server]\nname = \"one\"\nname = \"two\"", "line 3: "},
 		{"[server]\nname = Homeroom", "line 2: "},
 		{"[server\nname = \"x\"", "line "},
@@ -269,5 +278,16 @@ func TestDefaultsAreSound(t *testing.T) {
 		}
 	}); len(keys) != len(settings(c)) {
 		t.Errorf("chat.toml has %d keys, there are %d settings", len(keys), len(settings(c)))
+	}
+}
+
+// TestFindNames: the names that the machine can be found by, at the edges.
+func TestFindNames(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"", "x", "7", "Home-Room-2", strings.Repeat("x", 63)} {
+		c := defaultConfig()
+		if err := c.parse("chat.toml", "[find]\nname = \""+name+"\"\n"); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
 	}
 }

@@ -52,6 +52,7 @@ func subcommands() []subcommand {
 		{"check", "", "check everything that is stored", runCheck},
 		{"key", "rotate", "rotate: seal what is stored with a new key (stop the server first)", runKey},
 		{"status", "", "tell whether a server runs on the data folder, and its TLS certificate", runStatus},
+		{"find", "", "list the servers on this network", runFind},
 		{"config", "", "print the settings file with every setting and its default", runConfig},
 		{"version", "", "print the version", runVersion},
 		{"help", "", "print this", runHelp},
@@ -257,6 +258,7 @@ func run(env environment, cfg config, log *serverLog) error {
 	slog.Info(listeningText(srv.listener.Addr()))
 	srv.sayTLS()
 	srv.sayWeb()
+	srv.beFound(ctx)
 	for _, l := range cfg.laterListeners() {
 		slog.Warn("this version does not listen there yet", "setting", l.key, "address", l.address)
 	}

@@ -242,6 +242,14 @@ func machineNames() certNames {
 	return n
 }
 
+// also adds a host name, if there is one and it is not there yet.
+func (n certNames) also(host string) certNames {
+	if host != "" && !slices.Contains(n.hosts, host) {
+		n.hosts = append([]string{host}, n.hosts...)
+	}
+	return n
+}
+
 // hostNames is what a machine with this host name is called.
 func hostNames(host string) []string {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
@@ -267,17 +275,24 @@ func isHostName(s string) bool {
 // temporary (IPv6 privacy): such ones change daily, and nobody connects to them.
 func isFleeting(ip netip.Addr, list string) bool {
 	const temporary = 0x01
+	flags, name := inet6Flags(ip, list)
+	return flags&temporary != 0 && name != "lo"
+}
+
+// inet6Flags is what a list like /proc/net/if_inet6 says of an IPv6 address: its
+// flags and the interface that has it.
+func inet6Flags(ip netip.Addr, list string) (flags uint, name string) {
 	if !ip.Is6() {
-		return false
+		return 0, ""
 	}
 	want := fmt.Sprintf("%x", ip.AsSlice())
 	for line := range strings.Lines(list) {
-		var hex, name string
-		var index, bits, scope, flags uint
+		var hex string
+		var index, bits, scope uint
 		n, _ := fmt.Sscanf(line, "%s %x %x %x %x %s", &hex, &index, &bits, &scope, &flags, &name)
 		if n == 6 && hex == want {
-			return flags&temporary != 0 && name != "lo"
+			return flags, name
 		}
 	}
-	return false
+	return 0, ""
 }

@@ -189,7 +189,7 @@ func newLink(t testing.TB) *link {
 		}
 		t.Skip("cutting a cable needs root and the ip program")
 	}
-	name := fmt.Sprintf("homeroom-%d", os.Getpid())
+	name := fmt.Sprintf("homeroom-%d-%s", os.Getpid(), t.Name())
 	l := &link{t, name + "-s", name + "-c"}
 	t.Cleanup(func() {
 		for _, space := range []string{l.server, l.clients} {
@@ -222,26 +222,32 @@ func (l *link) cut() {
 }
 
 // dial connects from a namespace to the server in the other, or in the same.
-func (l *link) dial(from, addr string) net.Conn {
+func (l *link) dial(from, addr string) (conn net.Conn) {
 	l.t.Helper()
-	var conn net.Conn
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with its namespace
-		var space *os.File
-		if space, err = os.Open(filepath.Join("/run/netns", from)); err != nil {
-			return
-		}
-		defer space.Close()
-		if err = unix.Setns(int(space.Fd()), unix.CLONE_NEWNET); err == nil {
-			conn, err = net.Dial("tcp4", addr)
-		}
-	}()
-	<-done
-	if err != nil {
-		l.t.Fatalf("connecting from %s: %v", from, err)
-	}
+	l.in(from, func() (err error) {
+		conn, err = net.Dial("tcp4", addr)
+		return err
+	})
 	return conn
+}
+
+// in opens sockets in a namespace; they stay in it.
+func (l *link) in(name string, open func() error) {
+	l.t.Helper()
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its namespace
+		space, err := os.Open(filepath.Join("/run/netns", name))
+		if err == nil {
+			defer space.Close()
+			err = unix.Setns(int(space.Fd()), unix.CLONE_NEWNET)
+		}
+		if err == nil {
+			err = open()
+		}
+		failed <- err
+	}()
+	if err := <-failed; err != nil {
+		l.t.Fatalf("in %s: %v", name, err)
+	}
 }

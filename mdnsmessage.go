@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// The bits of a class that multicast DNS has for itself (RFC 6762, 10.2 and 5.4).
+const (
+	flushBit  = 1 << 15 // of a record: there are no others of its name and type
+	classBits = flushBit - 1
+)
+
+// maxMDNSRecords is how many questions, and records of each kind, one packet may
+// hold. What is behind them is not looked at.
+const maxMDNSRecords = 200
+
+// mdnsMessage is a packet, as far as it can be understood.
+type mdnsMessage struct {
+	id        uint16
+	response  bool
+	questions []dnsmessage.Question
+	answers   []dnsmessage.Resource // of a question: what it knows already
+	claims    []dnsmessage.Resource // of a probe: what its sender wants to have
+	more      []dnsmessage.Resource
+}
+
+var errNotMDNS = errors.New("this is no message of multicast DNS")
+
+// parseMDNS reads a packet. Records that are of a kind of their own, or broken,
+// are passed over; a packet that cannot be followed to its end is refused.
+func parseMDNS(packet []byte) (*mdnsMessage, error) {
+	var p dnsmessage.Parser
+	head, err := p.Start(packet)
+	if err != nil {
+		return nil, fmt.Errorf("reading a packet: %w", err)
+	}
+	if head.OpCode != 0 || head.RCode != dnsmessage.RCodeSuccess {
+		return nil, errNotMDNS
+	}
+	m := &mdnsMessage{id: head.ID, response: head.Response}
+	if m.questions, err = readSection(p.Question, p.SkipQuestion); err == nil {
+		err = p.SkipAllQuestions()
+	}
+	for _, section := range []struct {
+		into *[]dnsmessage.Resource
+		head func() (dnsmessage.ResourceHeader, error)
+		skip func() error
+		rest func() error
+	}{
+		{&m.answers, p.AnswerHeader, p.SkipAnswer, p.SkipAllAnswers},
+		{&m.claims, p.AuthorityHeader, p.SkipAuthority, p.SkipAllAuthorities},
+		{&m.more, p.AdditionalHeader, p.SkipAdditional, p.SkipAllAdditionals},
+	} {
+		read := func() (dnsmessage.Resource, error) { return readRecord(&p, section.head) }
+		if err == nil {
+			*section.into, err = readSection(read, section.skip)
+		}
+		if err == nil {
+			err = section.rest()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading a packet: %w", err)
+	}
+	return m, nil
+}
+
+// readSection reads what can be read of a section.
+func readSection[T any](read func() (T, error), skip func() error) (all []T, err error) {
+	for range maxMDNSRecords {
+		one, err := read()
+		if errors.Is(err, dnsmessage.ErrSectionDone) {
+			return all, nil
+		}
+		if err == nil {
+			all = append(all, one)
+		} else if err := skip(); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// errOtherKind is a record of a kind that says nothing about services.
+var errOtherKind = errors.New("a record of another kind")
+
+// readRecord reads one record. Header and content are read on their own, because
+// after an error in the content of a record that is read in one, the parser does
+// not find the next one.
+func readRecord(p *dnsmessage.Parser, head func() (dnsmessage.ResourceHeader, error)) (r dnsmessage.Resource, err error) {
+	if r.Header, err = head(); err != nil {
+		return r, err
+	}
+	switch r.Header.Type {
+	case dnsmessage.TypeA:
+		var body dnsmessage.AResource
+		body, err = p.AResource()
+		r.Body = &body
+	case dnsmessage.TypeAAAA:
+		var body dnsmessage.AAAAResource
+		body, err = p.AAAAResource()
+		r.Body = &body
+	case dnsmessage.TypePTR:
+		var body dnsmessage.PTRResource
+		body, err = p.PTRResource()
+		r.Body = &body
+	case dnsmessage.TypeSRV:
+		var body dnsmessage.SRVResource
+		body, err = p.SRVResource()
+		r.Body = &body
+	case dnsmessage.TypeTXT:
+		var body dnsmessage.TXTResource
+		body, err = p.TXTResource()
+		r.Body = &body
+	default:
+		err = errOtherKind
+	}
+	return r, err
+}
+
+// records is all that a response says.
+func (m *mdnsMessage) records() []dnsmessage.Resource {
+	return slices.Concat(m.answers, m.claims, m.more)
+}
+
+// sameName compares names of hosts and services: letters of either case are the
+// same.
+func sameName(a, b dnsmessage.Name) bool { return strings.EqualFold(a.String(), b.String()) }
+
+// inNet tells whether a record or question is of the only class that there is.
+func inNet(c dnsmessage.Class) bool {
+	c &= classBits
+	return c == dnsmessage.ClassINET || c == dnsmessage.ClassANY
+}
+
+// rdata is the content of a record in a form that can be compared; nil for kinds
+// that are never compared.
+func rdata(body dnsmessage.ResourceBody) []byte {
+	switch body := body.(type) {
+	case *dnsmessage.AResource:
+		return body.A[:]
+	case *dnsmessage.AAAAResource:
+		return body.AAAA[:]
+	case *dnsmessage.PTRResource:
+		return appendLabels(nil, body.PTR)
+	case *dnsmessage.SRVResource:
+		b := binary.BigEndian.AppendUint16(nil, body.Priority)
+		b = binary.BigEndian.AppendUint16(b, body.Weight)
+		b = binary.BigEndian.AppendUint16(b, body.Port)
+		return appendLabels(b, body.Target)
+	case *dnsmessage.TXTResource:
+		var b []byte
+		for _, text := range body.TXT {
+			b = append(append(b, byte(len(text))), text...)
+		}
+		return b
+	}
+	return nil
+}
+
+// appendLabels appends a name as it is in a packet, in small letters.
+func appendLabels(b []byte, name dnsmessage.Name) []byte {
+	for label := range strings.SplitSeq(strings.TrimSuffix(strings.ToLower(name.String()), "."), ".") {
+		b = append(append(b, byte(len(label))), label...)
+	}
+	return append(b, 0)
+}
+
+// sameData tells whether two records of one name say the same.
+func sameData(a, b dnsmessage.Resource) bool {
+	return a.Header.Type == b.Header.Type && bytes.Equal(rdata(a.Body), rdata(b.Body))
+}
+
+// compareRecords is the order in which those who want the same name compare what
+// they want it for (RFC 6762, 8.2.1).
+func compareRecords(a, b dnsmessage.Resource) int {
+	if a.Header.Type != b.Header.Type {
+		return int(a.Header.Type) - int(b.Header.Type)
+	}
+	return bytes.Compare(rdata(a.Body), rdata(b.Body))
+}
+
+// mdnsQuestion asks for records of a name.
+func mdnsQuestion(name dnsmessage.Name, kind dnsmessage.Type) dnsmessage.Question {
+	return dnsmessage.Question{Name: name, Type: kind, Class: dnsmessage.ClassINET}
+}

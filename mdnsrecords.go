@@ -1,0 +1,278 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// The kinds of services that are announced.
+const (
+	chatService = "_homeroom._tcp"
+	webService  = "_http._tcp"
+)
+
+// How many seconds others may remember a record (RFC 6762, 10).
+const (
+	hostTTL    = 120
+	serviceTTL = 4500
+)
+
+// maxLabel is how many bytes a part of a name can have.
+const maxLabel = 63
+
+// typeNSEC is a record that says which records a name does not have.
+const typeNSEC dnsmessage.Type = 47
+
+// netService is a service as others see it.
+type netService struct {
+	kind string
+	port uint16
+	text []string
+}
+
+// netNames is what the server is called on the network. Who finds a name taken
+// counts up.
+type netNames struct {
+	host, instance             string // as the settings have them
+	hostNumber, instanceNumber int    // 1: as they are
+}
+
+// hostName is the name of the machine, such as homeroom-2.local.
+func (n netNames) hostName() dnsmessage.Name {
+	host := n.host
+	if n.hostNumber > 1 {
+		end := fmt.Sprintf("-%d", n.hostNumber)
+		host = cutLabel(host, maxLabel-len(end)) + end
+	}
+	return dnsName(host + ".local.")
+}
+
+// instanceName is the name of a service, such as Homeroom (2). It may hold what it
+// likes, except that the DNS library cannot have a dot in it.
+func (n netNames) instanceName() string {
+	end := ""
+	if n.instanceNumber > 1 {
+		end = fmt.Sprintf(" (%d)", n.instanceNumber)
+	}
+	return cutLabel(strings.ReplaceAll(n.instance, ".", "-"), maxLabel-len(end)) + end
+}
+
+// service is the full name of a service of a kind.
+func (n netNames) service(kind string) dnsmessage.Name {
+	return dnsName(n.instanceName() + "." + kind + ".local.")
+}
+
+// cutLabel cuts a part of a name where it is too long, between two characters.
+func cutLabel(label string, most int) string {
+	if len(label) <= most {
+		return label
+	}
+	for !utf8.RuneStart(label[most]) {
+		most--
+	}
+	return label[:most]
+}
+
+// dnsName is a name that is known to fit.
+func dnsName(s string) dnsmessage.Name {
+	name, _ := dnsmessage.NewName(s)
+	return name
+}
+
+// netRecord is a record that this server announces on one link.
+type netRecord struct {
+	dnsmessage.Resource
+	shared bool      // others may have records of this name too
+	due    time.Time // to be sent then; zero: not to be sent
+	sent   time.Time // last
+}
+
+// recordsFor is everything that is announced where a machine has these addresses.
+func recordsFor(names netNames, services []netService, addrs []netip.Addr) []*netRecord {
+	host := names.hostName()
+	var all []*netRecord
+	add := func(name dnsmessage.Name, ttl uint32, shared bool, body dnsmessage.ResourceBody) {
+		class := dnsmessage.ClassINET
+		if !shared {
+			class |= flushBit
+		}
+		head := dnsmessage.ResourceHeader{Name: name, Class: class, TTL: ttl, Type: kindOf(body)}
+		all = append(all, &netRecord{Resource: dnsmessage.Resource{Header: head, Body: body}, shared: shared})
+	}
+	for _, s := range services {
+		kind, name := dnsName(s.kind+".local."), names.service(s.kind)
+		add(kind, serviceTTL, true, &dnsmessage.PTRResource{PTR: name})
+		add(name, hostTTL, false, &dnsmessage.SRVResource{Port: s.port, Target: host})
+		add(name, serviceTTL, false, &dnsmessage.TXTResource{TXT: s.text})
+		add(dnsName("_services._dns-sd._udp.local."), serviceTTL, true, &dnsmessage.PTRResource{PTR: kind})
+	}
+	for _, a := range addrs {
+		if a.Is4() {
+			add(host, hostTTL, false, &dnsmessage.AResource{A: a.As4()})
+		} else {
+			add(host, hostTTL, false, &dnsmessage.AAAAResource{AAAA: a.As16()})
+		}
+	}
+	add(host, hostTTL, false, onlyAddresses(host, addrs))
+	return all
+}
+
+// onlyAddresses says that a host has these addresses, and none of another family:
+// who asks for one need not wait for an answer that never comes.
+func onlyAddresses(host dnsmessage.Name, addrs []netip.Addr) *dnsmessage.UnknownResource {
+	var bits [4]byte
+	for _, a := range addrs {
+		kind := dnsmessage.TypeAAAA
+		if a.Is4() {
+			kind = dnsmessage.TypeA
+		}
+		bits[kind/8] |= 0x80 >> (kind % 8)
+	}
+	set := bytes.TrimRight(bits[:], "\x00")
+	data := append(appendLabels(nil, host), 0, byte(len(set)))
+	return &dnsmessage.UnknownResource{Type: typeNSEC, Data: append(data, set...)}
+}
+
+// kindOf is the type of a record with this content.
+func kindOf(body dnsmessage.ResourceBody) dnsmessage.Type {
+	switch body := body.(type) {
+	case *dnsmessage.PTRResource:
+		return dnsmessage.TypePTR
+	case *dnsmessage.SRVResource:
+		return dnsmessage.TypeSRV
+	case *dnsmessage.TXTResource:
+		return dnsmessage.TypeTXT
+	case *dnsmessage.AResource:
+		return dnsmessage.TypeA
+	case *dnsmessage.AAAAResource:
+		return dnsmessage.TypeAAAA
+	case *dnsmessage.UnknownResource:
+		return body.Type
+	}
+	return 0
+}
+
+// answersTo is the records that answer a question. Where the host has no address
+// of the family that was asked for, the answer is that it has none.
+func answersTo(q dnsmessage.Question, records []*netRecord) (found []*netRecord) {
+	if !inNet(q.Class) {
+		return nil
+	}
+	var none *netRecord
+	for _, r := range records {
+		switch {
+		case !sameName(r.Header.Name, q.Name):
+		case r.Header.Type == q.Type || q.Type == dnsmessage.TypeALL:
+			found = append(found, r)
+		case r.Header.Type == typeNSEC:
+			none = r
+		}
+	}
+	if len(found) == 0 && none != nil {
+		found = append(found, none)
+	}
+	return found
+}
+
+// knows tells whether who asks has the record already, for at least half of its
+// time.
+func (m *mdnsMessage) knows(r *netRecord) bool {
+	for _, known := range m.answers {
+		if known.Header.TTL >= r.Header.TTL/2 && sameName(known.Header.Name, r.Header.Name) &&
+			rdata(known.Body) != nil && sameData(known, r.Resource) {
+			return true
+		}
+	}
+	return false
+}
+
+// besides is what who gets these answers will ask for next: everything, but for
+// who asks for a host's address only the host.
+func besides(answers, records []*netRecord) (more []*netRecord) {
+	chosen := map[*netRecord]bool{}
+	onlyHost := true
+	for _, r := range answers {
+		chosen[r] = true
+		onlyHost = onlyHost && isOfHost(r)
+	}
+	for _, r := range records {
+		listsKinds := r.shared && r.Header.Name.String() == "_services._dns-sd._udp.local."
+		if !chosen[r] && !listsKinds && (isOfHost(r) || !onlyHost) {
+			more = append(more, r)
+		}
+	}
+	return more
+}
+
+// isOfHost tells whether a record is about the machine, not about a service.
+func isOfHost(r *netRecord) bool {
+	switch r.Header.Type {
+	case dnsmessage.TypeA, dnsmessage.TypeAAAA, typeNSEC:
+		return true
+	}
+	return false
+}
+
+// resources is the records as a message holds them, with this time to live at
+// most.
+func resources(records []*netRecord, most uint32) []dnsmessage.Resource {
+	all := make([]dnsmessage.Resource, len(records))
+	for i, r := range records {
+		all[i] = r.Resource
+		all[i].Header.TTL = min(r.Header.TTL, most)
+	}
+	return all
+}
+
+// packResponse is the packet that has these answers.
+func packResponse(answers, more []*netRecord, most uint32) ([]byte, error) {
+	m := dnsmessage.Message{
+		Header:  dnsmessage.Header{Response: true, Authoritative: true},
+		Answers: resources(answers, most), Additionals: resources(more, most),
+	}
+	return m.Pack()
+}
+
+// packDirect is the packet for a program that asks from a port of its own and
+// knows no multicast DNS: its question comes back, nothing is remembered for long,
+// and no class has bits that it does not know (RFC 6762, 6.7).
+func packDirect(asked *mdnsMessage, answers, more []*netRecord) ([]byte, error) {
+	const directTTL = 10
+	m := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: asked.id, Response: true, Authoritative: true},
+		Questions: asked.questions,
+		Answers:   resources(answers, directTTL), Additionals: resources(more, directTTL),
+	}
+	for _, section := range [][]dnsmessage.Resource{m.Answers, m.Additionals} {
+		for i := range section {
+			section[i].Header.Class &= classBits
+		}
+	}
+	return m.Pack()
+}
+
+// packProbe is the packet that asks whether somebody has the names already, and
+// says what they are wanted for.
+func packProbe(records []*netRecord) ([]byte, error) {
+	var m dnsmessage.Message
+	asked := map[dnsmessage.Name]bool{}
+	for _, r := range records {
+		if r.shared || r.Header.Type == typeNSEC {
+			continue
+		}
+		if name := r.Header.Name; !asked[name] {
+			asked[name] = true
+			m.Questions = append(m.Questions, mdnsQuestion(name, dnsmessage.TypeALL))
+		}
+		claim := r.Resource
+		claim.Header.Class &= classBits
+		m.Authorities = append(m.Authorities, claim)
+	}
+	return m.Pack()
+}

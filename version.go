@@ -38,11 +38,11 @@ func builtFrom(info *debug.BuildInfo) string {
 	if commit != "" {
 		return commit
 	}
-	noted := setting(info, "vcs.revision")
+	noted := buildSetting(info, "vcs.revision")
 	if noted == "" {
 		return "unknown"
 	}
-	if setting(info, "vcs.modified") == "true" {
+	if buildSetting(info, "vcs.modified") == "true" {
 		return noted + ", changed"
 	}
 	return noted
@@ -51,14 +51,14 @@ func builtFrom(info *debug.BuildInfo) string {
 // builtFor is the kind of machine: linux/amd64, or linux/arm 6.
 func builtFor(info *debug.BuildInfo) string {
 	kind := runtime.GOOS + "/" + runtime.GOARCH
-	if arm := setting(info, "GOARM"); arm != "" {
+	if arm := buildSetting(info, "GOARM"); arm != "" {
 		kind += " " + arm
 	}
 	return kind
 }
 
-// setting is what a build was made with, "" where that is not known.
-func setting(info *debug.BuildInfo, key string) string {
+// buildSetting is what a build was made with, "" where that is not known.
+func buildSetting(info *debug.BuildInfo, key string) string {
 	for _, s := range info.Settings {
 		if s.Key == key {
 			return s.Value

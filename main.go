@@ -19,9 +19,6 @@ import (
 	"golang.org/x/term"
 )
 
-// version is the program's; a release build sets it.
-var version = "0.1.0"
-
 // Exit codes.
 const (
 	exitDone   = 0
@@ -54,7 +51,7 @@ func subcommands() []subcommand {
 		{"status", "", "tell whether a server runs on the data folder, and its TLS certificate", runStatus},
 		{"find", "", "list the servers on this network", runFind},
 		{"config", "", "print the settings file with every setting and its default", runConfig},
-		{"version", "", "print the version", runVersion},
+		{"version", "", "print the version, and what this program was built from", runVersion},
 		{"help", "", "print this", runHelp},
 	}
 }
@@ -147,14 +144,6 @@ func runHelp(env environment, _ *flag.FlagSet, _ []string) int {
 		fmt.Fprintf(env.stdout, "  %-8s %s\n", c.name, c.help)
 	}
 	fmt.Fprintln(env.stdout, "`homeroom COMMAND -h` explains a command.")
-	return exitDone
-}
-
-func runVersion(env environment, flags *flag.FlagSet, args []string) int {
-	if code, done := parse(flags, args, 0); done {
-		return code
-	}
-	fmt.Fprintf(env.stdout, "homeroom %s, protocol %s\n", version, protocolVersion)
 	return exitDone
 }
 

@@ -180,7 +180,7 @@ func TestCommands(t *testing.T) {
 		code           int
 		stdout, stderr string // what each holds; "": nothing at all
 	}{
-		{"version", exitDone, "homeroom " + version + ", protocol 0.03\n", ""},
+		{"version", exitDone, "homeroom " + version + ", protocol 0.03\ncommit ", ""},
 		{"version -h", exitDone, "", "print the version"},
 		{"version now", exitUsage, "", "too many arguments: now"},
 		{"version -loud", exitUsage, "", "-loud"},

@@ -205,10 +205,12 @@ func (m *machine) startAfresh(service manager, cfg *config, again bool) error {
 	if err == nil {
 		err = m.ready(m.ctx, cfg)
 	}
-	if err != nil {
-		return fmt.Errorf("the service does not start (%w); why: homeroom logs", err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	m.say("The service does not start. The end of its log:")
+	_ = m.show(m.logCommand(6, false)) // the reason counts, with or without the log
+	return fmt.Errorf("the service does not start, and is tried again and again (%w); see homeroom logs, and homeroom stop", err)
 }
 
 // waitReady waits until the server that the settings are for answers on its port.

@@ -28,6 +28,7 @@ type machine struct {
 	has     func(name string) bool                       // whether there is such a program
 	connect func(script string) (manager, error)         // connectManager
 	ready   func(ctx context.Context, cfg *config) error // waits until the server answers
+	show    func(command []string) error                 // runs a program whose output somebody wants to see
 }
 
 // at is where a path is on the machine.
@@ -66,7 +67,8 @@ func thisMachine(env environment) (*machine, error) {
 			"run `homeroom` by what this system has for that")
 	}
 	return &machine{ctx: env.ctx, out: env.stdout, platform: platform, self: "/proc/self/exe",
-		run: runProgram, has: hasProgram, connect: connectManager, ready: waitReady}, nil
+		run: runProgram, has: hasProgram, connect: connectManager, ready: waitReady,
+		show: func(command []string) error { return showLog(env, command) }}, nil
 }
 
 // runProgram runs a program of the system; its error holds what the program said.

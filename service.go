@@ -181,7 +181,7 @@ func runLogs(env environment, flags *flag.FlagSet, args []string) int {
 		err = errNotInstalled
 	}
 	if err == nil {
-		err = showLog(env, m.logCommand(*lines, *follow))
+		err = m.show(m.logCommand(*lines, *follow))
 	}
 	return report(env, err)
 }
@@ -227,7 +227,7 @@ func (m *machine) serviceState(serves bool) string {
 	case err == nil && status == service.StatusRunning && serves:
 		state = "runs"
 	case err == nil && status == service.StatusRunning:
-		state = "starts, or fails and is started again; see homeroom logs"
+		state = "is starting, or fails again and again; see homeroom logs"
 	case err != nil && os.Geteuid() == 0 && m.platform == onSystemd:
 		state = "failed; see homeroom logs"
 	}

@@ -41,7 +41,8 @@ func newFakeSystem(t *testing.T, platform string) *fakeSystem {
 	sys.machine = &machine{ctx: t.Context(), out: &sys.out, platform: platform, self: self, root: t.TempDir(),
 		run: sys.runFake, has: func(name string) bool { return slices.Contains(sys.has, name) },
 		connect: func(script string) (manager, error) { sys.script = script; return sys, nil },
-		ready:   func(context.Context, *config) error { return sys.note("ready") }}
+		ready:   func(context.Context, *config) error { return sys.note("ready") },
+		show:    func(command []string) error { sys.out.WriteString(strings.Join(command, " ")); return nil }}
 	sys.write("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n")
 	sys.write("/etc/group", "root:x:0:\n")
 	sys.write("/usr/sbin/nologin", "")
@@ -290,6 +291,13 @@ func TestControl(t *testing.T) {
 		sys.wantDone(want...)
 	}
 	sys.wantSaid("telnet ", "Homeroom is stopped")
+	sys.failAt = 1
+	if err := sys.control("start"); !errors.Is(err, errFake) {
+		t.Errorf("a service that does not start: %v", err)
+	}
+	sys.wantDone("Start")
+	sys.wantSaid("The end of its log:\n", "journalctl ")
+	sys.failAt = 0
 	sys.write(installedSettings, "[server]\nnme = 1\n")
 	if err := sys.control("restart"); err == nil || !strings.Contains(err.Error(), "line 2: there is no setting server.nme") {
 		t.Errorf("restart with bad settings: %v", err)
@@ -317,7 +325,7 @@ func TestServiceState(t *testing.T) {
 		want   string
 	}{
 		{service.StatusRunning, true, "starts at boot, runs"},
-		{service.StatusRunning, false, "starts at boot, starts, or fails and is started again; see homeroom logs"},
+		{service.StatusRunning, false, "starts at boot, is starting, or fails again and again; see homeroom logs"},
 		{service.StatusStopped, false, "starts at boot, stopped; to start it: sudo homeroom start"},
 	} {
 		sys.state = test.state

@@ -136,6 +136,15 @@ func loadConfig(path string) (config, error) {
 	return c, c.parse(name, string(text))
 }
 
+// settingsPath is the settings file of a command that works on what a server has
+// stored: the given one, else chat.toml here, else the installed service's.
+func settingsPath(given, installed string) string {
+	if given != "" || exists("chat.toml") || !exists(installed) {
+		return given
+	}
+	return installed
+}
+
 // parse reads settings over what c holds and checks them. Its errors name the
 // file, the line and the reason.
 func (c *config) parse(name, text string) error {

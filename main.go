@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -48,6 +49,12 @@ func subcommands() []subcommand {
 		{"restore", "FILE", "put a backup into the data folder (stop the server first)", runRestore},
 		{"check", "", "check everything that is stored", runCheck},
 		{"key", "rotate", "rotate: seal what is stored with a new key (stop the server first)", runKey},
+		{"install", "", "make it a service that starts at boot, or upgrade that (as root)", runInstall},
+		{"uninstall", "", "take the service away; keeps what it has stored, without -purge", runUninstall},
+		{"start", "", "start the service", runStart},
+		{"stop", "", "stop the service until the next boot", runStop},
+		{"restart", "", "start the service anew", runRestart},
+		{"logs", "", "show the last lines of the service's log", runLogs},
 		{"status", "", "tell whether a server runs on the data folder, and its TLS certificate", runStatus},
 		{"find", "", "list the servers on this network", runFind},
 		{"config", "", "print the settings file with every setting and its default", runConfig},
@@ -141,9 +148,10 @@ func parse(flags *flag.FlagSet, args []string, most int) (code int, done bool) {
 func runHelp(env environment, _ *flag.FlagSet, _ []string) int {
 	fmt.Fprintln(env.stdout, "homeroom: a chat server in one file. usage: homeroom COMMAND [flags]")
 	for _, c := range subcommands() {
-		fmt.Fprintf(env.stdout, "  %-8s %s\n", c.name, c.help)
+		fmt.Fprintf(env.stdout, "  %-9s %s\n", c.name, c.help)
 	}
-	fmt.Fprintln(env.stdout, "`homeroom COMMAND -h` explains a command.")
+	fmt.Fprintf(env.stdout, "Settings are read from -config FILE, else from chat.toml here; without both, all commands\n"+
+		"but serve take the service's: %s.\n`homeroom COMMAND -h` explains a command.\n", installedSettings)
 	return exitDone
 }
 
@@ -308,10 +316,13 @@ func listeningText(a net.Addr) string {
 	}
 	var try []string
 	for _, host := range reachable(tcp.IP) {
-		try = append(try, fmt.Sprintf("telnet %s %d", host, tcp.Port))
+		try = append(try, telnetTo(host, strconv.Itoa(tcp.Port)))
 	}
 	return fmt.Sprintf("listening on %s; to connect: %s", a, strings.Join(try, " or "))
 }
+
+// telnetTo is what to type to get to a server.
+func telnetTo(host, port string) string { return "telnet " + host + " " + port }
 
 // reachable is the addresses under which a listener can be reached: the one it
 // has, or this machine's where it listens on all.

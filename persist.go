@@ -230,5 +230,6 @@ func writeAt(file *os.File, text string) error {
 // release gives the folder back. To close the file would not do while a process
 // that is just being started still has it open too.
 func (l *folderLock) release() error {
-	return errors.Join(syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
+	err := giveToOwner(filepath.Dir(l.file.Name()))
+	return errors.Join(err, syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
 }

@@ -17,10 +17,10 @@ import (
 // folderFlags declares the flags of every command that works on a data folder,
 // and returns what reads the settings with them.
 func folderFlags(flags *flag.FlagSet) func() (config, error) {
-	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, if there is one)")
+	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, else "+installedSettings+", if there is one)")
 	data := flags.String("data", "", "the data folder `DIR` (server.data)")
 	return func() (config, error) {
-		cfg, err := loadConfig(*path)
+		cfg, err := loadConfig(settingsPath(*path, installedSettings))
 		if err == nil && *data != "" {
 			cfg.Server.Data = *data
 		}
@@ -32,10 +32,18 @@ func folderFlags(flags *flag.FlagSet) func() (config, error) {
 // report says how a command went, and returns its exit code.
 func report(env environment, err error) int {
 	if err != nil {
-		fmt.Fprintf(env.stderr, "homeroom: %v\n", oneLine(explainFull(err)))
+		fmt.Fprintf(env.stderr, "homeroom: %v%s\n", oneLine(explainFull(err)), rootHint(err))
 		return exitFailed
 	}
 	return exitDone
+}
+
+// rootHint is what to add to an error that root would not get.
+func rootHint(err error) string {
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return "; for the installed service, use sudo"
+	}
+	return ""
 }
 
 // runKey is "homeroom key rotate".

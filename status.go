@@ -11,22 +11,33 @@ import (
 // runStatus tells whether a server runs on the data folder (exit code 0; 1: none
 // does) and which TLS certificate it shows.
 func runStatus(env environment, flags *flag.FlagSet, args []string) int {
-	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, if there is one)")
+	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, else "+installedSettings+", if there is one)")
 	data := flags.String("data", "", "the server's data folder, `DIR` (server.data)")
 	if code, done := parse(flags, args, 0); done {
 		return code
 	}
-	cfg, err := settingsFor(*path, *data, "")
+	file := settingsPath(*path, installedSettings)
+	cfg, err := settingsFor(file, *data, "")
+	var runs bool
 	if err == nil {
-		var runs bool
-		if runs, err = writeStatus(env.stdout, &cfg); err == nil && runs {
-			return exitDone
+		runs, err = writeStatus(env.stdout, &cfg)
+	}
+	if err == nil && file == installedSettings && *data == "" {
+		writeService(env, runs)
+	}
+	if err == nil && !runs {
+		return exitFailed
+	}
+	return report(env, err)
+}
+
+// writeService writes how the service is, where the machine has it.
+func writeService(env environment, runs bool) {
+	if m, err := thisMachine(env); err == nil {
+		if state := m.serviceState(runs); state != "" {
+			fmt.Fprintf(env.stdout, "service      %s\n", state)
 		}
 	}
-	if err != nil {
-		fmt.Fprintf(env.stderr, "homeroom: %v\n", oneLine(err))
-	}
-	return exitFailed
 }
 
 // writeStatus writes one fact a line.

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"github.com/kardianos/service"
+)
+
+// runInstall is "homeroom install".
+func runInstall(env environment, flags *flag.FlagSet, args []string) int {
+	noStart := flags.Bool("no-start", false, "do not start it now (to put a backup back first, say)")
+	if code, done := parse(flags, args, 0); done {
+		return code
+	}
+	m, err := rootMachine(env, "install")
+	if err == nil {
+		err = m.install(!*noStart)
+	}
+	return report(env, err)
+}
+
+// runUninstall is "homeroom uninstall".
+func runUninstall(env environment, flags *flag.FlagSet, args []string) int {
+	purge := flags.Bool("purge", false, "remove for ever what it has stored too: data, key, settings and user")
+	yes := flags.Bool("yes", false, "do not ask before that")
+	if code, done := parse(flags, args, 0); done {
+		return code
+	}
+	m, err := rootMachine(env, "uninstall")
+	switch {
+	case err == nil && *purge:
+		err = uninstallAll(env, m, *yes)
+	case err == nil:
+		err = uninstallOnly(m)
+	}
+	return report(env, err)
+}
+
+// uninstallOnly takes the service away and says what stays.
+func uninstallOnly(m *machine) error {
+	if !m.installed() && !exists(m.at(serviceProgram)) {
+		return errNotInstalled
+	}
+	stays := m.leftovers()
+	if err := m.uninstall(); err != nil {
+		return err
+	}
+	for _, s := range stays {
+		m.say("kept %s%s", s.what, s.where())
+	}
+	m.say("To remove that too, for ever, run the program's file as root with: uninstall -purge")
+	return nil
+}
+
+// uninstallAll takes the service away with all that it has stored, after asking.
+func uninstallAll(env environment, m *machine, yes bool) error {
+	found := m.leftovers()
+	if len(found) == 0 && !m.installed() && !exists(m.at(serviceProgram)) {
+		return errNotInstalled
+	}
+	if !yes {
+		if err := askPurge(env, found); err != nil {
+			return err
+		}
+	}
+	if err := m.uninstall(); err != nil {
+		return err
+	}
+	return m.purge(found)
+}
+
+// askPurge asks whether all of that may go; nil: yes.
+func askPurge(env environment, found []removal) error {
+	if env.stdin == nil {
+		return errors.New("-purge asks before it removes everything, and here is no terminal to ask in; -yes does it without asking")
+	}
+	fmt.Fprintln(env.stdout, "This stops the service and removes, for ever:")
+	for _, r := range found {
+		fmt.Fprintf(env.stdout, "  %s%s\n", r.what, r.where())
+	}
+	fmt.Fprint(env.stdout, "Type yes to go on: ")
+	answer, err := readAnswer(env.ctx, env.stdin)
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(answer) != "yes" {
+		return errors.New("that was not yes; nothing is removed")
+	}
+	return nil
+}
+
+// readAnswer reads a line, until ctx ends: a terminal cannot be woken, so its
+// reader is left behind then.
+func readAnswer(ctx context.Context, in io.Reader) (string, error) {
+	line := make(chan string, 1)
+	go func() {
+		text, _ := bufio.NewReader(in).ReadString('\n') // an end is no yes
+		line <- text
+	}()
+	select {
+	case text := <-line:
+		return text, nil
+	case <-ctx.Done():
+		return "", errors.New("interrupted; nothing is removed")
+	}
+}
+
+// runStart, runStop and runRestart are the commands of these names.
+func runStart(env environment, flags *flag.FlagSet, args []string) int {
+	return runControl(env, flags, args, "start")
+}
+
+func runStop(env environment, flags *flag.FlagSet, args []string) int {
+	return runControl(env, flags, args, "stop")
+}
+
+func runRestart(env environment, flags *flag.FlagSet, args []string) int {
+	return runControl(env, flags, args, "restart")
+}
+
+func runControl(env environment, flags *flag.FlagSet, args []string, verb string) int {
+	if code, done := parse(flags, args, 0); done {
+		return code
+	}
+	m, err := rootMachine(env, verb)
+	if err == nil {
+		err = m.control(verb)
+	}
+	return report(env, err)
+}
+
+// control starts, stops or restarts the installed service.
+func (m *machine) control(verb string) error {
+	if !m.installed() {
+		return errNotInstalled
+	}
+	cfg, err := m.serviceSettings()
+	if err != nil && verb != "stop" {
+		return err
+	}
+	service, err := m.connect(m.ownScript(cfg.Server.Data))
+	if err != nil {
+		return fmt.Errorf("cannot reach the service manager: %w", err)
+	}
+	if verb == "stop" {
+		if err := service.Stop(); err != nil {
+			return fmt.Errorf("cannot stop the service: %w; see homeroom logs", err)
+		}
+		m.say("Homeroom is stopped. It starts at the next boot, or with: sudo homeroom start")
+		return nil
+	}
+	if err := m.startAfresh(service, &cfg, verb == "restart"); err != nil {
+		return err
+	}
+	m.say("Homeroom runs; to connect: %s", strings.Join(waysIn(cfg.Server.Listen, telnetTo), " or "))
+	return nil
+}
+
+// runLogs is "homeroom logs": the last lines of the service's log.
+func runLogs(env environment, flags *flag.FlagSet, args []string) int {
+	follow := flags.Bool("f", false, "go on with what comes, until Ctrl-C")
+	lines := flags.Int("n", 100, "how `MANY` lines")
+	if code, done := parse(flags, args, 0); done {
+		return code
+	}
+	if *lines < 0 {
+		fmt.Fprintf(env.stderr, "%s: -n must not be negative\n", flags.Name())
+		return exitUsage
+	}
+	m, err := thisMachine(env)
+	if err == nil && !m.installed() {
+		err = errNotInstalled
+	}
+	if err == nil {
+		err = m.show(m.logCommand(*lines, *follow))
+	}
+	return report(env, err)
+}
+
+// logCommand is the program that shows the service's log.
+func (m *machine) logCommand(lines int, follow bool) []string {
+	command := []string{"tail", "-n", strconv.Itoa(lines)}
+	if m.platform == onSystemd {
+		command = []string{"journalctl", "--no-pager", "-u", serviceName + ".service", "-n", strconv.Itoa(lines)}
+	}
+	if follow {
+		command = append(command, "-f")
+	}
+	if m.platform != onSystemd {
+		command = append(command, m.at(serviceLog))
+	}
+	return command
+}
+
+// showLog runs a program that shows a log, until it or the user ends that.
+func showLog(env environment, command []string) error {
+	cmd := exec.CommandContext(env.ctx, command[0], command[1:]...)
+	cmd.Stdout, cmd.Stderr = env.stdout, env.stderr
+	if err := cmd.Run(); err != nil && env.ctx.Err() == nil {
+		return fmt.Errorf("cannot show the log: %s: %w", command[0], err)
+	}
+	return nil
+}
+
+// serviceState says in a few words how the installed service is; serves is
+// whether a server runs on its data. "": it is not installed.
+func (m *machine) serviceState(serves bool) string {
+	if !m.installed() {
+		return ""
+	}
+	svc, err := m.connect(m.ownScript(serviceData))
+	if err != nil {
+		return ""
+	}
+	state := "stopped; to start it: sudo homeroom start"
+	status, err := svc.Status()
+	switch {
+	case err == nil && status == service.StatusRunning && serves:
+		state = "runs"
+	case err == nil && status == service.StatusRunning:
+		state = "is starting, or fails again and again; see homeroom logs"
+	case err != nil && os.Geteuid() == 0 && m.platform == onSystemd:
+		state = "failed; see homeroom logs"
+	}
+	boot := "starts at boot"
+	if m.platform == onSystemd && m.run("systemctl", "--quiet", "is-enabled", serviceName+".service") != nil {
+		boot = "does not start at boot"
+	}
+	return fmt.Sprintf("%s, %s", boot, state)
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	_ "embed"
+	"runtime"
+	"strings"
+
+	"github.com/kardianos/service"
+)
+
+// What the service managers are told about the server. The texts hold no template
+// of the library's, so that they arrive as they are.
+var (
+	//go:embed service/homeroom.service
+	systemdUnit string
+	//go:embed service/homeroom.openrc
+	openRCScript string
+	//go:embed service/homeroom.sysv
+	sysvScript string
+)
+
+// The service's places. The scripts name them too; a test compares.
+const (
+	serviceName       = "homeroom" // of its user and group too
+	serviceProgram    = "/usr/local/bin/homeroom"
+	installedSettings = "/etc/homeroom/chat.toml"
+	serviceData       = "/var/lib/homeroom"
+	serviceLog        = "/var/log/homeroom/homeroom.log" // where there is no journal
+	systemdUnitFile   = "/etc/systemd/system/homeroom.service"
+	initScriptFile    = "/etc/init.d/homeroom"
+)
+
+// The service managers, by the library's names.
+const (
+	onSystemd = "linux-systemd"
+	onOpenRC  = "linux-openrc"
+	onSysV    = "unix-systemv"
+)
+
+// manager is a service manager that knows one service: the library's, or a test's.
+type manager interface {
+	Install() error
+	Uninstall() error
+	Start() error
+	Stop() error
+	Restart() error
+	Status() (service.Status, error)
+}
+
+// connectManager is this machine's service manager; script is what Install gives it.
+func connectManager(script string) (manager, error) {
+	return service.New(nil, &service.Config{
+		Name:       serviceName,
+		Executable: serviceProgram,
+		Option:     service.KeyValue{"SystemdScript": script, "OpenRCScript": script, "SysvScript": script},
+	})
+}
+
+// serviceScript is what a service manager is told, for a server whose data is in a
+// folder. arch is the program's, as Go calls it.
+func serviceScript(platform, data, arch string) string {
+	switch platform {
+	case onOpenRC:
+		return openRCScript
+	case onSysV:
+		return sysvScript
+	}
+	text := systemdUnit
+	// A 32-bit program on a 64-bit system makes system calls of another kind.
+	if other := map[string]string{"arm": "arm", "386": "x86"}[arch]; other != "" {
+		text = strings.Replace(text, "SystemCallArchitectures=native", "SystemCallArchitectures=native "+other, 1)
+	}
+	if data != serviceData {
+		text = strings.Replace(text, "ProtectSystem=strict", "ProtectSystem=strict\nReadWritePaths="+quoteUnit(data), 1)
+	}
+	return text
+}
+
+// quoteUnit writes a path as a word of a systemd unit.
+func quoteUnit(path string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`).Replace(path) + `"`
+}
+
+// ownScript is the script for the program that runs now.
+func (m *machine) ownScript(data string) string {
+	return serviceScript(m.platform, data, runtime.GOARCH)
+}
+
+// unitFile is where a service manager has its script.
+func (m *machine) unitFile() string {
+	if m.platform == onSystemd {
+		return m.at(systemdUnitFile)
+	}
+	return m.at(initScriptFile)
+}

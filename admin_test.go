@@ -318,7 +318,7 @@ func TestOrders(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	ran := filepath.Join(data, "rebooted")
-	settings := writeSettings(t, programSettings+fmt.Sprintf("[admin]\nreboot = [%q, %q]\npoweroff = [\"/nonexistent\"]\n", "touch", ran))
+	settings := writeSettings(t, programSettings+fmt.Sprintf("[admin]\nreboot = %q\npoweroff = \"/nonexistent\"\n", "touch "+ran))
 	p := startProgram(t, buildProgram(t), "-config", settings, "-data", data)
 	bob := p.guest("bob")
 	dialFolder(t, data).ask(`#restart "a new version"`, "@status 0", `@mess #warning "the server is starting anew (Host): a new version"`)

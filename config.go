@@ -77,7 +77,7 @@ type config struct {
 		Listen, Cert, Key string
 	}
 	Admin struct {
-		Reboot, Poweroff []string
+		Reboot, Poweroff string
 	}
 	Log struct {
 		To, File, Level string
@@ -314,6 +314,11 @@ func (c *config) checkTimes() *settingError {
 func (c *config) checkChoices() *settingError {
 	if c.Persist.Mode != "commit" && c.Persist.Mode != "periodic" {
 		return &settingError{"persist.mode", `must be "commit" or "periodic"`}
+	}
+	for key, line := range map[string]string{"admin.reboot": c.Admin.Reboot, "admin.poweroff": c.Admin.Poweroff} {
+		if words := splitWords(line, nil); line != "" && (len(words) == 0 || words[0] == "") {
+			return &settingError{key, `must be a command, or "" for off`}
+		}
 	}
 	switch c.Auth.PlainPassword {
 	case "lan", "loopback", "never":

@@ -64,6 +64,7 @@ func TestSettingsInDesign(t *testing.T) {
 		"log.to": "stderr", "log.file": "", "log.size_kib": "1024", "log.keep": "3", "log.level": "info",
 		"web.listen": "", "web.metrics": "loopback",
 		"find.announce": "true", "find.name": "homeroom",
+		"admin.reboot": "", "admin.poweroff": "", "limits.bans": "1000", "limits.room_bans": "100",
 	} {
 		if value, ok := got[key]; !ok || value != want {
 			t.Errorf("%s is %q (there: %v), want %q", key, value, ok, want)
@@ -84,6 +85,7 @@ func TestEverySetting(t *testing.T) {
 		"log.to": `"file"`, "log.file": `"a.log"`, "log.size_kib": "4", "log.keep": "100", "log.level": `"debug"`,
 		"web.listen": `":6580"`, "web.metrics": `"all"`,
 		"find.announce": "false", "find.name": `"Pi-2"`,
+		"admin.reboot": `"systemctl reboot"`, "admin.poweroff": `"systemctl poweroff"`,
 	}
 	defaults := settings(defaultConfig())
 	for key, was := range defaults {
@@ -167,6 +169,8 @@ func TestBadSettings(t *testing.T) {
 		{"[find]\nname = \"homeroom-\"", "line 2: find.name must have"},
 		{"[find]\nname = \"höm\"", "line 2: find.name must have"},
 		{"[find]\nannounce = 1", "line 2: find.announce must be true or false"},
+		{"[admin]\nreboot = \" \"", "line 2: admin.reboot must be a command"},
+		{"[admin]\n\npoweroff = [1]", "line 3: admin.poweroff must be a text"},
 		{"[server]\nname = \"one\"\nname = \"two\"", "line 3: "},
 		{"[server]\nname = Homeroom", "line 2: "},
 		{"[server\nname = \"x\"", "line "},

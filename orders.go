@@ -43,7 +43,7 @@ func (s *session) cmdRestart(words []string, r *reply) error {
 
 // cmdReboot is `#reboot ["reason"]`: 3508 unless the settings have a command.
 func (s *session) cmdReboot(words []string, r *reply) error {
-	if len(s.srv.cfg.Admin.Reboot) == 0 {
+	if s.srv.cfg.Admin.Reboot == "" {
 		return fail(statusDisabled)
 	}
 	return s.order(orderReboot, "the machine is starting anew", words, r)
@@ -51,7 +51,7 @@ func (s *session) cmdReboot(words []string, r *reply) error {
 
 // cmdPoweroff is `#poweroff ["reason"]`: 3508 unless the settings have a command.
 func (s *session) cmdPoweroff(words []string, r *reply) error {
-	if len(s.srv.cfg.Admin.Poweroff) == 0 {
+	if s.srv.cfg.Admin.Poweroff == "" {
 		return fail(statusDisabled)
 	}
 	return s.order(orderPoweroff, "the machine is being switched off", words, r)
@@ -88,15 +88,16 @@ const commandTime = 30 * time.Second
 
 // command runs what the settings say for the machine, after everybody was told.
 // Where it fails, everybody is told that too, and the server goes on.
-func (srv *server) command(ctx context.Context, line []string, o order) (done bool) {
+func (srv *server) command(ctx context.Context, line string, o order) (done bool) {
 	srv.announce(warningFrame(o.reason))
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, line[0], line[1:]...).CombinedOutput()
+	words := splitWords(line, nil)
+	out, err := exec.CommandContext(ctx, words[0], words[1:]...).CombinedOutput()
 	if err == nil {
 		return true
 	}
-	slog.Error("the command for the machine failed; the server goes on", "command", strings.Join(line, " "), "error", err, "output", string(out))
+	slog.Error("the command for the machine failed; the server goes on", "command", line, "error", err, "output", string(out))
 	srv.announce(warningFrame("that failed; the server goes on"))
 	return false
 }

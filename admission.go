@@ -8,28 +8,36 @@ import (
 // admission counts connections, in all and for each address, and refuses those
 // past the limits.
 type admission struct {
-	all, perIP, waiting, waitingPerIP int // limits; 0: none
-
 	mu     sync.Mutex
+	limits admissionLimits
 	open   int
 	asking int // have not logged in
 	byIP   map[netip.Prefix]*ipCount
 }
 
+// admissionLimits are 0 where there is none.
+type admissionLimits struct{ all, perIP, waiting, waitingPerIP int }
+
 // ipCount is one address's share.
 type ipCount struct{ open, asking int }
 
 func newAdmission(c *config) *admission {
+	a := &admission{byIP: map[netip.Prefix]*ipCount{}}
+	a.configure(c)
+	return a
+}
+
+// configure takes over limits, which hold for who connects from now on.
+func (a *admission) configure(c *config) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	l := &c.Limits
-	return &admission{
-		all: l.Connections, perIP: l.ConnectionsPerIP, waiting: l.Waiting, waitingPerIP: l.WaitingPerIP,
-		byIP: map[netip.Prefix]*ipCount{},
-	}
+	a.limits = admissionLimits{l.Connections, l.ConnectionsPerIP, l.Waiting, l.WaitingPerIP}
 }
 
 // newAdmissionOf counts connections of another kind, up to so many.
 func newAdmissionOf(all, perIP int) *admission {
-	return &admission{all: all, perIP: perIP, byIP: map[netip.Prefix]*ipCount{}}
+	return &admission{limits: admissionLimits{all: all, perIP: perIP}, byIP: map[netip.Prefix]*ipCount{}}
 }
 
 // source is what counts as one address: an IPv4 address, an IPv6 /64 of the
@@ -55,13 +63,13 @@ func (a *admission) admit(from netip.Addr) (refusal string) {
 	}
 	past := func(n, limit int) bool { return limit > 0 && n >= limit }
 	switch {
-	case past(a.open, a.all):
+	case past(a.open, a.limits.all):
 		return "the server is full; try again later"
-	case past(ip.open, a.perIP):
+	case past(ip.open, a.limits.perIP):
 		return "too many connections from your address"
-	case past(a.asking, a.waiting):
+	case past(a.asking, a.limits.waiting):
 		return "too many connections are waiting to log in; try again later"
-	case past(ip.asking, a.waitingPerIP):
+	case past(ip.asking, a.limits.waitingPerIP):
 		return "too many connections from your address are waiting to log in"
 	}
 	a.byIP[key] = ip

@@ -45,7 +45,7 @@ type bans struct {
 	store  store
 	clock  *clock
 	exp    *expirer
-	limit  int // 0: none
+	limit  func() int // 0: none
 	lifted func(*ban)
 
 	suspended atomic.Pointer[ban] // nil: the server is open to all
@@ -58,7 +58,7 @@ type bans struct {
 // newBans reads the stored bans.
 func newBans(srv *server) (*bans, error) {
 	bs := &bans{
-		store: srv.store, clock: srv.clock, exp: srv.expirer, limit: srv.cfg.Limits.Bans, lifted: srv.banLifted,
+		store: srv.store, clock: srv.clock, exp: srv.expirer, limit: func() int { return srv.settings().Limits.Bans }, lifted: srv.banLifted,
 		byKey: map[banKey]*ban{},
 	}
 	err := srv.store.load(kindBan, func(r record) error {
@@ -124,7 +124,8 @@ func parseNetwork(word string) (p netip.Prefix, ok bool) {
 func (bs *bans) add(b *ban) error {
 	bs.mu.Lock()
 	old := bs.byKey[b.key]
-	full := old == nil && b.key.what != banAll && bs.limit > 0 && len(bs.byKey) >= bs.limit
+	most := bs.limit()
+	full := old == nil && b.key.what != banAll && most > 0 && len(bs.byKey) >= most
 	bs.mu.Unlock()
 	if full {
 		return fail(statusLimit)

@@ -15,7 +15,7 @@ const (
 // cmdChallenge is "#challenge": a random word for a login without the password
 // in clear, as clients of the original server do it. Only the last one counts.
 func (s *session) cmdChallenge(_ []string, r *reply) error {
-	if !s.srv.cfg.Auth.ChallengeMD5 {
+	if !s.srv.settings().Auth.ChallengeMD5 {
 		return fail(statusDisabled)
 	}
 	s.challenge = hex.EncodeToString(randomBytes(challengeBytes))
@@ -68,7 +68,7 @@ func (b *accountBody) answers(challenge string, sum []byte) bool {
 // toRecover is what is kept of a prepared password beside its verifier: nothing,
 // unless the settings allow #challenge, which needs the password itself.
 func (srv *server) toRecover(password string) string {
-	if !srv.cfg.Auth.ChallengeMD5 {
+	if !srv.settings().Auth.ChallengeMD5 {
 		return ""
 	}
 	return password

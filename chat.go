@@ -17,7 +17,10 @@ import (
 // server is a running chat server.
 type server struct {
 	// fixed when it is made
-	cfg            config
+	cfg            config // as it was started; what can change since is in settings
+	live           atomic.Pointer[config]
+	reread         func() (config, error) // reads the settings anew; nil: it cannot
+	reloading      chan struct{}          // is full while that is done
 	began          time.Time
 	folder         *folderLock
 	store          store
@@ -75,10 +78,11 @@ func newServer(cfg config, ask asker) (*server, error) {
 		cfg: cfg, began: time.Now(), now: time.Now, folder: folder, hasher: newHasher(), doors: newHasher(),
 		guesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
-		diskFailed: make(chan error, 1), roles: make(chan struct{}, 1), orders: make(chan order, 1), renewals: make(chan renewal, maxRenewals),
+		diskFailed: make(chan error, 1), roles: make(chan struct{}, 1), orders: make(chan order, 1), reloading: make(chan struct{}, 1), renewals: make(chan renewal, maxRenewals),
 		log:   newServerLog(io.Discard),
 		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
 	}
+	srv.live.Store(&cfg)
 	o := storeOptions{
 		folder: cfg.Server.Data, key: newKeySource(cfg.Server.Key, cfg.Server.Data, ask), periodic: cfg.Persist.Mode == "periodic", every: cfg.Persist.Every.Duration,
 		readers: max(2, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))), now: time.Now, lost: srv.lostRecord,

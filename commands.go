@@ -105,6 +105,7 @@ func commandRows() []command {
 		{name: "#poweroff", args: "[reason]", help: "switch the machine off, where the settings allow it", who: forAdmins, most: 1, text: true, host: true, audit: 1, run: (*session).cmdPoweroff},
 		{name: "#log", args: "[n]", help: "the last lines of the log", who: forAdmins, most: 1, host: true, countAt: 2, run: (*session).cmdLog},
 		{name: "#watchlog", args: "on/off", help: "be told each line of the log", who: forAdmins, least: 1, most: 1, host: true, run: (*session).cmdWatchLog},
+		{name: "#reload", help: "read the settings anew; says what changed", who: forAdmins, waits: true, host: true, audit: 1, countAt: 2, run: (*session).cmdReload},
 		{name: "#role", args: "<username> user/admin", help: "make an administrator, or take that back", who: forAdmins, least: 2, most: 2, waits: true, host: true, audit: 2, run: (*session).cmdRole},
 		{name: "#resetpass", args: "<username> <new password>", help: "give an account another password", who: forAdmins, least: 2, most: 2, waits: true, host: true, audit: 1, run: (*session).cmdResetPass},
 		{name: "#rmuser", args: "<username>", help: "delete an account", who: forAdmins, least: 1, most: 1, waits: true, host: true, audit: 1, run: (*session).cmdRmUser},
@@ -188,7 +189,7 @@ func (s *session) cmdHelp(words []string, r *reply) error {
 func (s *session) cmdVersion(_ []string, r *reply) error {
 	r.line = r.line.word("@ret #version").word(protocolVersion).word("homeroom/" + version)
 	names := append([]string(nil), extensions...)
-	if s.srv.cfg.Auth.ChallengeMD5 {
+	if s.srv.settings().Auth.ChallengeMD5 {
 		names = append(names, "challenge")
 	}
 	sort.Strings(names)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -10,24 +9,6 @@ import (
 	"testing"
 )
 
-// settings is every setting of a config by its key in the file, as fmt shows it.
-func settings(c config) map[string]string {
-	all := map[string]string{}
-	v := reflect.ValueOf(c)
-	for i := range v.NumField() {
-		section := v.Field(i)
-		for j := range section.NumField() {
-			field := section.Type().Field(j)
-			key := field.Tag.Get("toml")
-			if key == "" {
-				key = strings.ToLower(field.Name)
-			}
-			all[strings.ToLower(v.Type().Field(i).Name)+"."+key] = fmt.Sprint(section.Field(j).Interface())
-		}
-	}
-	return all
-}
-
 // TestSampleIsDefault: chat.toml sets every key that there is to its default.
 func TestSampleIsDefault(t *testing.T) {
 	t.Parallel()
@@ -35,8 +16,8 @@ func TestSampleIsDefault(t *testing.T) {
 	if err := sample.parse("chat.toml", sampleConfig); err != nil {
 		t.Fatal(err)
 	}
-	want := settings(defaultConfig())
-	for key, value := range settings(sample) {
+	want := settingsOf(defaultConfig())
+	for key, value := range settingsOf(sample) {
 		if value != want[key] {
 			t.Errorf("%s is %s in chat.toml, %s by default", key, value, want[key])
 		}
@@ -50,7 +31,7 @@ func TestSampleIsDefault(t *testing.T) {
 // and defaults that they rely on.
 func TestSettingsInDesign(t *testing.T) {
 	t.Parallel()
-	got := settings(defaultConfig())
+	got := settingsOf(defaultConfig())
 	for key, want := range map[string]string{
 		"server.name": "Homeroom", "server.listen": ":6500", "server.data": "data", "server.key": "",
 		"limits.connections": "10000", "limits.connections_per_ip": "64", "limits.waiting": "256",
@@ -87,7 +68,7 @@ func TestEverySetting(t *testing.T) {
 		"find.announce": "false", "find.name": `"Pi-2"`,
 		"admin.reboot": `"systemctl reboot"`, "admin.poweroff": `"systemctl poweroff"`,
 	}
-	defaults := settings(defaultConfig())
+	defaults := settingsOf(defaultConfig())
 	for key, was := range defaults {
 		value := other[key]
 		switch section, _, _ := strings.Cut(key, "."); {
@@ -102,7 +83,7 @@ func TestEverySetting(t *testing.T) {
 			t.Errorf("%s = %s: %v", key, value, err)
 			continue
 		}
-		for k, v := range settings(c) {
+		for k, v := range settingsOf(c) {
 			if k != key && v != defaults[k] {
 				t.Errorf("%s = %s changes %s to %s", key, value, k, v)
 			}
@@ -178,7 +159,7 @@ func TestBadSettings(t *testing.T) {
 		{"[server]\nname = \"never closed", "line 2: "},
 		{"[server]\nname = \"\xff\"", "line 2: "},
 	}
-	for key := range settings(defaultConfig()) {
+	for key := range settingsOf(defaultConfig()) {
 		if section, name, _ := strings.Cut(key, "."); section == "limits" && name != "login_grace" {
 			tests = append(tests, struct{ text, want string }{"[limits]\n" + name + " = -1", "line 2: " + key + " must not be negative"})
 		}
@@ -280,8 +261,8 @@ func TestDefaultsAreSound(t *testing.T) {
 				return
 			}
 		}
-	}); len(keys) != len(settings(c)) {
-		t.Errorf("chat.toml has %d keys, there are %d settings", len(keys), len(settings(c)))
+	}); len(keys) != len(settingsOf(c)) {
+		t.Errorf("chat.toml has %d keys, there are %d settings", len(keys), len(settingsOf(c)))
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 func newGroups(srv *server) *places {
 	groups := &places{
 		kind: kindGroup, store: srv.store, clock: srv.clock, exp: srv.expirer,
-		limit: srv.cfg.Limits.Groups, order: byNumber, pack: packGroup, doors: make(chan struct{}, 1),
+		limit: func() int { return srv.settings().Limits.Groups }, order: byNumber, pack: packGroup, doors: make(chan struct{}, 1),
 		byKey: map[string]*place{},
 	}
 	groups.number.Store(srv.store.nextNumber())
@@ -61,7 +61,7 @@ func (srv *server) timeToLive(words []string, at int, usual time.Duration) (time
 			ttl = seconds(n)
 		}
 	}
-	if most := srv.cfg.Expiry.Max.Duration; most > 0 && (ttl > most || ttl == 0) {
+	if most := srv.settings().Expiry.Max.Duration; most > 0 && (ttl > most || ttl == 0) {
 		ttl = most
 	}
 	return ttl, nil
@@ -84,7 +84,7 @@ func (s *session) cmdListGroups(_ []string, r *reply) error {
 
 // cmdCreateGroup is "#creategroup <name> [password] [anon/regd] [secs]".
 func (s *session) cmdCreateGroup(words []string, _ *reply) error {
-	ttl, err := s.srv.timeToLive(words, 3, s.srv.cfg.Expiry.Group.Duration)
+	ttl, err := s.srv.timeToLive(words, 3, s.srv.settings().Expiry.Group.Duration)
 	if err != nil {
 		return err
 	}

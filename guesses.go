@@ -19,11 +19,10 @@ const (
 // trying while it has to wait counts too. Accounts are never locked, so nobody
 // can lock out another.
 type guesses struct {
+	mu        sync.Mutex
 	perMinute float64 // 0: no limit
-
-	mu    sync.Mutex
-	byIP  map[netip.Prefix]*guessCount
-	clock func() time.Time
+	byIP      map[netip.Prefix]*guessCount
+	clock     func() time.Time
 }
 
 // guessCount is the guesses that an address has used up, less what the time
@@ -59,11 +58,11 @@ func (g *guesses) prolong(c *guessCount, now time.Time) {
 // allow fails with 3006 when an address has guessed too often, and makes it wait
 // longer for having tried.
 func (g *guesses) allow(from netip.Addr) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.perMinute == 0 {
 		return nil
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	c, now := g.byIP[source(from)], g.clock()
 	if c == nil || !now.Before(c.until) {
 		return nil
@@ -76,11 +75,11 @@ func (g *guesses) allow(from netip.Addr) error {
 // wrong counts a wrong password. Those that were being checked when the wait
 // began do not make it longer.
 func (g *guesses) wrong(from netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.perMinute == 0 {
 		return
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	now := g.clock()
 	c := g.byIP[source(from)]
 	if c == nil {

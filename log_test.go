@@ -420,7 +420,8 @@ func TestLogReaderGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(buildProgram(t), "-config", writeSettings(t, programSettings), "-data", t.TempDir())
+	data := t.TempDir()
+	cmd := exec.Command(buildProgram(t), "-config", writeSettings(t, programSettings), "-data", data)
 	cmd.Stderr = writer
 	reader.Close()
 	if err := cmd.Start(); err != nil {
@@ -429,7 +430,7 @@ func TestLogReaderGone(t *testing.T) {
 	writer.Close()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	waitUntilServing(t, cmd, ended)
+	waitUntilServing(t, data, ended)
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -438,35 +439,18 @@ func TestLogReaderGone(t *testing.T) {
 	}
 }
 
-// waitUntilServing waits until a program that cannot say so accepts connections:
-// until the sockets that it holds are listed as listening.
-func waitUntilServing(t *testing.T, cmd *exec.Cmd, ended chan error) {
+// waitUntilServing waits until a program that cannot say so answers on the control
+// socket of its data folder.
+func waitUntilServing(t *testing.T, folder string, ended chan error) {
 	t.Helper()
-	for began := time.Now(); !listens(cmd.Process.Pid); time.Sleep(10 * time.Millisecond) {
+	for began := time.Now(); tryFolder(t, folder) == nil; {
 		select {
 		case err := <-ended:
 			t.Fatalf("the program has ended: %v", err)
 		default:
 		}
 		if time.Since(began) > patience {
-			t.Fatal("the program does not listen")
+			t.Fatal("the program does not serve")
 		}
 	}
-}
-
-// listens tells whether a process holds a socket that listens on TCP.
-func listens(pid int) bool {
-	tables, _ := os.ReadFile("/proc/net/tcp")
-	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-	for _, link := range links {
-		target, _ := os.Readlink(link)
-		inode, isSocket := strings.CutPrefix(strings.TrimSuffix(target, "]"), "socket:[")
-		for line := range strings.Lines(string(tables)) {
-			fields := strings.Fields(line)
-			if isSocket && len(fields) > 9 && fields[3] == "0A" && fields[9] == inode {
-				return true
-			}
-		}
-	}
-	return false
 }

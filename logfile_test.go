@@ -209,7 +209,7 @@ func TestLogToFile(t *testing.T) {
 	data := t.TempDir()
 	p := launch(t, buildProgram(t), "-config", writeSettings(t, programSettings+"[log]\nto = \"file\"\n"), "-data", data)
 	path := filepath.Join(data, logName)
-	waitUntilServing(t, p.cmd, nil)
+	waitUntilServing(t, data, nil)
 	if code := p.terminate(); code != exitDone {
 		t.Errorf("exit code %d", code)
 	}

@@ -189,14 +189,15 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 
 // serve loads the settings, with flags over them, and runs the server.
 func serve(env environment, path, data, listen string) error {
-	cfg, err := settingsFor(path, data, listen)
+	reread := func() (config, error) { return settingsFor(path, data, listen) }
+	cfg, err := reread()
 	if err != nil {
 		return err
 	}
 	syscall.Umask(0o077)           // what is stored is nobody else's business
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go
 	makeRoomForDisk()
-	err = runLogged(env, cfg)
+	err = runLogged(env, cfg, reread)
 	if errors.Is(err, errRestart) {
 		return startAnew()
 	}
@@ -204,12 +205,12 @@ func serve(env environment, path, data, listen string) error {
 }
 
 // runLogged is run with the log that the settings want.
-func runLogged(env environment, cfg config) error {
+func runLogged(env environment, cfg config, reread func() (config, error)) error {
 	log := newServerLog(env.stderr)
 	defer log.close()
 	log.configure(&cfg)
 	slog.SetDefault(slog.New(log.handler()))
-	return run(env, cfg, log)
+	return run(env, cfg, log, reread)
 }
 
 // makeRoomForDisk lets a few more goroutines run at once than there are cores. A
@@ -241,14 +242,14 @@ func settingsFor(path, data, listen string) (config, error) {
 }
 
 // run serves until env.ctx ends or somebody types EXIT.
-func run(env environment, cfg config, log *serverLog) error {
+func run(env environment, cfg config, log *serverLog, reread func() (config, error)) error {
 	ctx, stop := context.WithCancel(env.ctx)
 	defer stop()
 	srv, err := newServer(cfg, env.ask)
 	if err != nil {
 		return explainFull(err)
 	}
-	srv.log = log
+	srv.log, srv.reread = log, reread
 	if err := srv.listen(ctx); err != nil {
 		return errors.Join(err, srv.stop("the server is stopping"))
 	}
@@ -261,6 +262,9 @@ func run(env environment, cfg config, log *serverLog) error {
 	}
 	accepting := make(chan error, 1)
 	go func() { accepting <- srv.accept() }()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	manager := newNotifier()
 	manager.tell("READY=1")
 	if manager.watchdog > 0 {
@@ -269,7 +273,7 @@ func run(env environment, cfg config, log *serverLog) error {
 	if env.stdin != nil {
 		go srv.keyboard(env.stdin, env.stdout, stop)
 	}
-	end := srv.serveUntil(ctx)
+	end := srv.serveUntil(ctx, hangups)
 	if !errors.Is(end.err, errRestart) {
 		manager.tell("STOPPING=1")
 	}
@@ -292,7 +296,7 @@ type ending struct {
 
 // serveUntil waits for the end: the program is told to stop, the disk fails, or an
 // administrator orders it.
-func (srv *server) serveUntil(ctx context.Context) ending {
+func (srv *server) serveUntil(ctx context.Context, hangups <-chan os.Signal) ending {
 	for {
 		select {
 		case <-ctx.Done():
@@ -300,6 +304,8 @@ func (srv *server) serveUntil(ctx context.Context) ending {
 		case cause := <-srv.diskFailed:
 			slog.Error("the disk failed: nothing is saved any more, and the server ends so that it is started afresh", "error", cause)
 			return ending{"the server is stopping", errReported}
+		case <-hangups:
+			_, _ = srv.reload("SIGHUP") // the log has what came of it
 		case o := <-srv.orders:
 			if end, ok := srv.obey(ctx, o); ok {
 				return end

@@ -24,7 +24,7 @@ func (srv *server) partsOf(words []string) int {
 	if len(words) < 3 {
 		return 1
 	}
-	most := int64(srv.cfg.Limits.MessageParts)
+	most := int64(srv.settings().Limits.MessageParts)
 	n, ok := parseNumber(words[2])
 	if !ok || n < 1 || n > maxParts || most > 0 && n > most {
 		return 0
@@ -129,13 +129,13 @@ func (s *session) storePost(p *posting) error {
 		head: packFields(a.heading.shown, who.name.shown), body: packFields(p.lines...),
 	}
 	if a.parent == 0 {
-		ttl, err := srv.timeToLive(p.words, 3, srv.cfg.Expiry.Message.Duration)
+		ttl, err := srv.timeToLive(p.words, 3, srv.settings().Expiry.Message.Duration)
 		if err != nil {
 			return err
 		}
 		r.ends = after(now, ttl)
 	}
-	if most := int64(srv.cfg.Limits.Messages); srv.messages.Add(1) > most && most > 0 {
+	if most := int64(srv.settings().Limits.Messages); srv.messages.Add(1) > most && most > 0 {
 		srv.messages.Add(-1)
 		return fail(statusLimit)
 	}

@@ -43,7 +43,7 @@ func (s *session) cmdRestart(words []string, r *reply) error {
 
 // cmdReboot is `#reboot ["reason"]`: 3508 unless the settings have a command.
 func (s *session) cmdReboot(words []string, r *reply) error {
-	if s.srv.cfg.Admin.Reboot == "" {
+	if s.srv.settings().Admin.Reboot == "" {
 		return fail(statusDisabled)
 	}
 	return s.order(orderReboot, "the machine is starting anew", words, r)
@@ -51,7 +51,7 @@ func (s *session) cmdReboot(words []string, r *reply) error {
 
 // cmdPoweroff is `#poweroff ["reason"]`: 3508 unless the settings have a command.
 func (s *session) cmdPoweroff(words []string, r *reply) error {
-	if s.srv.cfg.Admin.Poweroff == "" {
+	if s.srv.settings().Admin.Poweroff == "" {
 		return fail(statusDisabled)
 	}
 	return s.order(orderPoweroff, "the machine is being switched off", words, r)
@@ -76,9 +76,9 @@ func (srv *server) obey(ctx context.Context, o order) (end ending, ok bool) {
 	case orderRestart:
 		return ending{o.reason, errRestart}, true
 	case orderReboot:
-		return ending{why: o.reason}, srv.command(ctx, srv.cfg.Admin.Reboot, o)
+		return ending{why: o.reason}, srv.command(ctx, srv.settings().Admin.Reboot, o)
 	case orderPoweroff:
-		return ending{why: o.reason}, srv.command(ctx, srv.cfg.Admin.Poweroff, o)
+		return ending{why: o.reason}, srv.command(ctx, srv.settings().Admin.Poweroff, o)
 	}
 	return ending{why: o.reason}, true
 }

@@ -108,7 +108,7 @@ func (s *session) cmdRoomBan(words []string, _ *reply) error {
 		if slices.Contains(d.banned, n.key) {
 			return nil
 		}
-		if most := s.srv.cfg.Limits.RoomBans; most > 0 && len(d.banned) >= most {
+		if most := s.srv.settings().Limits.RoomBans; most > 0 && len(d.banned) >= most {
 			return fail(statusLimit)
 		}
 		d.banned = append(slices.Clone(d.banned), n.key)

@@ -48,7 +48,7 @@ type places struct {
 	store store
 	clock *clock
 	exp   *expirer
-	limit int                        // 0: none
+	limit func() int                 // 0: none
 	order func(a, b *place) int      // how they are listed
 	pack  func(*place, *door) []byte // a place as it is stored
 	doors chan struct{}              // is full while somebody changes a door
@@ -136,7 +136,7 @@ func (ps *places) reserve(p *place) error {
 		}
 		return fail(statusRoomNameUsed)
 	}
-	if ps.limit > 0 && len(ps.byKey)-ps.permanent() >= ps.limit {
+	if most := ps.limit(); most > 0 && len(ps.byKey)-ps.permanent() >= most {
 		return fail(statusLimit)
 	}
 	p.pending = true

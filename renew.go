@@ -18,7 +18,7 @@ type renewal struct {
 // forgotten that the settings allow no more. Nobody waits for it, and where too
 // many wait already, the account's next login will do.
 func (srv *server) renewLater(a *account, stored *accountBody, typed string) {
-	keeps := stored.recoverable != "" && !srv.cfg.Auth.ChallengeMD5
+	keeps := stored.recoverable != "" && !srv.settings().Auth.ChallengeMD5
 	if stored.verifier.rounds >= srv.rounds && !keeps {
 		return
 	}
@@ -61,7 +61,7 @@ func (srv *server) renew(r renewal) error {
 	if renewed.verifier, err = srv.hasher.newVerifier(r.password, srv.rounds); err != nil {
 		return err
 	}
-	if !srv.cfg.Auth.ChallengeMD5 {
+	if !srv.settings().Auth.ChallengeMD5 {
 		renewed.recoverable = ""
 	}
 	return srv.store.swap(bodyRecord(r.account.id, &renewed), r.stored.pack())

@@ -18,7 +18,7 @@ func newRooms(srv *server) (rooms *places, home *place) {
 	home.number.Store(srv.store.nextNumber())
 	rooms = &places{
 		kind: kindRoom, store: srv.store, clock: srv.clock, exp: srv.expirer,
-		limit: srv.cfg.Limits.Rooms, order: byName, pack: packRoom, doors: make(chan struct{}, 1),
+		limit: func() int { return srv.settings().Limits.Rooms }, order: byName, pack: packRoom, doors: make(chan struct{}, 1),
 		byKey: map[string]*place{home.name.key: home}, listed: []*place{home},
 	}
 	rooms.number.Store(srv.store.nextNumber())
@@ -62,7 +62,7 @@ func (srv *server) loadRooms(accounts map[int64]*account) error {
 		if err != nil {
 			return err
 		}
-		p.ttl = srv.cfg.Expiry.Room.Duration
+		p.ttl = srv.settings().Expiry.Room.Duration
 		srv.rooms.restore(p, now)
 		return nil
 	})
@@ -154,7 +154,7 @@ func (s *session) cmdCreateRoom(words []string, _ *reply) error {
 	if err != nil {
 		return err
 	}
-	p.ttl = s.srv.cfg.Expiry.Room.Duration
+	p.ttl = s.srv.settings().Expiry.Room.Duration
 	return s.srv.rooms.create(p)
 }
 

@@ -242,7 +242,7 @@ func TestServiceNeedsRoot(t *testing.T) {
 	credential := &syscall.Credential{Uid: 65534, Gid: 65534}
 	if os.Geteuid() != 0 {
 		credential = nil
-	} else if err := errors.Join(os.Chmod(filepath.Dir(filepath.Dir(path)), 0o755), os.Chmod(filepath.Dir(path), 0o755)); err != nil {
+	} else if err := errors.Join(os.Chmod(filepath.Dir(filepath.Dir(path)), 0o755), os.Chmod(filepath.Dir(path), 0o755), os.Chmod(path, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	for _, verb := range []string{"install", "uninstall", "start", "stop", "restart"} {

@@ -119,7 +119,7 @@ func (s *session) tearDown(err error) {
 
 // greet says hello and starts the time to log in.
 func (s *session) greet() error {
-	hello := lineOf(nil).word("@mess #hello").text(s.srv.cfg.Server.Name).text("type #help for help")
+	hello := lineOf(nil).word("@mess #hello").text(s.srv.settings().Server.Name).text("type #help for help")
 	if err := s.send(&frame{line: hello.end()}); err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (s *session) greet() error {
 
 // startGrace gives the session so long to log in.
 func (s *session) startGrace() error {
-	grace := s.srv.cfg.Limits.LoginGrace.Duration
+	grace := s.srv.settings().Limits.LoginGrace.Duration
 	if grace == 0 || s.host {
 		return s.out.readUntil(noDeadline)
 	}
@@ -371,7 +371,8 @@ type budget struct {
 // spend takes one command off the budget: 3505 past it, and the end for those
 // who go on.
 func (s *session) spend() error {
-	rate, burst := s.srv.cfg.Limits.CommandsPerSecond, s.srv.cfg.Limits.CommandBurst
+	limits := &s.srv.settings().Limits
+	rate, burst := limits.CommandsPerSecond, limits.CommandBurst
 	if rate == 0 || s.host {
 		return nil
 	}

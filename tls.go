@@ -96,7 +96,7 @@ func (l *tlsLink) readOn(b []byte) (int, error) {
 // handshake gets TLS going. Who speaks something else is told so.
 func (s *session) handshake() error {
 	end := time.Now().Add(handshakeTime)
-	if grace := s.srv.cfg.Limits.LoginGrace.Duration; grace > 0 {
+	if grace := s.srv.settings().Limits.LoginGrace.Duration; grace > 0 {
 		end = time.Now().Add(min(grace, handshakeTime))
 	}
 	if err := s.out.readUntil(end); err != nil {

@@ -200,7 +200,7 @@ func (srv *server) readAccount(a *account) (*accountBody, error) {
 // takesPlain tells whether a password in clear may come from this session: with
 // TLS always, since nobody on the way can read it.
 func (s *session) takesPlain() bool {
-	return s.host || s.link != nil || takesPlain(s.srv.cfg.Auth.PlainPassword, s.addr)
+	return s.host || s.link != nil || takesPlain(s.srv.settings().Auth.PlainPassword, s.addr)
 }
 
 // takesPlain tells whether a password in clear may come unencrypted from an

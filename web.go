@@ -158,7 +158,7 @@ func (w *webServer) serveIndex(out http.ResponseWriter, in *http.Request) {
 	err := w.index.Execute(&page, struct {
 		Name     string
 		Commands []string
-	}{w.srv.cfg.Server.Name, w.srv.connectCommands(in.Host)})
+	}{w.srv.settings().Server.Name, w.srv.connectCommands(in.Host)})
 	if err != nil {
 		slog.Error("the web page cannot be shown", "error", err)
 		http.Error(out, "the page cannot be shown", http.StatusInternalServerError)
@@ -235,7 +235,7 @@ func (w *webServer) askStore() <-chan struct{} {
 
 // serveMetrics is the statistics for Prometheus.
 func (w *webServer) serveMetrics(out http.ResponseWriter, in *http.Request) {
-	if w.srv.cfg.Web.Metrics != "all" && !fromThisMachine(in) {
+	if w.srv.settings().Web.Metrics != "all" && !fromThisMachine(in) {
 		http.Error(out, `only for this machine; web.metrics = "all" in the settings changes that`, http.StatusForbidden)
 		return
 	}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bufio"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestReload: what can change holds at once, also for who is connected; what cannot
+// is named; and a bad file changes nothing.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	text := ""
+	ts.reread = func() (config, error) {
+		c := ts.cfg
+		return c, c.parse("chat.toml", text)
+	}
+	host, alice := ts.dialHost(), ts.guest("alice")
+	host.ask("#reload", "@ret #reload 0")
+	text = "[limits]\nrooms = 1\nconnections = 3\nmessage_parts = 2\nlogins_per_minute = 1\n[server]\nname = \"Annex\"\nlisten = \":1\"\n[persist]\nmode = \"periodic\"\n"
+	host.ask("#reload", "@ret #reload 7",
+		`"limits.connections is 3 now; it was 10000"`, `"limits.logins_per_minute is 1 now; it was 20"`,
+		`"limits.message_parts is 2 now; it was 200"`, `"limits.rooms is 1 now; it was 1000"`,
+		`"persist.mode stays commit until the server is started anew; then it is periodic"`,
+		`"server.listen stays 127.0.0.1:0 until the server is started anew; then it is :1"`, `"server.name is Annex now; it was Homeroom"`)
+	alice.ask("#createroom one", "@status 0")
+	alice.ask("#createroom two", "@status -2")
+	alice.ask("#creategroup news \"\" anon", "@status 0")
+	alice.ask("#joingroup news", "@status 0")
+	alice.ask("#postmessage hello 0 3", "@status 3504")
+	bob := ts.connect()
+	bob.expect(`@mess #hello "Annex" "type #help for help"`)
+	bob.ask("#login regd nobody pw", "@status 3001")
+	bob.ask("#login regd nobody pw", "@status 3006")
+	ts.connect().read()
+	ts.connect().ended(`@mess #warning "the server is full; try again later"`)
+	text = "[limits]\nrooms = -1\n"
+	host.ask("#reload", `@mess #warning "chat.toml, line 2: limits.rooms must not be negative; 0 switches it off"`, "@status 3504")
+	alice.ask("#createroom two", "@status -2")
+	text = ""
+	host.send("#reload")
+	if head := host.read(); head != "@ret #reload 5" {
+		t.Errorf("back to what it was: %s", head)
+	}
+	for range 5 {
+		host.read()
+	}
+	alice.ask("#createroom two", "@status 0")
+}
+
+// connect connects; the hello is still to come.
+func (ts *testServer) connect() *client {
+	ts.t.Helper()
+	conn, err := net.Dial("tcp", ts.addr)
+	if err != nil {
+		ts.t.Fatalf("connecting: %v", err)
+	}
+	ts.t.Cleanup(func() { conn.Close() })
+	return &client{t: ts.t, conn: conn, in: bufio.NewReader(conn)}
+}
+
+// TestReloadSignal: SIGHUP reads the settings file of the shipped program anew, and
+// the log says what came of it.
+func TestReloadSignal(t *testing.T) {
+	t.Parallel()
+	data, settings := t.TempDir(), writeSettings(t, programSettings)
+	p := startProgram(t, buildProgram(t), "-config", settings, "-data", data)
+	host := dialFolder(t, data)
+	host.ask("#watchlog on", "@status 0")
+	reload := func(text, want string) {
+		t.Helper()
+		if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		if got := host.read(); !strings.Contains(got, want) {
+			t.Errorf("the log says %s, want %s", got, want)
+		}
+	}
+	reload(programSettings+"[server]\n", "the settings are refused; all stays as it was")
+	reload(programSettings, "the settings were read; nothing changed")
+	reload(strings.Replace(programSettings, "rooms = 0", "rooms = 7", 1), "limits.rooms is 7 now; it was 0")
+	if code := p.terminate(); code != exitDone {
+		t.Errorf("exit code %d", code)
+	}
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 )
 
@@ -81,6 +82,48 @@ func (srv *server) appendAccount(line lineOf, a accountLine) lineOf {
 	}
 	line = line.name(a.account.name.shown).word(state).word(from).name(room)
 	return line.word(banned).word(roleWord(a.account.admin.Load())).num(seen).end()
+}
+
+// cmdWho is "#who": everybody who is logged in, guests too.
+func (s *session) cmdWho(_ []string, r *reply) error {
+	online := s.srv.users.everybody()
+	r.line = r.line.word("@ret #who").num(int64(len(online))).end()
+	for _, o := range online {
+		from, room, group := "-", "-", "-"
+		if o.session.addr.IsValid() {
+			from = o.session.addr.String()
+		}
+		if p := o.session.room(); p != nil {
+			room = p.name.shown
+		}
+		if g := o.session.group(); g != nil {
+			group = g.name.shown
+		}
+		r.line = r.line.name(o.who.name.shown).word(o.who.kind()).word(from).name(room).name(group).end()
+		if err := r.flushFull(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// onlineUser is a session and who it is logged in as.
+type onlineUser struct {
+	session *session
+	who     *identity
+}
+
+// everybody is who is logged in, by name.
+func (u *users) everybody() (online []onlineUser) {
+	u.mu.Lock()
+	for _, s := range u.online {
+		if i := s.who.Load(); i != nil {
+			online = append(online, onlineUser{s, i})
+		}
+	}
+	u.mu.Unlock()
+	slices.SortFunc(online, func(a, b onlineUser) int { return strings.Compare(a.who.name.key, b.who.name.key) })
+	return online
 }
 
 // cmdKick is `#kick <uname> ["reason"]`.

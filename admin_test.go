@@ -32,6 +32,7 @@ var adminWords = map[string][2]string{
 	"#accounts": {"", "@ret #accounts "}, "#stats": {"", "@ret #stats "}, "#kick": {" nobody", "@status -3"},
 	"#ban": {" 192.0.2.1", "@status 0"}, "#unban": {" 192.0.2.1", "@status 0"}, "#listbans": {"", "@ret #listbans 0"},
 	"#announce": {" tea", `@mess #announce root "tea"`}, "#suspend": {" 1", `@mess #announce root "the server is suspended for 1 min"`},
+	"#who": {"", "@ret #who 1"},
 	"#log": {"", "@ret #log 0"}, "#watchlog": {" off", "@status 0"},
 	"#reload": {"", `@mess #warning "this server cannot`},
 	"#resume": {"", `@mess #announce root "the server is open again"`}, "#role": {" alice user", "@status 0"},

@@ -91,6 +91,7 @@ func commandRows() []command {
 		{name: "#roomgive", args: "<username>", help: "make a user the owner of your room", who: forUsers, least: 1, most: 1, waits: true, run: (*session).cmdRoomGive},
 
 		{name: "#accounts", args: "[after name] [n]", help: "name, online, address, room, banned, role, last seen (Unix seconds)", who: forAdmins, most: 2, host: true, countAt: 2, run: (*session).cmdAccounts},
+		{name: "#who", help: "who is logged in: name, anon/regd, address, room, group", who: forAdmins, host: true, countAt: 2, run: (*session).cmdWho},
 		{name: "#stats", help: "how the server is: a name and a value a line", who: forAdmins, host: true, countAt: 2, run: (*session).cmdStats},
 		{name: "#kick", args: "<username> [reason]", help: "disconnect a user", who: forAdmins, least: 1, most: 2, text: true, host: true, audit: 2, run: (*session).cmdKick},
 		{name: "#ban", args: "<username or ip or ip/len> [secs] [reason]", help: "disconnect and keep out a name, an address or a network", who: forAdmins, least: 1, most: 3, text: true, waits: true, host: true, audit: 3, run: (*session).cmdBan},

@@ -57,7 +57,11 @@ func dialOperator(ctx context.Context, folder string) (*operator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the server: %w", err)
 	}
-	return &operator{conn: conn, in: bufio.NewReader(conn), table: commandTable()}, nil
+	return newOperator(conn), nil
+}
+
+func newOperator(conn net.Conn) *operator {
+	return &operator{conn: conn, in: bufio.NewReader(conn), table: commandTable()}
 }
 
 func (o *operator) close() error { return o.conn.Close() }
@@ -67,13 +71,40 @@ func (o *operator) ask(line string) (answer, error) {
 	if err := o.conn.SetDeadline(time.Now().Add(operatorPatience)); err != nil {
 		return answer{}, fmt.Errorf("asking the server: %w", err)
 	}
-	if strings.ContainsAny(line, "\r\n") || strings.TrimSpace(line) == "" {
-		return answer{}, errors.New("asking the server: that is not one line")
-	}
-	if _, err := o.conn.Write([]byte(line + "\r\n")); err != nil {
-		return answer{}, fmt.Errorf("asking the server: %w", err)
+	if err := o.send(line); err != nil {
+		return answer{}, err
 	}
 	return o.answer()
+}
+
+// send sends one line.
+func (o *operator) send(line string) error {
+	if strings.ContainsAny(line, "\r\n") || strings.TrimSpace(line) == "" {
+		return errors.New("asking the server: that is not one line")
+	}
+	if _, err := o.conn.Write([]byte(line + "\r\n")); err != nil {
+		return fmt.Errorf("asking the server: %w", err)
+	}
+	return nil
+}
+
+// refusedError is that the server did not do something.
+type refusedError struct {
+	doing  string
+	status status
+}
+
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("%s: %s (%d)", e.doing, e.status.text(), e.status)
+}
+
+// do asks for something and fails if it is not done.
+func (o *operator) do(line, doing string) error {
+	a, err := o.ask(line)
+	if err == nil && !a.ok() {
+		err = &refusedError{doing, a.status}
+	}
+	return err
 }
 
 // answer reads one answer.

@@ -47,6 +47,25 @@ const (
 	statusDisabled      status = 3508
 )
 
+// text says what a status means, for people.
+func (c status) text() string {
+	text := map[status]string{
+		statusOK: "done", statusLimit: "a limit of the server is reached", statusNotFound: "there is none",
+		statusInvalidName: "that is no name that can be used", statusNotEmpty: "users are in it", statusNoUserType: "neither anon nor regd",
+		statusNoAccount: "there is no such account", statusWrongPassword: "the password is wrong", statusNameInUse: "a guest has that name",
+		statusNameTaken: "an account has that name", statusBanned: "banned", statusThrottled: "too many wrong passwords, or too many logins at once; try again later",
+		statusNoRoom: "there is no such room", statusRoomPassword: "the room's password is wrong", statusRoomNameUsed: "that name is used",
+		statusNotOwner: "only its owner may", statusNoGroup: "join a group first", statusGroupPassword: "the group's password is wrong",
+		statusNoLogin: "log in first", statusNoGuests: "that needs an account, and a room to be in", statusNoCommand: "there is no such command",
+		statusDeleting: "it is being deleted", statusBadArgs: "its words are not right; #help shows which it takes", statusFlood: "too many commands",
+		statusNotAdmin: "only for administrators", statusSuspended: "the server is suspended", statusDisabled: "the settings do not allow that",
+	}[c]
+	if text == "" {
+		return "the server failed; its log says why"
+	}
+	return text
+}
+
 // replyError is a command's failure as its sender sees it. With fatal set the
 // connection ends after the text, which goes out as a warning.
 type replyError struct {

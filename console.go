@@ -1,0 +1,320 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/term"
+)
+
+const consoleHelp = `Plain text goes to everybody. Commands:
+  HELP                  this text; #help shows the server's commands
+  LIST_USERS            who is logged in, from where, and where they are
+  KICK <user> [reason]  end a user's connection
+  EXIT                  leave the console; the server goes on
+  #...                  any command of the server: #stats, #ban, #watchlog on
+Tab completes commands and names; the arrows bring lines back.
+`
+
+// console is a terminal, or a script, at a server's control socket. One
+// connection asks; another one hears what the server says by itself.
+type console struct {
+	asks, hears *operator
+
+	mu  sync.Mutex // lines come from two goroutines
+	out io.Writer
+}
+
+// runConsole is "homeroom console".
+func runConsole(env environment, flags *flag.FlagSet, args []string) int {
+	settings := folderFlags(flags)
+	line := flags.String("c", "", "do this one `LINE` and end; the exit code says whether it was done")
+	if code, done := parse(flags, args, 0); done {
+		return code
+	}
+	cfg, err := settings()
+	if err != nil {
+		return report(env, err)
+	}
+	c := &console{out: env.stdout}
+	if c.asks, err = dialOperator(env.ctx, cfg.Server.Data); err != nil {
+		return report(env, err)
+	}
+	defer c.asks.close()
+	given := false
+	flags.Visit(func(f *flag.Flag) { given = given || f.Name == "c" })
+	switch {
+	case given:
+		err = c.script(strings.NewReader(*line))
+	case env.stdin == nil:
+		err = c.script(os.Stdin)
+	default:
+		err = c.terminal(env, cfg.Server.Data)
+	}
+	return report(env, err)
+}
+
+// errNotDone is that a line of a script was refused; the reason was shown.
+var errNotDone = errors.New("not everything was done")
+
+// script does lines until they end. It fails if one of them was refused.
+func (c *console) script(in io.Reader) error {
+	var failed error
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		done, leave, err := c.line(lines.Text())
+		if err != nil || leave {
+			return errors.Join(err, failed)
+		}
+		if !done {
+			failed = errNotDone
+		}
+	}
+	return errors.Join(lines.Err(), failed)
+}
+
+// terminal does what somebody types, until EXIT, the end of the input, or the
+// server's.
+func (c *console) terminal(env environment, folder string) error {
+	var err error
+	if c.hears, err = dialOperator(env.ctx, folder); err != nil {
+		return err
+	}
+	defer c.hears.close()
+	fd := int(os.Stdin.Fd())
+	before, err := term.MakeRaw(fd)
+	if err != nil {
+		return fmt.Errorf("taking over the terminal: %w", err)
+	}
+	defer func() { _ = term.Restore(fd, before) }()
+	t := term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{os.Stdin, os.Stdout}, "homeroom> ")
+	if width, height, err := term.GetSize(fd); err == nil && width > 0 {
+		_ = t.SetSize(width, height)
+	}
+	t.AutoCompleteCallback = c.complete
+	c.out = t
+	c.print("HELP shows what there is; EXIT leaves the console.\n")
+	ended := make(chan error, 2)
+	go func() { ended <- c.hear() }()
+	go func() { ended <- c.typed(t) }()
+	select {
+	case err = <-ended:
+	case <-env.ctx.Done():
+	}
+	return err
+}
+
+// typed does the lines that somebody types.
+func (c *console) typed(t *term.Terminal) error {
+	for {
+		line, err := t.ReadLine()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, term.ErrPasteIndicator) {
+			return fmt.Errorf("reading the terminal: %w", err)
+		}
+		if _, leave, err := c.line(line); err != nil || leave {
+			return err
+		}
+	}
+}
+
+// hear shows what the server says by itself, until it ends.
+func (c *console) hear() error {
+	for {
+		line, err := c.hears.read()
+		if err != nil {
+			return errors.New("the server has ended")
+		}
+		if text := heardText(line); text != "" {
+			c.print(text + "\n")
+		}
+	}
+}
+
+// heardText is how a line that nobody asked for is shown; "": not at all.
+func heardText(line string) string {
+	words := splitWords(line, nil)
+	switch {
+	case strings.HasPrefix(line, "@mess #hello"):
+		return ""
+	case len(words) == 4 && words[1] == "#announce":
+		return words[2] + " to all: " + words[3]
+	case len(words) == 3 && words[0] == "@mess":
+		return words[2] // a warning, or a line of the log
+	case strings.HasPrefix(line, "@status "):
+		return ""
+	}
+	return line
+}
+
+// print shows text.
+func (c *console) print(text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, _ = io.WriteString(c.out, text) // where nobody sees it, nobody needs it
+}
+
+// line does one line. done is whether the server did it; err means that it is
+// gone.
+func (c *console) line(line string) (done, leave bool, err error) {
+	line = strings.TrimSpace(cleanLine([]byte(line)))
+	words := splitWords(line, nil)
+	if len(words) == 0 {
+		return true, false, nil
+	}
+	switch verb := strings.ToUpper(words[0]); {
+	case verb == "EXIT" && len(words) == 1:
+		return true, true, nil
+	case verb == "HELP" && len(words) == 1:
+		c.print(consoleHelp)
+		return true, false, nil
+	case verb == "LIST_USERS" && len(words) == 1:
+		line = "#who"
+	case words[0] == "KICK" || verb == "KICK" && len(words) == 2:
+		if len(words) == 1 {
+			c.print("KICK takes a user's name\n")
+			return false, false, nil
+		}
+		line = "#kick " + strings.TrimSpace(line[len("KICK"):])
+	case !strings.HasPrefix(line, "#"):
+		line = string(appendQuoted([]byte("#announce "), line))
+	case strings.EqualFold(words[0], "#watchlog") && c.hears != nil:
+		return true, false, c.hears.send(line)
+	}
+	a, err := c.asks.ask(line)
+	if err != nil {
+		return false, false, err
+	}
+	c.show(line, a)
+	return a.ok(), false, nil
+}
+
+// show shows an answer.
+func (c *console) show(line string, a answer) {
+	switch {
+	case !a.ok():
+		c.print(fmt.Sprintf("%s: %s (%d)\n", splitWords(line, nil)[0], a.status.text(), a.status))
+	case line == "#who":
+		c.print(userTable(a.lines))
+	case len(a.lines) > 0:
+		c.print(strings.Join(a.lines, "\n") + "\n")
+	case a.head != "":
+		c.print(strings.TrimPrefix(a.head, "@ret ") + "\n")
+	}
+}
+
+// userTable shows the lines of #who for people to read.
+func userTable(lines []string) string {
+	var b strings.Builder
+	for _, line := range lines {
+		if w := splitWords(line, nil); len(w) >= 4 {
+			fmt.Fprintf(&b, "%s (%s) in %s, from %s\n", w[0], w[1], w[3], w[2])
+		}
+	}
+	fmt.Fprintf(&b, "%d logged in\n", len(lines))
+	return b.String()
+}
+
+// complete completes the word before the cursor when somebody hits Tab.
+func (c *console) complete(line string, pos int, key rune) (newLine string, newPos int, ok bool) {
+	if key != '\t' {
+		return "", 0, false
+	}
+	start := strings.LastIndexAny(line[:pos], " \t") + 1
+	begun := line[start:pos]
+	choices := c.choices(begun, start == 0)
+	if len(choices) == 0 {
+		return line, pos, true
+	}
+	whole := commonStart(choices)
+	if len(choices) == 1 {
+		whole += " "
+	} else if len(whole) == len(begun) {
+		c.print(strings.Join(choices, "  ") + "\n")
+	}
+	return line[:start] + whole + line[pos:], start + len(whole), true
+}
+
+// choices is what a word that was begun may become: a command at the start of a
+// line, a name elsewhere.
+func (c *console) choices(begun string, first bool) (choices []string) {
+	var all []string
+	if first {
+		all = []string{"HELP", "LIST_USERS", "KICK", "EXIT"}
+		for _, row := range commandRows() {
+			if row.host {
+				all = append(all, row.name)
+			}
+		}
+	} else {
+		all = c.names(begun)
+	}
+	for _, word := range all {
+		if len(word) >= len(begun) && strings.EqualFold(word[:len(begun)], begun) && !slices.Contains(choices, word) {
+			choices = append(choices, word)
+		}
+	}
+	return choices
+}
+
+// names is who is logged in, and some accounts from a name on.
+func (c *console) names(from string) (names []string) {
+	for _, line := range []string{"#who", string(appendQuoted([]byte("#accounts "), from)) + " 20"} {
+		a, err := c.asks.ask(line)
+		if err != nil {
+			return names
+		}
+		for _, l := range a.lines {
+			names = append(names, splitWords(l, nil)[0])
+		}
+	}
+	return names
+}
+
+// commonStart is what all words start with, without regard to case; as the first
+// of them writes it.
+func commonStart(words []string) string {
+	common := words[0]
+	for _, w := range words[1:] {
+		n := min(len(common), len(w))
+		for !strings.EqualFold(common[:n], w[:n]) {
+			n--
+		}
+		common = common[:n]
+	}
+	return common
+}
+
+// openOperator connects to the server that runs on a data folder or, where none
+// does, to one in this process that listens nowhere. close ends that.
+func openOperator(ctx context.Context, cfg config, ask asker) (o *operator, closeAll func() error, err error) {
+	o, err = dialOperator(ctx, cfg.Server.Data)
+	if err == nil || !errors.Is(err, errNoServer) {
+		return o, func() error { return o.close() }, err
+	}
+	cfg.Find.Announce = false
+	srv, err := newServer(cfg, ask)
+	if err != nil {
+		return nil, nil, err
+	}
+	near, far := net.Pipe()
+	srv.serveHost(far)
+	o = newOperator(near)
+	return o, func() error {
+		return errors.Join(o.close(), srv.stop("the command is done"), giveToOwner(cfg.Server.Data))
+	}, nil
+}

@@ -51,7 +51,7 @@ func (m *machine) serviceSettings() (config, error) {
 	path := m.at(installedSettings)
 	if !exists(path) {
 		cfg := defaultConfig()
-		return cfg, cfg.parse(path, serviceSample())
+		return cfg, cfg.parse(path, serviceSample(m.platform))
 	}
 	cfg, err := loadConfig(path)
 	if err != nil {
@@ -69,9 +69,15 @@ func (m *machine) serviceSettings() (config, error) {
 	return cfg, nil
 }
 
-// serviceSample is the settings file that a new service gets.
-func serviceSample() string {
-	return strings.Replace(sampleConfig, `data   = "data"            `, fmt.Sprintf("data   = %q", serviceData), 1)
+// serviceSample is the settings file that a new service gets. Without a journal the
+// log goes to a file, which the server keeps small.
+func serviceSample(platform string) string {
+	text := strings.Replace(sampleConfig, `data   = "data"            `, fmt.Sprintf("data   = %q", serviceData), 1)
+	if platform != onSystemd {
+		text = strings.Replace(text, `to = "stderr"  `, `to = "file"    `, 1)
+		text = strings.Replace(text, `file = ""`, fmt.Sprintf("file = %q", serviceLog), 1)
+	}
+	return text
 }
 
 // makeData makes the data folder, for the service's user alone.
@@ -103,7 +109,7 @@ func (m *machine) writeSettings() error {
 		m.say("kept  %s", path)
 		return nil
 	}
-	if err := m.writeWhole(path, strings.NewReader(serviceSample()), 0o644); err != nil {
+	if err := m.writeWhole(path, strings.NewReader(serviceSample(m.platform)), 0o644); err != nil {
 		return fmt.Errorf("cannot write the settings: %w", err)
 	}
 	m.say("wrote %s", path)
@@ -209,7 +215,7 @@ func (m *machine) startAfresh(service manager, cfg *config, again bool) error {
 		return nil
 	}
 	m.say("The service does not start. The end of its log:")
-	_ = m.show(m.logCommand(6, false)) // the reason counts, with or without the log
+	_ = m.show(m.logCommand(cfg, 6, false)) // the reason counts, with or without the log
 	return fmt.Errorf("the service does not start, and is tried again and again (%w); see homeroom logs, and homeroom stop", err)
 }
 

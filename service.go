@@ -181,24 +181,41 @@ func runLogs(env environment, flags *flag.FlagSet, args []string) int {
 		err = errNotInstalled
 	}
 	if err == nil {
-		err = m.show(m.logCommand(*lines, *follow))
+		cfg, _ := m.serviceSettings() // bad ones are told in the log
+		err = m.show(m.logCommand(&cfg, *lines, *follow))
 	}
 	return report(env, err)
 }
 
 // logCommand is the program that shows the service's log.
-func (m *machine) logCommand(lines int, follow bool) []string {
-	command := []string{"tail", "-n", strconv.Itoa(lines)}
-	if m.platform == onSystemd {
-		command = []string{"journalctl", "--no-pager", "-u", serviceName + ".service", "-n", strconv.Itoa(lines)}
+func (m *machine) logCommand(cfg *config, lines int, follow bool) []string {
+	count := strconv.Itoa(lines)
+	file := newLogFile(cfg)
+	if m.platform == onSystemd && file == nil {
+		command := []string{"journalctl", "--no-pager", "-u", serviceName + ".service", "-n", count}
+		if follow {
+			command = append(command, "-f")
+		}
+		return command
 	}
+	command := []string{"tail", "-n", count}
 	if follow {
-		command = append(command, "-f")
+		command = append(command, "-F") // the file is rotated
 	}
-	if m.platform != onSystemd {
-		command = append(command, m.at(serviceLog))
+	for _, path := range []string{m.at(serviceErrors), logPath(file)} {
+		if path != "" && exists(path) {
+			command = append(command, path)
+		}
 	}
 	return command
+}
+
+// logPath is where a log file is; "": there is none.
+func logPath(file *logFile) string {
+	if file == nil {
+		return ""
+	}
+	return file.path
 }
 
 // showLog runs a program that shows a log, until it or the user ends that.

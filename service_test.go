@@ -160,8 +160,8 @@ func TestScripts(t *testing.T) {
 	t.Parallel()
 	for platform, places := range map[string][]string{
 		onSystemd: {serviceProgram + " serve -config " + installedSettings + "\n", "\nUser=homeroom\n", "\nStateDirectory=homeroom\n"},
-		onOpenRC:  {"command=" + serviceProgram + "\n", "serve -config " + installedSettings + `"`, "log=" + serviceLog + "\n", `"homeroom:homeroom"`},
-		onSysV:    {"program=" + serviceProgram + "\n", "settings=" + installedSettings + "\n", "log=" + serviceLog + "\n", "user=homeroom\n"},
+		onOpenRC:  {"command=" + serviceProgram + "\n", "serve -config " + installedSettings + `"`, "log=" + serviceErrors + "\n", `"homeroom:homeroom"`},
+		onSysV:    {"program=" + serviceProgram + "\n", "settings=" + installedSettings + "\n", "log=" + serviceErrors + "\n", "user=homeroom\n"},
 	} {
 		script := serviceScript(platform, serviceData, "amd64")
 		for _, place := range places {
@@ -342,15 +342,30 @@ func TestServiceState(t *testing.T) {
 // TestLogCommand: the log is shown by the program that is there for it.
 func TestLogCommand(t *testing.T) {
 	t.Parallel()
-	for platform, want := range map[string]string{
-		onSystemd: "journalctl --no-pager -u homeroom.service -n 7 -f", onOpenRC: "tail -n 7 -f " + serviceLog, onSysV: "tail -n 7 -f " + serviceLog,
+	journal, file := defaultConfig(), defaultConfig()
+	file.Log.To, file.Log.File = "file", filepath.Join(t.TempDir(), "chat.log")
+	if err := os.WriteFile(file.Log.File, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		platform string
+		cfg      *config
+		follow   bool
+		want     string
+	}{
+		{onSystemd, &journal, true, "journalctl --no-pager -u homeroom.service -n 7 -f"},
+		{onSystemd, &journal, false, "journalctl --no-pager -u homeroom.service -n 7"},
+		{onSystemd, &file, true, "tail -n 7 -F " + file.Log.File},
+		{onSysV, &file, false, "tail -n 7 ERRORS " + file.Log.File},
+		{onOpenRC, &journal, true, "tail -n 7 -F ERRORS"},
 	} {
-		m := &machine{platform: platform}
-		if got := strings.Join(m.logCommand(7, true), " "); got != want {
-			t.Errorf("%s: %q, want %q", platform, got, want)
+		sys := newFakeSystem(t, test.platform)
+		if test.platform != onSystemd {
+			sys.write(serviceErrors, "")
 		}
-		if got := m.logCommand(7, false); slices.Contains(got, "-f") {
-			t.Errorf("%s: %q follows", platform, got)
+		want := strings.ReplaceAll(test.want, "ERRORS", sys.at(serviceErrors))
+		if got := strings.Join(sys.logCommand(test.cfg, 7, test.follow), " "); got != want {
+			t.Errorf("%s: %q, want %q", test.platform, got, want)
 		}
 	}
 	env := environment{ctx: t.Context(), stdout: io.Discard, stderr: io.Discard}

@@ -25,7 +25,8 @@ const (
 	serviceProgram    = "/usr/local/bin/homeroom"
 	installedSettings = "/etc/homeroom/chat.toml"
 	serviceData       = "/var/lib/homeroom"
-	serviceLog        = "/var/log/homeroom/homeroom.log" // where there is no journal
+	serviceLog        = "/var/log/homeroom/homeroom.log" // where there is no journal;
+	serviceErrors     = "/var/log/homeroom/stderr.log"   // and what the log has no place for
 	systemdUnitFile   = "/etc/systemd/system/homeroom.service"
 	initScriptFile    = "/etc/init.d/homeroom"
 )

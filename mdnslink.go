@@ -89,8 +89,9 @@ func setMulticast(v6 bool) func(string, string, syscall.RawConn) error {
 		var failed error
 		err := raw.Control(func(fd uintptr) {
 			for _, o := range options {
-				if failed == nil {
-					failed = unix.SetsockoptInt(int(fd), o.level, o.name, o.value)
+				err := unix.SetsockoptInt(int(fd), o.level, o.name, o.value)
+				if failed == nil && !errors.Is(err, unix.ENOPROTOOPT) { // old kernels lack some, and it works without
+					failed = err
 				}
 			}
 		})

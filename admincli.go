@@ -18,8 +18,10 @@ func runAdmin(env environment, flags *flag.FlagSet, args []string) int {
 	}
 	names := map[string]int{"add": 1, "remove": 1, "list": 0}
 	most, known := names[verb]
-	if code, done := parse(flags, args, most); done {
-		return code
+	if verb == "" || known {
+		if code, done := parse(flags, args, most); done {
+			return code
+		}
 	}
 	if !known || flags.NArg() < most {
 		fmt.Fprintln(env.stderr, "usage: homeroom admin add [-password-file FILE] NAME | remove NAME | list")

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
@@ -306,7 +307,7 @@ func openOperator(ctx context.Context, cfg config, ask asker) (o *operator, clos
 	if err == nil || !errors.Is(err, errNoServer) {
 		return o, func() error { return o.close() }, err
 	}
-	cfg.Find.Announce = false
+	slog.SetLogLoggerLevel(slog.LevelWarn) // it is no server that anybody watches
 	srv, err := newServer(cfg, ask)
 	if err != nil {
 		return nil, nil, err

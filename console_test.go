@@ -1,0 +1,302 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+// TestConsoleScript: each line shows its answer, and the exit code says whether all
+// was done.
+func TestConsoleScript(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	bob := ts.guest("bob")
+	for _, test := range []struct {
+		lines, want string
+		err         error
+	}{
+		{"HELP", consoleHelp, nil},
+		{"help", consoleHelp, nil},
+		{"\n  \n", "", nil},
+		{"LIST_USERS", "bob (anon) in Home, from 127.0.0.1\n1 logged in\n", nil},
+		{"#ping x", "#ping x\n", nil},
+		{"#help ping", "#ping [word]\n  sends the word back\n", nil},
+		{"#KICK nobody", "#KICK: there is none (-3)\n", errNotDone},
+		{"kick nobody", "#kick: there is none (-3)\n", errNotDone},
+		{"KICK", "KICK takes a user's name\n", errNotDone},
+		{"#nothing\n#ping x", "#nothing: there is no such command (3502)\n#ping x\n", errNotDone},
+		{"#ping x\nEXIT\n#ping y", "#ping x\n", nil},
+		{`say "hi" and \`, "", nil},
+		{"kick off is at seven", "", nil},
+		{"#announce tea", "", nil},
+		{"KICK Bob too loud", "", nil},
+	} {
+		var out bytes.Buffer
+		o, err := dialOperator(t.Context(), ts.cfg.Server.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = (&console{asks: o, out: &out}).script(strings.NewReader(test.lines))
+		if !errors.Is(err, test.err) || out.String() != test.want {
+			t.Errorf("%q shows %q, %v; want %q, %v", test.lines, out.String(), err, test.want, test.err)
+		}
+		o.close()
+	}
+	bob.ended(`@mess #announce Host "say \"hi\" and \\"`, `@mess #announce Host "kick off is at seven"`,
+		`@mess #announce Host "tea"`, `@mess #warning "you were disconnected by Host: too loud"`)
+}
+
+// TestConsoleServerGone: the end of the server is an error.
+func TestConsoleServerGone(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	o, err := dialOperator(t.Context(), ts.cfg.Server.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.close()
+	ts.stopNow()
+	if err := (&console{asks: o, out: new(bytes.Buffer)}).script(strings.NewReader("#ping")); err == nil || errors.Is(err, errNotDone) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestConsoleCompletes: commands at the start of a line, names elsewhere.
+func TestConsoleCompletes(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	ts.guest("robert")
+	ts.member("Roberta")
+	ts.member("rolf").ask("#quit", "@status 0")
+	o, err := dialOperator(t.Context(), ts.cfg.Server.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.close()
+	var out bytes.Buffer
+	c := &console{asks: o, out: &out}
+	for _, test := range []struct{ line, want, shown string }{
+		{"LI", "LIST_USERS ", ""}, {"li", "LIST_USERS ", ""}, {"#li", "#list", ""}, {"#list", "#list", "#listrooms  #listgroups  #listbans\n"},
+		{"#roomk", "#roomk", ""}, // not for the operator
+		{"zz", "zz", ""}, {"KICK rob", "KICK robert", ""}, {"KICK robert", "KICK robert", "robert  Roberta\n"},
+		{"#role rol", "#role rolf ", ""}, {"#role zz", "#role zz", ""},
+	} {
+		out.Reset()
+		line, pos, ok := c.complete(test.line, len(test.line), '\t')
+		if !ok || line != test.want || pos != len(test.want) || out.String() != test.shown {
+			t.Errorf("%q becomes %q (%d, %v) and shows %q, want %q and %q", test.line, line, pos, ok, out.String(), test.want, test.shown)
+		}
+	}
+	if line, pos, ok := c.complete("KICK ro bye", 7, '\t'); line != "KICK ro bye" && line != "KICK robert bye" || !ok {
+		t.Errorf("in the middle: %q, %d, %v", line, pos, ok)
+	}
+	if _, _, ok := c.complete("LI", 2, 'x'); ok {
+		t.Error("another key completes")
+	}
+}
+
+// openTerminal makes a pseudo terminal (pts(4)): the test's end, and the program's.
+func openTerminal(t *testing.T) (near, far *os.File) {
+	t.Helper()
+	near, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("there are no pseudo terminals: %v", err)
+	}
+	t.Cleanup(func() { near.Close() })
+	var number, unlocked int32
+	control := func(request uintptr, value *int32) {
+		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, near.Fd(), request, uintptr(unsafe.Pointer(value))); errno != 0 {
+			t.Fatalf("making a pseudo terminal: %v", errno)
+		}
+	}
+	control(syscall.TIOCSPTLCK, &unlocked)
+	control(syscall.TIOCGPTN, &number)
+	far, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return near, far
+}
+
+// TestConsoleTerminal: the shipped program at a real terminal: it completes, brings
+// lines back, shows what others announce, and gives the terminal back.
+func TestConsoleTerminal(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	root := ts.admin("root")
+	near, far := openTerminal(t)
+	cmd := exec.Command(buildProgram(t), "console", "-data", ts.cfg.Server.Data)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = far, far, far
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	far.Close()
+	watchdog := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer watchdog.Stop()
+	screen := &screenReader{t: t, terminal: near}
+	screen.until("homeroom> ")
+	screen.keys("LI\t\r")
+	screen.until("1 logged in")
+	screen.keys("#pi\tone\r")
+	screen.until("#ping one\r\n#ping one")
+	screen.keys("\x1b[A\r") // the line before
+	screen.until("#ping one\r\n#ping one")
+	root.ask("#announce tea", `@mess #announce root "tea"`, "@status 0")
+	screen.until("root to all: tea")
+	screen.keys("#watchlog on\r")
+	root.barrier()
+	screen.keys("exit\r")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the console ends with %v; it showed %q", err, screen.shown)
+	}
+	root.ask("#ping", "@ret #ping") // the server goes on
+}
+
+// screenReader reads what a terminal shows.
+type screenReader struct {
+	t        *testing.T
+	terminal *os.File
+	shown    string
+}
+
+// until reads until a text was shown, and forgets all up to it.
+func (s *screenReader) until(text string) {
+	s.t.Helper()
+	buf := make([]byte, 4096)
+	for {
+		if _, after, found := strings.Cut(s.shown, text); found {
+			s.shown = after
+			return
+		}
+		n, err := s.terminal.Read(buf)
+		if err != nil {
+			s.t.Fatalf("the terminal shows %q and then %v; want %q", s.shown, err, text)
+		}
+		s.shown += string(buf[:n])
+	}
+}
+
+// keys types.
+func (s *screenReader) keys(text string) {
+	s.t.Helper()
+	if _, err := s.terminal.WriteString(text); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// commandLine runs a command line of this program in this process.
+func commandLine(t *testing.T, ask asker, line ...string) (code int, said string) {
+	t.Helper()
+	var out bytes.Buffer
+	env := environment{ctx: t.Context(), ask: ask, stdout: &out, stderr: &out}
+	code = runMain(env, line)
+	return code, out.String()
+}
+
+// TestAdminAdd: administrators are made on a folder without a server and on a
+// running one, and have the rights at once; nothing else of an account changes.
+func TestAdminAdd(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	data, settings := cfg.Server.Data, writeSettings(t, programSettings)
+	secret := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(secret, []byte("pass word\r\nmore\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	ask := func(string) (string, error) { asked++; return "typed", nil }
+	admin := func(want int, say string, line ...string) {
+		t.Helper()
+		code, said := commandLine(t, ask, append([]string{"admin", line[0], "-config", settings, "-data", data}, line[1:]...)...)
+		if code != want || !strings.Contains(said, say) {
+			t.Errorf("admin %q: exit code %d, %q; want %d, %q", line, code, said, want, say)
+		}
+	}
+	admin(exitDone, "root is an administrator now\n", "add", "-password-file", secret, "root")
+	admin(exitDone, "root\n", "list")
+	admin(exitFailed, "is no name that can be used (-4)", "add", "-password-file", secret, "Host")
+	admin(exitFailed, "there is no such account (3001)", "remove", "nobody")
+	admin(exitUsage, "usage:", "add")
+	admin(exitUsage, "usage:", "crown", "me")
+	ts := startWith(t, cfg)
+	root := ts.dial()
+	root.ask(`#login regd root "pass word"`, "@status 0")
+	root.ask("#listbans", "@ret #listbans 0")
+	alice := ts.member("alice")
+	admin(exitDone, "the password of that account stays", "add", "alice")
+	alice.ask("#listbans", "@ret #listbans 0")
+	admin(exitDone, "alice\nroot\n", "list")
+	admin(exitDone, "", "remove", "alice")
+	alice.ask("#listbans", "@status 3506")
+	admin(exitDone, "carol is an administrator now\n", "add", "carol")
+	if asked != 2 {
+		t.Errorf("it asked %d times, want twice", asked)
+	}
+	ts.dial().ask("#login regd carol typed", "@status 0")
+	ts = ts.restart()
+	carol := ts.dial()
+	carol.ask("#login regd carol typed", "@status 0")
+	carol.ask("#listbans", "@ret #listbans 0")
+}
+
+// TestAdminPassword: what is no password is refused, and makes no account.
+func TestAdminPassword(t *testing.T) {
+	t.Parallel()
+	data, settings, empty := t.TempDir(), writeSettings(t, programSettings), filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, []byte("\nsecret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	turns := 0
+	differing := func(string) (string, error) { turns++; return fmt.Sprint(turns), nil }
+	for _, test := range []struct {
+		ask  asker
+		file string
+		want string
+	}{
+		{nil, "", "use -password-file FILE"}, {nil, empty, "is empty; it must be the password"},
+		{nil, empty + "x", "no such file"}, {differing, "", "the two passwords differ"},
+	} {
+		code, said := commandLine(t, test.ask, "admin", "add", "-config", settings, "-data", data, "-password-file", test.file, "root")
+		if code != exitFailed || !strings.Contains(said, test.want) {
+			t.Errorf("exit code %d, %q, want %q", code, said, test.want)
+		}
+	}
+	if code, said := commandLine(t, nil, "admin", "list", "-config", settings, "-data", data); code != exitDone || said != "" {
+		t.Errorf("exit code %d, %q", code, said)
+	}
+}
+
+// TestStatsCommand: stats and reload speak to the running server, and say so where
+// there is none.
+func TestStatsCommand(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	data, settings := ts.cfg.Server.Data, writeSettings(t, programSettings)
+	ts.guest("alice")
+	if code, said := commandLine(t, nil, "stats", "-config", settings, "-data", data); code != exitDone || !strings.Contains(said, "users_online           1\n") {
+		t.Errorf("stats: exit code %d, %q", code, said)
+	}
+	want := "this server cannot read its settings anew\nhomeroom: the server refuses #reload"
+	if code, said := commandLine(t, nil, "reload", "-config", settings, "-data", data); code != exitFailed || !strings.HasPrefix(said, want) {
+		t.Errorf("reload: exit code %d, %q", code, said)
+	}
+	ts.reread = func() (config, error) { return ts.cfg, nil }
+	if code, said := commandLine(t, nil, "reload", "-config", settings, "-data", data); code != exitDone || said != "the settings were read; nothing changed\n" {
+		t.Errorf("reload: exit code %d, %q", code, said)
+	}
+	ts.stopNow()
+	for _, verb := range []string{"stats", "reload", "console"} {
+		if code, said := commandLine(t, nil, verb, "-config", settings, "-data", data); code != exitFailed || !strings.Contains(said, "no server runs on that data folder") {
+			t.Errorf("%s: exit code %d, %q", verb, code, said)
+		}
+	}
+}

@@ -256,7 +256,7 @@ func (m *machine) sayNext(cfg *config) {
 		}
 	}
 	m.say("  %-14s sudo homeroom admin add NAME", "administrator")
-	m.say("  %-14s %s; after a change: sudo homeroom restart", "settings", m.at(installedSettings))
+	m.say("  %-14s %s; after a change: sudo homeroom reload", "settings", m.at(installedSettings))
 	m.say("  %-14s %s; keep a copy of its homeroom.key in another place", "data", m.at(cfg.Server.Data))
 	m.say("  %-14s sudo homeroom logs -f", "log")
 }

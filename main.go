@@ -249,6 +249,11 @@ func settingsFor(path, data, listen string) (config, error) {
 func run(env environment, cfg config, log *serverLog, reread func() (config, error)) error {
 	ctx, stop := context.WithCancel(env.ctx)
 	defer stop()
+	hangups := make(chan os.Signal, 1)
+	if env.stdin == nil { // where there is a terminal, its end is the server's too
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+	}
 	srv, err := newServer(cfg, env.ask)
 	if err != nil {
 		return explainFull(err)
@@ -266,9 +271,6 @@ func run(env environment, cfg config, log *serverLog, reread func() (config, err
 	}
 	accepting := make(chan error, 1)
 	go func() { accepting <- srv.accept() }()
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
 	manager := newNotifier()
 	manager.tell("READY=1")
 	if manager.watchdog > 0 {

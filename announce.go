@@ -14,11 +14,15 @@ import (
 // openPorts is where a server listens; not valid: not there.
 type openPorts struct{ plain, tls, web netip.AddrPort }
 
-// portsOf is where this server listens. This version has no web page.
+// portsOf is where this server listens.
 func (srv *server) portsOf() openPorts {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	return openPorts{plain: listenedAt(srv.listener), tls: listenedAt(srv.tlsListener)}
+	ports := openPorts{plain: listenedAt(srv.listener), tls: listenedAt(srv.tlsListener)}
+	if srv.web != nil {
+		ports.web = listenedAt(srv.web.listener)
+	}
+	return ports
 }
 
 // listenedAt is where a listener can be reached over a network.

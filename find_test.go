@@ -183,6 +183,20 @@ func TestWhatIsAnnounced(t *testing.T) {
 	}
 }
 
+// TestPortsOf: a server knows which of its ports are open to the network.
+func TestPortsOf(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t, func(c *config) { c.TLS.Listen, c.Web.Listen = "127.0.0.1:0", "0.0.0.0:0" })
+	want := openPorts{web: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(ts.web.listener.Addr().(*net.TCPAddr).Port))}
+	if got := ts.portsOf(); got != want || got.services()[0].kind != webService {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	ts = startServer(t, func(c *config) { c.Server.Listen, c.TLS.Listen = "0.0.0.0:0", "0.0.0.0:0" })
+	if got := ts.portsOf(); got.plain.String() != ts.addr || !got.tls.IsValid() || got.web.IsValid() {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // TestWhereAnnounced: an address is announced where a port is open on it.
 func TestWhereAnnounced(t *testing.T) {
 	t.Parallel()

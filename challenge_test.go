@@ -58,7 +58,7 @@ func TestChallenge(t *testing.T) {
 		answer = c.challenged("pass word é")
 		c.ask("#login regd ALICE md5:"+strings.ToUpper(answer[4:]), "@status 0")
 		c.ask("#whoami", "@ret #whoami Alice Home 2 - 0")
-		c.ask("#version", "@ret #version 0.03 homeroom/"+version+" auth challenge events help ping quit")
+		c.ask("#version", "@ret #version 0.03 homeroom/"+version+" admin auth challenge events help owners ping quit")
 		b = b.restart(time.Second)
 		c = b.dial()
 		c.ask("#login regd alice "+c.challenged("pass word é"), "@status 0")

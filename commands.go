@@ -42,7 +42,7 @@ const anyNumber = -1
 const protocolVersion = "0.03"
 
 // extensions are the capabilities that "#version" lists.
-var extensions = []string{"help", "ping", "quit", "events", "auth"}
+var extensions = []string{"help", "ping", "quit", "events", "auth", "owners", "admin"}
 
 // commandRows is the table, in the order in which #help shows it.
 func commandRows() []command {

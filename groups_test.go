@@ -22,7 +22,9 @@ func inGroup(t *testing.T, change ...func(*config)) (*testServer, *client) {
 
 func TestPartsOf(t *testing.T) {
 	limited, unlimited := &server{}, &server{}
-	limited.cfg.Limits.MessageParts = 200
+	limited.live.Store(&config{})
+	limited.settings().Limits.MessageParts = 200
+	unlimited.live.Store(&config{})
 	for words, want := range map[string]int{
 		"":                              0,
 		"heading":                       1,
@@ -299,7 +301,8 @@ func TestMessageLimitIsFreed(t *testing.T) {
 
 func TestTimeToLive(t *testing.T) {
 	srv := &server{}
-	srv.cfg.Expiry.Max = duration{time.Hour}
+	srv.live.Store(&config{})
+	srv.settings().Expiry.Max = duration{time.Hour}
 	for _, c := range []struct {
 		words string
 		usual time.Duration
@@ -324,7 +327,7 @@ func TestTimeToLive(t *testing.T) {
 			t.Errorf("%q: %v, %v, want 3504", word, got, err)
 		}
 	}
-	srv.cfg.Expiry.Max = duration{}
+	srv.settings().Expiry.Max = duration{}
 	if got, err := srv.timeToLive(nil, 0, 0); err != nil || got != 0 {
 		t.Errorf("without a limit: %v, %v, want for ever", got, err)
 	}

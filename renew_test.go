@@ -142,6 +142,7 @@ func TestRenewalComesLate(t *testing.T) {
 func TestRenewalsAreBounded(t *testing.T) {
 	t.Parallel()
 	srv := &server{rounds: 32, renewals: make(chan renewal, maxRenewals)}
+	srv.live.Store(&config{})
 	for range maxRenewals + 5 {
 		srv.renewLater(&account{}, &accountBody{verifier: &verifier{rounds: 16}}, "pw")
 	}

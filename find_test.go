@@ -187,8 +187,8 @@ func TestWhatIsAnnounced(t *testing.T) {
 func TestPortsOf(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t, func(c *config) { c.TLS.Listen, c.Web.Listen = "127.0.0.1:0", "0.0.0.0:0" })
-	want := openPorts{web: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(ts.web.listener.Addr().(*net.TCPAddr).Port))}
-	if got := ts.portsOf(); got != want || got.services()[0].kind != webService {
+	want := openPorts{web: netip.MustParseAddrPort(ts.web.listener.Addr().String())}
+	if got := ts.portsOf(); got != want || len(got.services()) != 1 || got.services()[0].kind != webService {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	ts = startServer(t, func(c *config) { c.Server.Listen, c.TLS.Listen = "0.0.0.0:0", "0.0.0.0:0" })

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -91,14 +89,8 @@ func (b *bubble) connect() net.Conn {
 // dial connects a client that takes what comes at all times, as a program does.
 func (b *bubble) dial() *client {
 	b.t.Helper()
-	conn := &readingConn{Conn: b.connect()}
-	conn.wake = sync.NewCond(&conn.mu)
-	go conn.pump()
-	c := &client{t: b.t, conn: conn, in: bufio.NewReader(conn)}
-	b.t.Cleanup(func() { conn.Close() })
-	if hello := c.read(); !strings.HasPrefix(hello, "@mess #hello ") {
-		b.t.Fatalf("first line %q, want the hello", hello)
-	}
+	c := b.dialBriefly()
+	b.t.Cleanup(func() { c.conn.Close() })
 	return c
 }
 

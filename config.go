@@ -113,7 +113,7 @@ func defaultConfig() config {
 	c.Persist.Mode, c.Persist.Every = "commit", duration{2 * time.Second}
 	c.Auth.PlainPassword = "lan"
 	c.Log.To, c.Log.Level, c.Log.SizeKiB, c.Log.Keep = "stderr", "info", 1024, 3
-	c.Web.Metrics = "loopback"
+	c.Web.Listen, c.Web.Metrics = ":6580", "loopback"
 	c.Find.Announce, c.Find.Name = true, "homeroom"
 	return c
 }

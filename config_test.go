@@ -43,7 +43,7 @@ func TestSettingsInDesign(t *testing.T) {
 		"auth.plain_password": "lan", "auth.challenge_md5": "false", "auth.iterations": "0",
 		"tls.listen": "", "tls.cert": "", "tls.key": "", "ssh.listen": "",
 		"log.to": "stderr", "log.file": "", "log.size_kib": "1024", "log.keep": "3", "log.level": "info",
-		"web.listen": "", "web.metrics": "loopback",
+		"web.listen": ":6580", "web.metrics": "loopback",
 		"find.announce": "true", "find.name": "homeroom",
 		"admin.reboot": "", "admin.poweroff": "", "limits.bans": "1000", "limits.room_bans": "100",
 	} {
@@ -64,7 +64,7 @@ func TestEverySetting(t *testing.T) {
 		"persist.mode": `"periodic"`, "persist.every": `"10ms"`,
 		"auth.plain_password": `"never"`, "auth.challenge_md5": "true", "auth.iterations": "600000", "tls.listen": `"[::1]:7001"`,
 		"log.to": `"file"`, "log.file": `"a.log"`, "log.size_kib": "4", "log.keep": "100", "log.level": `"debug"`,
-		"web.listen": `":6580"`, "web.metrics": `"all"`,
+		"web.listen": `""`, "web.metrics": `"all"`,
 		"find.announce": "false", "find.name": `"Pi-2"`,
 		"admin.reboot": `"systemctl reboot"`, "admin.poweroff": `"systemctl poweroff"`,
 	}

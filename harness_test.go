@@ -52,6 +52,7 @@ func testConfig(t testing.TB) config {
 	cfg := defaultConfig()
 	cfg.Server.Data = t.TempDir()
 	cfg.Server.Listen = "127.0.0.1:0"
+	cfg.Web.Listen = ""
 	cfg.Auth.Iterations = 16
 	cfg.Limits.CommandsPerSecond = 0
 	cfg.Limits.ConnectionsPerIP = 0

@@ -47,6 +47,8 @@ messages = 0
 room = "8760h"
 [auth]
 iterations = 16
+[web]
+listen = ""
 `
 
 // writeSettings writes a settings file and returns where it is.

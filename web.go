@@ -57,6 +57,10 @@ func (srv *server) listenWeb(ctx context.Context) error {
 		return fmt.Errorf("reading the web page: %w", err)
 	}
 	l, err := listenTCP(ctx, srv.cfg.Web.Listen)
+	if err != nil && srv.cfg.Web.Listen == defaultConfig().Web.Listen { // nobody has asked for just this port
+		slog.Warn("there is no web page: its port cannot be had", "error", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -310,7 +310,7 @@ func TestWebPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	text := fmt.Sprintf("%s[web]\nlisten = %q\n", programSettings, l.Addr().String())
+	text := strings.Replace(programSettings, `listen = ""`, fmt.Sprintf("listen = %q", l.Addr().String()), 1)
 	why := refusal(t, buildProgram(t), "-config", writeSettings(t, text), "-data", t.TempDir())
 	if !strings.Contains(why, "cannot listen on "+l.Addr().String()) {
 		t.Errorf("got %q", why)

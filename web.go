@@ -1,12 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
 	"errors"
 	"fmt"
-	"html/template"
+	"html"
 	"io"
 	"log/slog"
 	"net"
@@ -41,7 +40,6 @@ type webServer struct {
 	srv      *server
 	listener net.Listener
 	http     *http.Server
-	index    *template.Template
 
 	mu   sync.Mutex
 	beat chan struct{} // closed when the store has answered; nil: it is not being asked
@@ -52,10 +50,6 @@ func (srv *server) listenWeb(ctx context.Context) error {
 	if srv.cfg.Web.Listen == "" {
 		return nil
 	}
-	index, err := template.New("index").Parse(indexPage)
-	if err != nil {
-		return fmt.Errorf("reading the web page: %w", err)
-	}
 	l, err := listenTCP(ctx, srv.cfg.Web.Listen)
 	if err != nil && srv.cfg.Web.Listen == defaultConfig().Web.Listen { // nobody has asked for just this port
 		slog.Warn("there is no web page: its port cannot be had", "error", err)
@@ -64,7 +58,7 @@ func (srv *server) listenWeb(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w := &webServer{srv: srv, listener: l, index: index}
+	w := &webServer{srv: srv, listener: l}
 	w.http = &http.Server{
 		Handler: w.routes(), MaxHeaderBytes: webHeaderBytes, ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 		ReadTimeout: webReadTime, WriteTimeout: webWriteTime, IdleTimeout: webIdleTime,
@@ -158,18 +152,11 @@ func (c *countedConn) Close() error {
 
 // serveIndex says how to connect.
 func (w *webServer) serveIndex(out http.ResponseWriter, in *http.Request) {
-	var page bytes.Buffer
-	err := w.index.Execute(&page, struct {
-		Name     string
-		Commands []string
-	}{w.srv.settings().Server.Name, w.srv.connectCommands(in.Host)})
-	if err != nil {
-		slog.Error("the web page cannot be shown", "error", err)
-		http.Error(out, "the page cannot be shown", http.StatusInternalServerError)
-		return
-	}
+	commands := strings.Join(w.srv.connectCommands(in.Host), "\n")
+	page := strings.NewReplacer( // a library for templates would add a tenth to the program
+		"{name}", html.EscapeString(w.srv.settings().Server.Name), "{commands}", html.EscapeString(commands))
 	out.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = page.WriteTo(out) // the browser may be gone
+	_, _ = page.WriteString(out, indexPage) // the browser may be gone
 }
 
 // hostForm is what a browser's name for this machine looks like.

@@ -133,7 +133,7 @@ func (s *session) cmdKick(words []string, _ *reply) error {
 		return fail(statusNotFound)
 	}
 	reason := strings.Join(words[1:], " ")
-	other.out.end(warningFrame("you were disconnected by " + s.shownName() + because(reason)))
+	other.end(warningFrame("you were disconnected by " + s.shownName() + because(reason)))
 	return nil
 }
 
@@ -253,7 +253,7 @@ func (s *session) cmdWatchLog(words []string, _ *reply) error {
 	if who := s.who.Load(); words[0] == "on" {
 		s.watch = s.srv.log.watch(func(line string) {
 			if s.who.Load() == who && who.isAdmin() {
-				s.out.put(messFrame("log", "", line))
+				s.put(messFrame("log", "", line))
 			}
 		})
 	}

@@ -277,7 +277,7 @@ func (srv *server) refuse(s *session, i *identity) error {
 	if b == nil {
 		return nil
 	}
-	s.out.put(warningFrame(b.text(srv.clock, srv.now())))
+	s.put(warningFrame(b.text(srv.clock, srv.now())))
 	return fail(code)
 }
 
@@ -355,7 +355,7 @@ func (srv *server) endSessions(last *frame, which func(*session, *identity) bool
 	defer srv.mu.Unlock()
 	for s := range srv.sessions {
 		if which(s, s.who.Load()) {
-			s.out.end(last)
+			s.end(last)
 		}
 	}
 }

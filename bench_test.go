@@ -32,10 +32,10 @@ func BenchmarkParse(b *testing.B) {
 // measure the server and not the network. It is the raw side of a connection.
 type nullSocket struct{ file *os.File }
 
-func (n nullSocket) Control(func(uintptr)) error   { return nil }
-func (n nullSocket) Read(func(uintptr) bool) error { return nil }
+func (n nullSocket) Read(func(uintptr) bool) error  { return nil }
+func (n nullSocket) Write(func(uintptr) bool) error { return nil }
 
-func (n nullSocket) Write(f func(uintptr) bool) error {
+func (n nullSocket) Control(f func(uintptr)) error {
 	f(n.file.Fd())
 	return nil
 }
@@ -57,13 +57,14 @@ func BenchmarkBroadcast(b *testing.B) {
 			for i := range members {
 				o := newOutbox(near, new(atomic.Int64))
 				o.raw = nullSocket{null}
+				p.talk.join(o)
 				p.members = append(p.members, &session{out: o, slots: [2]int{i}})
 			}
 			p.live = members
 			text := strings.Repeat("x", 64)
 			b.ReportAllocs()
 			for b.Loop() {
-				p.send(messFrame("broadcast", "alice", text))
+				p.say(messFrame("broadcast", "alice", text))
 				p.flush()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(members), "ns/delivery")

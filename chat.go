@@ -231,7 +231,7 @@ func (srv *server) announce(f *frame) {
 	defer srv.mu.Unlock()
 	for s := range srv.sessions {
 		if s.who.Load() != nil {
-			s.out.put(f)
+			s.put(f)
 		}
 	}
 }
@@ -250,7 +250,7 @@ func (srv *server) stop(why string) error {
 	}
 	last := warningFrame(why)
 	for s := range srv.sessions {
-		s.out.end(last)
+		s.end(last)
 	}
 	srv.mu.Unlock()
 	ended := make(chan struct{})

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"unsafe"
 )
 
 // readBuffer is how many bytes are taken off a socket at a time.
@@ -52,15 +53,21 @@ func (in *input) read(conn net.Conn, link *tlsLink) ([]byte, error) {
 	return in.buf[:in.n], in.err
 }
 
-// tryRead is one read system call; false waits for the socket.
+// tryRead is one read system call; false waits for the socket. The socket does not
+// block: with Read in place of RawSyscall the scheduler's watchdog would wake, and
+// then look 50 times a millisecond whether the call is over.
 func (in *input) tryRead(fd uintptr) bool {
 	buf := readBuffers.Get().(*[readBuffer]byte)
-	n, err := syscall.Read(int(fd), buf[:])
-	if err == syscall.EAGAIN || err == syscall.EINTR {
+	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(buf)), readBuffer)
+	switch errno {
+	case 0:
+		in.buf, in.n, in.err = buf, int(n), nil
+		return true
+	case syscall.EAGAIN, syscall.EINTR:
 		readBuffers.Put(buf)
 		return false
 	}
-	in.buf, in.n, in.err = buf, max(n, 0), err
+	in.buf, in.n, in.err = buf, 0, errno
 	return true
 }
 

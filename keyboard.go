@@ -70,6 +70,6 @@ func (srv *server) kick(word string) string {
 	if s == nil {
 		return fmt.Sprintf("nobody is logged in as %s\n", word)
 	}
-	s.out.end(warningFrame("you were disconnected by the host"))
+	s.end(warningFrame("you were disconnected by the host"))
 	return fmt.Sprintf("%s was disconnected\n", word)
 }

@@ -255,7 +255,7 @@ func TestStopUnderLoad(t *testing.T) {
 	busy := make(chan struct{}, 1)
 	for i, c := range clients {
 		running.Go(func() {
-			if err := talk(c, i, &lines, busy); err != nil {
+			if err := chatOn(c, i, &lines, busy); err != nil {
 				t.Errorf("client %d: %v", i, err)
 				return
 			}
@@ -279,9 +279,9 @@ func TestStopUnderLoad(t *testing.T) {
 // underWay is how many commands a client sends before it waits for replies.
 const underWay = 30
 
-// talk goes to a room and a group and talks and posts there until the
+// chatOn goes to a room and a group and talks and posts there until the
 // connection ends, which must be after the warning.
-func talk(c *client, i int, lines *atomic.Int64, busy chan<- struct{}) error {
+func chatOn(c *client, i int, lines *atomic.Int64, busy chan<- struct{}) error {
 	const warning = `@mess #warning "the server is stopping"`
 	say := fmt.Sprintf("#broadcast hello from %d", i)
 	if i%5 == 0 {

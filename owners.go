@@ -68,7 +68,7 @@ func (s *session) goHome() error {
 // moves a session, so that is woken.
 func (s *session) dismiss(other *session, p *place, why string, words []string) {
 	other.putOut.Store(p)
-	other.out.put(warningFrame(why + " " + p.name.shown + " by " + s.shownName() + because(strings.Join(words, " "))))
+	other.put(warningFrame(why + " " + p.name.shown + " by " + s.shownName() + because(strings.Join(words, " "))))
 	other.out.wake()
 }
 
@@ -172,7 +172,7 @@ func (s *session) cmdRoomGive(words []string, _ *reply) error {
 		return nil
 	})
 	if err == nil && other != s {
-		other.out.put(warningFrame(s.shownName() + " has given you the room " + room.name.shown))
+		other.put(warningFrame(s.shownName() + " has given you the room " + room.name.shown))
 	}
 	return err
 }

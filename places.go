@@ -33,8 +33,8 @@ type place struct {
 	deleting  bool
 	ends      instant
 	outboxes  []*outbox // of the members; nil: to be made anew
-	staged    bool      // something was sent that nobody has flushed
-	flushing  bool      // somebody flushes
+
+	talk talk // a room's
 
 	number   atomic.Int64 // the status number: of a room's users, of a group's messages
 	messages atomic.Int64 // a group's
@@ -247,6 +247,7 @@ func (ps *places) enter(p *place, s *session) error {
 	defer p.mu.Unlock()
 	if ps.kind == kindRoom {
 		p.tell(func() *frame { return enteredFrame(p, s.who.Load()) })
+		p.talk.join(s.out)
 	}
 	s.slots[ps.slot()] = len(p.members)
 	p.members = append(p.members, s)
@@ -280,6 +281,9 @@ func (ps *places) leave(s *session) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if ps.kind == kindRoom {
+		p.talk.part(s.out)
+	}
 	s.at[ps.slot()].Store(nil)
 	p.drop(s, ps.slot())
 	ps.countMove(p)
@@ -331,94 +335,18 @@ func (ps *places) countMove(p *place) {
 	}
 }
 
-// send gives everyone in p the same frame, in the same order for all; a flush
-// must follow. Members that are behind but read are given a moment.
-func (p *place) send(f *frame) {
-	var behind []*outbox
-	p.mu.Lock()
-	p.staged = true
-	for _, m := range p.members {
-		if m != nil && m.out.stage(f) {
-			behind = append(behind, m.out)
-		}
-	}
-	p.mu.Unlock()
-	if len(behind) == 0 {
-		return
-	}
-	timer := time.NewTimer(catchUpTime)
-	defer timer.Stop()
-	for _, o := range behind {
-		if !o.catchUp(timer.C) {
-			return
-		}
-	}
-}
+// say gives everyone in p the same frame, in the same order for all; a flush must
+// follow.
+func (p *place) say(f *frame) { p.talk.say(f, p.hearers) }
 
-// catchUpTime is how long a sender waits, at most, for members that read but
-// have not been served: the machine is busy, not they slow.
-const catchUpTime = 20 * time.Millisecond
+// flush writes what was said in p to its members.
+func (p *place) flush() { p.talk.flush(p.hearers) }
 
-// flush writes what was sent to p's members. One goroutine at a time does, for
-// all who sent meanwhile; past its own round it leaves that to another one, so
-// that no sender is held up by the others' traffic.
-func (p *place) flush() {
-	if members := p.beginFlush(false); members != nil {
-		began := time.Now()
-		flushAll(members)
-		if p.flushAgain() {
-			go p.flushOn(time.Since(began))
-		}
-	}
-}
-
-// flushOn flushes until nothing is staged any more; the round before took that
-// long. While more comes than one round at a time carries, it pauses between
-// rounds: later rounds then carry more lines to each member in one write.
-func (p *place) flushOn(round time.Duration) {
-	for {
-		time.Sleep(min(round, longestPause))
-		members := p.beginFlush(true)
-		if members == nil {
-			return
-		}
-		began := time.Now()
-		flushAll(members)
-		round = time.Since(began)
-	}
-}
-
-// longestPause is what a busy room's lines may wait for company.
-const longestPause = 2 * time.Millisecond
-
-// flushAgain tells whether more was staged meanwhile; if not, it gives up the
-// flusher's part.
-func (p *place) flushAgain() bool {
+// hearers is the members' outboxes; the slice is made anew, and not changed, when
+// members have come or gone.
+func (p *place) hearers() []*outbox {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.flushing = p.staged
-	return p.staged
-}
-
-// beginFlush takes the flusher's part, if something is staged and nobody has it
-// (or the caller has it already), and returns whom to flush; nil: nothing to do.
-func (p *place) beginFlush(has bool) []*outbox {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.flushing && !has {
-		return nil
-	}
-	p.flushing = p.staged
-	if !p.staged {
-		return nil
-	}
-	p.staged = false
-	return p.snapshot()
-}
-
-// snapshot is the members' outboxes; the slice is made anew, and not changed,
-// when members have come or gone. p.mu is held.
-func (p *place) snapshot() []*outbox {
 	if p.outboxes == nil {
 		p.outboxes = make([]*outbox, 0, p.live)
 		for _, m := range p.members {
@@ -430,12 +358,6 @@ func (p *place) snapshot() []*outbox {
 	return p.outboxes
 }
 
-func flushAll(outboxes []*outbox) {
-	for _, o := range outboxes {
-		o.flush()
-	}
-}
-
 // tell gives the members that want events a frame. p.mu is held.
 func (p *place) tell(encode func() *frame) {
 	if p.listeners == 0 {
@@ -444,7 +366,7 @@ func (p *place) tell(encode func() *frame) {
 	f := encode()
 	for _, m := range p.members {
 		if m != nil && m.events.Load() {
-			m.out.put(f)
+			m.put(f)
 		}
 	}
 }

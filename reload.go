@@ -111,7 +111,7 @@ func (g *guesses) configure(perMinute int) {
 func (s *session) cmdReload(_ []string, r *reply) error {
 	changes, err := s.srv.reload(s.shownName())
 	if err != nil {
-		s.out.put(warningFrame(oneLine(err)))
+		s.put(warningFrame(oneLine(err)))
 		return fail(statusBadArgs)
 	}
 	r.line = r.line.word("@ret #reload").num(int64(len(changes))).end()

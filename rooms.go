@@ -201,7 +201,7 @@ func (s *session) cmdChangeRoom(words []string, _ *reply) error {
 func (s *session) cmdBroadcast(words []string, _ *reply) error {
 	room := s.room()
 	s.srv.counts.said(time.Since(s.srv.began))
-	room.send(messFrame("broadcast", s.who.Load().name.shown, words[0]))
+	room.say(messFrame("broadcast", s.who.Load().name.shown, words[0]))
 	s.unflushed = room
 	return nil
 }
@@ -213,7 +213,7 @@ func (s *session) cmdSendTo(words []string, _ *reply) error {
 		return fail(statusNotFound)
 	}
 	s.srv.counts.said(time.Since(s.srv.began))
-	other.out.put(messFrame("sendto", s.who.Load().name.shown, words[1]))
+	other.put(messFrame("sendto", s.who.Load().name.shown, words[1]))
 	return nil
 }
 
@@ -229,7 +229,7 @@ func (s *session) cmdPeer2Peer(words []string, _ *reply) error {
 		return fail(statusNotFound)
 	}
 	text := fmt.Sprintf("%s %s", strconv.FormatInt(port, 10), words[2])
-	other.out.put(messFrame("peer2peer", s.who.Load().name.shown, text))
+	other.put(messFrame("peer2peer", s.who.Load().name.shown, text))
 	return nil
 }
 

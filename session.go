@@ -149,9 +149,28 @@ func (s *session) readOnce() error {
 	return err
 }
 
+// put gives the user a frame of somebody else's, and end the last one. What its
+// room has said before comes before it.
+func (s *session) put(f *frame) {
+	s.catchUp()
+	s.out.put(f)
+}
+
+func (s *session) end(f *frame) {
+	s.catchUp()
+	s.out.end(f)
+}
+
+func (s *session) catchUp() {
+	if room := s.room(); room != nil {
+		room.talk.catchUp(s.out)
+	}
+}
+
 // send stages a reply, or a piece of one, and waits for the user's socket while
 // too much waits for it already.
 func (s *session) send(f *frame) error {
+	s.catchUp()
 	for !s.out.stageOwn(f) {
 		s.flush()
 		if err := s.out.waitForSocket(); err != nil {
@@ -332,11 +351,11 @@ func (s *session) sayWhy(err error) {
 	var known *replyError
 	switch {
 	case errors.Is(err, errLineTooLong):
-		s.out.end(warningFrame("line longer than 1000 bytes"))
+		s.end(warningFrame("line longer than 1000 bytes"))
 	case errors.As(err, &known) && known.fatal:
-		s.out.end(warningFrame(known.text))
+		s.end(warningFrame(known.text))
 	case errors.Is(err, os.ErrDeadlineExceeded) && s.who.Load() == nil:
-		s.out.end(warningFrame("you did not log in in time; the connection ends"))
+		s.end(warningFrame("you did not log in in time; the connection ends"))
 	}
 }
 

@@ -214,7 +214,9 @@ func (s *soakTest) use(number int, stop <-chan struct{}) {
 			return
 		}
 		c := &client{t: s.t, conn: conn, in: bufio.NewReader(conn)}
-		c.send(fmt.Sprintf("#login anon user%d", number), `#creategroup news "" anon`, "#joingroup news", "#events on")
+		c.read() // the hello
+		c.ask(fmt.Sprintf("#login anon user%d", number), "@status 0")
+		c.send(`#creategroup news "" anon`, "#joingroup news", "#events on")
 		for range 20 + random.IntN(100) {
 			began := time.Now()
 			c.send(soakLines(random)...)
@@ -229,6 +231,10 @@ func (s *soakTest) use(number int, stop <-chan struct{}) {
 				return
 			case <-time.After(time.Duration(random.IntN(4000)) * time.Millisecond / time.Duration(1+int64(time.Minute / *soak))):
 			}
+		}
+		c.send("#quit")
+		for err := error(nil); err == nil; { // the end of the connection says that the name is free
+			_, err = c.readErr()
 		}
 		conn.Close()
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -345,10 +346,10 @@ func TestSealedPieces(t *testing.T) {
 	o.seal = got
 	line := []byte(strings.Repeat("x", 898) + "\r\n")
 	const lines = 200
-	for range lines {
-		o.stage(&frame{line: line})
-	}
-	o.flush()
+	o.mu.Lock()
+	o.hear(o.room, slices.Repeat([]*frame{{line: line}}, lines), 0)
+	o.flushStaged()
+	o.mu.Unlock()
 	o.close()
 	if got.all.Len() != lines*len(line) {
 		t.Errorf("%d bytes were written, want %d", got.all.Len(), lines*len(line))

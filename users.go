@@ -370,7 +370,7 @@ func (srv *server) claimName(s *session, i *identity) (gone <-chan struct{}, err
 	if holder.taken = true; holder.left == nil {
 		holder.left = make(chan struct{})
 	}
-	holder.out.end(elsewhere)
+	holder.end(elsewhere)
 	return holder.left, nil
 }
 

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+)
+
+// TestSameOrder: while eight people talk as fast as they can, everybody in the room
+// gets the same lines in the same order, whatever else they get or ask, and a
+// private message comes after what its sender had said before.
+func TestSameOrder(t *testing.T) {
+	t.Parallel()
+	const senders, each, atOnce = 8, 300, 20
+	srv := startServer(t, func(cfg *config) { cfg.Limits.CommandsPerSecond = 0 })
+	hearers := map[string]*client{"quiet": srv.guest("quiet"), "busy": srv.guest("busy")}
+	var talkers []*client
+	for i := range senders {
+		talkers = append(talkers, srv.guest(fmt.Sprintf("sender%d", i)))
+	}
+	var running sync.WaitGroup
+	for i, c := range talkers {
+		running.Go(func() {
+			for k := range each {
+				c.send(fmt.Sprintf("#broadcast %d.%d", i, k), fmt.Sprintf("#sendto quiet %d.%d", i, k), fmt.Sprintf("#sendto busy %d.%d", i, k))
+				if k%atOnce == atOnce-1 {
+					c.barrier()
+				}
+			}
+		})
+	}
+	heard := make(map[string][]string)
+	var mu sync.Mutex
+	for name, c := range hearers {
+		running.Go(func() {
+			said := hearAll(t, c, name == "busy", senders, each)
+			mu.Lock()
+			defer mu.Unlock()
+			heard[name] = said
+		})
+	}
+	running.Wait()
+	if !slices.Equal(heard["quiet"], heard["busy"]) {
+		t.Error("two people in a room heard different things")
+	}
+}
+
+// hearAll reads until everybody has said everything to c, which asks something
+// before each read if it is busy. It returns what was said to all.
+func hearAll(t *testing.T, c *client, busy bool, senders, each int) (said []string) {
+	last, private := make(map[string]string), 0
+	for len(said) < senders*each || private < senders*each {
+		if busy {
+			c.send("#ping busy")
+		}
+		line, err := c.readErr()
+		if err != nil {
+			t.Errorf("after %d and %d of %d lines: %v", len(said), private, senders*each, err)
+			return nil
+		}
+		words := strings.Fields(line)
+		if words[0] != "@mess" {
+			continue
+		}
+		from, text := words[2], strings.Trim(words[3], `"`)
+		if words[1] == "#broadcast" {
+			said, last[from] = append(said, text), text
+		} else if private++; text != last[from] {
+			t.Errorf("%s said %s in private when the last that it had said to all was %s", from, text, last[from])
+		}
+	}
+	return said
+}
+
+// roomMember is an outbox whose session is in a room, and what comes out of it.
+type roomMember struct {
+	*outbox
+	got chan string
+}
+
+// newRoomMember makes one whose member reads only when the test reads got.
+func newRoomMember(t *testing.T) *roomMember {
+	near, far := net.Pipe()
+	h := &roomMember{outbox: newOutbox(near, new(atomic.Int64)), got: make(chan string)}
+	go func() {
+		defer close(h.got)
+		buf := make([]byte, writeBuffer)
+		for {
+			n, err := far.Read(buf)
+			if err != nil {
+				return
+			}
+			for line := range strings.Lines(string(buf[:n])) {
+				h.got <- strings.TrimSuffix(line, "\r\n")
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		h.close()
+		near.Close()
+		far.Close()
+	})
+	return h
+}
+
+func (h *roomMember) list() []*outbox { return []*outbox{h.outbox} }
+
+// wantNext expects these lines and then, for now, nothing.
+func (h *roomMember) wantNext(t *testing.T, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		if got := <-h.got; got != line {
+			t.Errorf("got %q, want %q", got, line)
+		}
+	}
+	synctest.Wait()
+	select {
+	case got := <-h.got:
+		t.Errorf("got %q, want nothing more", got)
+	default:
+	}
+}
+
+func textFrame(text string) *frame { return &frame{line: []byte(text + "\r\n")} }
+
+// TestTalkMoves: who goes to another room while a round is under way has all that
+// was said in the first before, nothing of what comes later, and of the other one
+// what is said from then on.
+func TestTalkMoves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h, first, second := newRoomMember(t), &talk{}, &talk{}
+		for range 5 {
+			second.say(textFrame("before"), h.list)
+		}
+		first.join(h.outbox)
+		first.say(textFrame("one"), h.list)
+		r, _ := first.begin(false)
+		first.say(textFrame("two"), h.list)
+		first.part(h.outbox)
+		second.join(h.outbox)
+		first.say(textFrame("late"), h.list)
+		if more := first.bring(&r, h.list()); !more {
+			t.Error("more was said during the round, and nobody is to bring it")
+		}
+		h.wantNext(t, "one", "two")
+		second.flush(h.list)
+		h.wantNext(t)
+		second.say(textFrame("three"), h.list)
+		second.catchUp(h.outbox)
+		h.put(textFrame("private"))
+		second.say(textFrame("four"), h.list)
+		second.flush(h.list)
+		h.wantNext(t, "three", "private", "four")
+	})
+}
+
+// TestTalkWaits: with mostUnheard bytes on their way one more may be said; who
+// says another one after that waits until a round has ended, and brings one itself
+// where nobody does.
+func TestTalkWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		nobody := func() []*outbox { return nil }
+		line := &frame{line: []byte(strings.Repeat("x", 1022) + "\r\n")}
+		room := &talk{}
+		room.say(line, nobody)
+		r, _ := room.begin(false)
+		for range mostUnheard / len(line.line) {
+			room.say(line, nobody)
+		}
+		if room.bytes != mostUnheard+len(line.line) {
+			t.Fatalf("%d bytes are on their way, want %d", room.bytes, mostUnheard+len(line.line))
+		}
+		said := make(chan struct{})
+		go func() {
+			room.say(line, nobody)
+			close(said)
+		}()
+		synctest.Wait()
+		select {
+		case <-said:
+			t.Fatal("past the bound nobody waited")
+		default:
+		}
+		if more := room.bring(&r, nil); !more {
+			t.Error("there is more to bring, and nobody is to")
+		}
+		<-said
+		room.flushOn(0, nobody)
+		for range 2 * mostUnheard / len(line.line) { // nobody flushes: say does
+			room.say(line, nobody)
+		}
+		synctest.Wait()
+		if room.bytes > mostUnheard+len(line.line) {
+			t.Errorf("%d bytes are on their way", room.bytes)
+		}
+	})
+}

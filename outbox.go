@@ -63,7 +63,7 @@ type outbox struct {
 	drained   chan struct{}
 
 	room  *talk  // whose lines it gets; nil: none
-	heard uint64 // the number of the next of them that it has not had
+	heard uint64 // how far it has had them
 
 	behind  atomic.Bool  // the member did not read
 	failed  atomic.Bool  // writing failed: what is left is thrown away
@@ -90,35 +90,43 @@ func (o *outbox) put(f *frame) {
 	}
 }
 
-// hear takes those of its room's lines that it has not had; the first of them has
-// that number. o.mu is held.
-func (o *outbox) hear(room *talk, lines []*frame, first uint64) {
-	next := first + uint64(len(lines))
-	if o.room != room || o.heard >= next {
+// hear takes those of its room's lines that it has not had. o.mu is held.
+func (o *outbox) hear(room *talk, now said) {
+	if !o.lacks(room, now) {
 		return
 	}
-	for _, f := range lines[o.heard-first:] {
+	i := len(now.lines)
+	for at := now.end(); at > o.heard; at -= uint64(len(now.lines[i].line)) {
+		i--
+	}
+	for _, f := range now.lines[i:] {
 		if o.accept(f) {
 			o.enqueue(f)
 		}
 	}
-	o.heard = next
+	o.heard = now.end()
 }
 
-// deliver brings a round of its room's lines, and writes. It reports whether the
-// member is behind although it reads, so that the room may slow down.
-func (o *outbox) deliver(room *talk, r *round) (behind bool) {
+// lacks tells whether it has not had all that its room has said. o.mu is held.
+func (o *outbox) lacks(room *talk, now said) bool {
+	return o.room == room && o.heard < now.end()
+}
+
+// deliver brings what its room says, and writes. It reports whether the member is
+// behind although it reads, so that the room may slow down.
+func (o *outbox) deliver(room *talk, now said) (behind bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.room == room && o.heard == r.first && o.isIdle() {
-		o.heard += uint64(len(r.lines))
-		o.waiting += len(r.joined)
+	if o.lacks(room, now) && o.isIdle() {
+		fresh := now.joined[o.heard-now.start:]
+		o.heard = now.end()
+		o.waiting += len(fresh)
 		o.hands = handsFlusher
-		o.try(r.joined)
+		o.try(fresh)
 		o.flushRest()
 		return false
 	}
-	o.hear(room, r.lines, r.first)
+	o.hear(room, now)
 	o.flushStaged()
 	return o.isBehind()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -11,35 +12,46 @@ const (
 	mostUnheard  = 128 << 10             // bytes of a room past which who says more waits for a round
 )
 
-// talk is what is being said in a room. A line is kept once, and numbered, until
-// a round has brought it to everybody: whoever says something does not touch the
-// members, and lines that come together go to each member in one write.
+// talk is what is being said in a room. A line is kept once until a round has
+// brought it to everybody: whoever says something does not touch the members, and
+// each of them gets in one write all that it has not had when its turn comes.
 //
-// An outbox knows which lines it has. Before anything else goes into it, it takes
-// what is missing, so that everyone gets everything in the same order.
+// An outbox knows how far it has heard, in bytes. Before anything else goes into it,
+// it takes what is missing, so that everyone gets everything in the same order.
 type talk struct {
 	mu       sync.Mutex
 	lines    []*frame      // what not everybody has
-	first    uint64        // the number of lines[0]; they are numbered as they come
-	bytes    int           // in lines
+	joined   *[]byte       // the same in one piece, lent; nil: nothing
+	start    uint64        // where joined begins, in all that was ever said
 	flushing bool          // somebody brings a round
 	ended    chan struct{} // closed when the round ends; nil: nobody waits for that
 }
 
-// round is lines on their way to everybody.
-type round struct {
+// said is what a talk has at a moment. Only who brings a round may use joined when
+// talk.mu is not held any more.
+type said struct {
 	lines  []*frame
-	first  uint64  // the number of lines[0]
-	joined []byte  // them all, for one write
-	lent   *[]byte // what joined lies in; nil: in the one line
-	began  time.Time
+	joined []byte
+	start  uint64
 }
+
+// now is what not everybody has. t.mu is held.
+func (t *talk) now() said {
+	if t.joined == nil {
+		return said{start: t.start}
+	}
+	return said{t.lines, *t.joined, t.start}
+}
+
+// end is where it ends.
+func (s said) end() uint64 { return s.start + uint64(len(s.joined)) }
 
 // say takes a line for everyone in the room; a flush must follow. While too much
 // is on its way already it waits for a round to end.
 func (t *talk) say(f *frame, members func() []*outbox) {
 	t.mu.Lock()
-	for t.bytes > mostUnheard {
+	defer t.mu.Unlock()
+	for t.joined != nil && len(*t.joined) > mostUnheard {
 		flushing, ended := t.flushing, t.waitForEnd()
 		t.mu.Unlock()
 		if flushing {
@@ -49,9 +61,12 @@ func (t *talk) say(f *frame, members func() []*outbox) {
 		}
 		t.mu.Lock()
 	}
+	if t.joined == nil {
+		t.joined = writeBuffers.Get().(*[]byte)
+		*t.joined = (*t.joined)[:0]
+	}
 	t.lines = append(t.lines, f)
-	t.bytes += len(f.line)
-	t.mu.Unlock()
+	*t.joined = append(*t.joined, f.line...)
 }
 
 // waitForEnd returns a channel that is closed when a round ends. t.mu is held.
@@ -69,7 +84,7 @@ func (t *talk) join(o *outbox) {
 	defer t.mu.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.room, o.heard = t, t.first+uint64(len(t.lines))
+	o.room, o.heard = t, t.now().end()
 }
 
 func (t *talk) part(o *outbox) {
@@ -77,7 +92,7 @@ func (t *talk) part(o *outbox) {
 	defer t.mu.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.hear(t, t.lines, t.first)
+	o.hear(t, t.now())
 	o.room = nil
 }
 
@@ -85,21 +100,23 @@ func (t *talk) part(o *outbox) {
 func (t *talk) catchUp(o *outbox) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.lines) == 0 {
+	if t.joined == nil {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.hear(t, t.lines, t.first)
+	o.hear(t, t.now())
 }
 
 // flush brings what was said to the members. One goroutine at a time does, for
 // all who said something meanwhile; past its own round it leaves that to another
 // one, so that nobody is held up by the others' lines.
 func (t *talk) flush(members func() []*outbox) {
-	if r, ok := t.begin(false); ok {
-		if t.bring(&r, members()) {
-			go t.flushOn(time.Since(r.began), members)
+	if n := t.begin(); n > 0 {
+		began := time.Now()
+		t.bring(members())
+		if n = t.endRound(n); n > 0 {
+			go t.flushOn(time.Since(began), n, members)
 		}
 	}
 }
@@ -107,63 +124,43 @@ func (t *talk) flush(members func() []*outbox) {
 // flushOn brings rounds until there is nothing to bring; the round before took
 // that long. While more comes than one round at a time carries, it pauses between
 // rounds: later rounds then carry more lines to each member in one write.
-func (t *talk) flushOn(took time.Duration, members func() []*outbox) {
-	for more := true; more; {
+func (t *talk) flushOn(took time.Duration, n int, members func() []*outbox) {
+	for n > 0 {
 		time.Sleep(min(took, longestPause))
-		r, _ := t.begin(true)
-		more = t.bring(&r, members())
-		took = time.Since(r.began)
+		began := time.Now()
+		t.bring(members())
+		took = time.Since(began)
+		n = t.endRound(n)
 	}
 }
 
 // begin takes the flusher's part, if there is something to bring and nobody has
-// it (or the caller has it already), and as many lines as go into one write. Who
-// is a member is to be asked after that: who enters later has heard them.
-func (t *talk) begin(has bool) (r round, ok bool) {
+// it. It returns how many lines everybody will have after the round. Who is a
+// member is to be asked after that: who enters later needs none of them.
+func (t *talk) begin() (lines int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.lines) == 0 || t.flushing && !has {
-		return r, false
+	if t.flushing {
+		return 0
 	}
-	t.flushing = true
-	n, bytes := 1, len(t.lines[0].line)
-	for n < len(t.lines) && bytes+len(t.lines[n].line) <= writeBuffer {
-		bytes += len(t.lines[n].line)
-		n++
-	}
-	return round{lines: t.lines[:n:n], first: t.first, began: time.Now()}, true
+	t.flushing = len(t.lines) > 0
+	return len(t.lines)
 }
 
-// bring gives a round to the members, and those that are behind, although they
-// read, a moment. It reports whether more was said meanwhile; if not, it has given
-// up the flusher's part.
-func (t *talk) bring(r *round, members []*outbox) (more bool) {
-	r.join()
+// bring gives the members what they have not had, and those that are behind,
+// although they read, a moment.
+func (t *talk) bring(members []*outbox) {
 	var behind []*outbox
 	for _, o := range members {
-		if o.deliver(t, r) {
+		t.mu.Lock()
+		now := t.now()
+		t.mu.Unlock()
+		if o.deliver(t, now) {
 			behind = append(behind, o)
 		}
 	}
 	if len(behind) > 0 {
 		waitFor(behind)
-	}
-	if r.lent != nil {
-		writeBuffers.Put(r.lent)
-	}
-	return t.end(r)
-}
-
-// join makes one piece of a round's lines.
-func (r *round) join() {
-	if len(r.lines) == 1 {
-		r.joined = r.lines[0].line
-		return
-	}
-	r.lent = writeBuffers.Get().(*[]byte)
-	r.joined = (*r.lent)[:0]
-	for _, f := range r.lines {
-		r.joined = append(r.joined, f.line...)
 	}
 }
 
@@ -179,27 +176,37 @@ func waitFor(behind []*outbox) {
 	}
 }
 
-// end forgets a round's lines, which everybody has now. It reports whether there
-// are more; if not, it gives up the flusher's part.
-func (t *talk) end(r *round) (more bool) {
+// endRound forgets the first n lines, which everybody has now. It returns how many
+// there are for the next round; with none it gives up the flusher's part.
+func (t *talk) endRound(n int) (lines int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, f := range r.lines {
-		t.bytes -= len(f.line)
+	bytes := 0
+	for _, f := range t.lines[:n] {
+		bytes += len(f.line)
 	}
-	t.first += uint64(len(r.lines))
-	left := copy(t.lines, t.lines[len(r.lines):])
-	clear(t.lines[left:])
-	if t.lines = t.lines[:left]; left == 0 && cap(t.lines) > mostKept {
-		t.lines = nil
+	t.start += uint64(bytes)
+	t.lines = slices.Delete(t.lines, 0, n)
+	*t.joined = slices.Delete(*t.joined, 0, bytes)
+	if len(t.lines) == 0 {
+		t.silence()
 	}
 	if t.ended != nil {
 		close(t.ended)
 		t.ended = nil
 	}
-	t.flushing = left > 0
-	return t.flushing
+	t.flushing = len(t.lines) > 0
+	return len(t.lines)
 }
 
-// mostKept is how many lines a silent room keeps the memory for.
-const mostKept = 64
+// silence gives back the memory that a talk needs while something is said. t.mu is
+// held.
+func (t *talk) silence() {
+	if cap(*t.joined) == writeBuffer {
+		writeBuffers.Put(t.joined)
+	}
+	t.joined = nil
+	if cap(t.lines) > sendSlots {
+		t.lines = nil
+	}
+}

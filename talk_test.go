@@ -140,13 +140,14 @@ func TestTalkMoves(t *testing.T) {
 		}
 		first.join(h.outbox)
 		first.say(textFrame("one"), h.list)
-		r, _ := first.begin(false)
+		n := first.begin()
 		first.say(textFrame("two"), h.list)
 		first.part(h.outbox)
 		second.join(h.outbox)
 		first.say(textFrame("late"), h.list)
-		if more := first.bring(&r, h.list()); !more {
-			t.Error("more was said during the round, and nobody is to bring it")
+		first.bring(h.list())
+		if more := first.endRound(n); more != 2 {
+			t.Errorf("%d lines are for the next round, want 2", more)
 		}
 		h.wantNext(t, "one", "two")
 		second.flush(h.list)
@@ -160,7 +161,7 @@ func TestTalkMoves(t *testing.T) {
 	})
 }
 
-// TestTalkWaits: with mostUnheard bytes on their way one more may be said; who
+// TestTalkWaits: with mostUnheard bytes on their way one more line may be said; who
 // says another one after that waits until a round has ended, and brings one itself
 // where nobody does.
 func TestTalkWaits(t *testing.T) {
@@ -170,12 +171,12 @@ func TestTalkWaits(t *testing.T) {
 		line := &frame{line: []byte(strings.Repeat("x", 1022) + "\r\n")}
 		room := &talk{}
 		room.say(line, nobody)
-		r, _ := room.begin(false)
+		n := room.begin()
 		for range mostUnheard / len(line.line) {
 			room.say(line, nobody)
 		}
-		if room.bytes != mostUnheard+len(line.line) {
-			t.Fatalf("%d bytes are on their way, want %d", room.bytes, mostUnheard+len(line.line))
+		if got, want := len(*room.joined), mostUnheard+len(line.line); got != want {
+			t.Fatalf("%d bytes are on their way, want %d", got, want)
 		}
 		said := make(chan struct{})
 		go func() {
@@ -188,17 +189,18 @@ func TestTalkWaits(t *testing.T) {
 			t.Fatal("past the bound nobody waited")
 		default:
 		}
-		if more := room.bring(&r, nil); !more {
-			t.Error("there is more to bring, and nobody is to")
-		}
+		n = room.endRound(n)
 		<-said
-		room.flushOn(0, nobody)
+		room.flushOn(0, n, nobody)
+		if room.joined != nil || room.flushing {
+			t.Error("the talk does not end")
+		}
 		for range 2 * mostUnheard / len(line.line) { // nobody flushes: say does
 			room.say(line, nobody)
 		}
 		synctest.Wait()
-		if room.bytes > mostUnheard+len(line.line) {
-			t.Errorf("%d bytes are on their way", room.bytes)
+		if got := len(*room.joined); got > mostUnheard+len(line.line) {
+			t.Errorf("%d bytes are on their way", got)
 		}
 	})
 }

@@ -347,7 +347,7 @@ func TestSealedPieces(t *testing.T) {
 	line := []byte(strings.Repeat("x", 898) + "\r\n")
 	const lines = 200
 	o.mu.Lock()
-	o.hear(o.room, slices.Repeat([]*frame{{line: line}}, lines), 0)
+	o.hear(o.room, said{slices.Repeat([]*frame{{line: line}}, lines), bytes.Repeat(line, lines), 0})
 	o.flushStaged()
 	o.mu.Unlock()
 	o.close()

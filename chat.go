@@ -268,11 +268,11 @@ func (srv *server) stop(why string) error {
 	return errors.Join(srv.store.close(), failed, srv.folder.release())
 }
 
-// cutAll closes the connections of sessions that did not end by themselves.
+// cutAll cuts off the sessions that did not end by themselves.
 func (srv *server) cutAll() {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	for s := range srv.sessions {
-		s.conn.Close()
+		s.cut()
 	}
 }

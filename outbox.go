@@ -43,9 +43,9 @@ const (
 // parked, the two would cost each idle connection a third of its memory.
 type outbox struct {
 	conn   net.Conn
-	raw    syscall.RawConn // conn's, where writing can be tried without waiting; or nil
-	seal   io.Writer       // TLS, which writes to conn by writeRaw; nil: what waits goes out as it is
-	writer sync.WaitGroup  // the writer goroutine, while there is one
+	fd     int            // its socket, where writing is tried without waiting; or noSocket
+	seal   io.Writer      // TLS, which writes to conn by writeRaw; nil: what waits goes out as it is
+	writer sync.WaitGroup // the writer goroutine, while there is one
 
 	written *atomic.Int64 // bytes, on all connections
 
@@ -73,11 +73,27 @@ type outbox struct {
 
 // newOutbox makes the outbox of a connection; what it writes is counted.
 func newOutbox(conn net.Conn, written *atomic.Int64) *outbox {
-	o := &outbox{conn: conn, written: written}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		o.raw, _ = tcp.SyscallConn()
+	return &outbox{conn: conn, fd: socketOf(conn), written: written}
+}
+
+// noSocket is the descriptor of what is not TCP, or is closed.
+const noSocket = -1
+
+// socketOf is the descriptor of a TCP connection. It must not be used once the
+// connection is closed: its number may be another's then.
+func socketOf(conn net.Conn) (fd int) {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return noSocket
 	}
-	return o
+	raw, err := tcp.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(number uintptr) { fd = int(number) })
+	}
+	if err != nil { // it is closed already
+		return noSocket
+	}
+	return fd
 }
 
 // put gives the connection a frame by way of its writer, without ever waiting.
@@ -133,7 +149,7 @@ func (o *outbox) deliver(room *talk, now said) (behind bool) {
 
 // isIdle tells whether what comes now may be written at once. o.mu is held.
 func (o *outbox) isIdle() bool {
-	return o.hands == handsNone && o.spilled() == 0 && !o.closed && !o.streaming && o.raw != nil && o.seal == nil
+	return o.hands == handsNone && o.spilled() == 0 && !o.closed && !o.streaming && o.fd != noSocket && o.seal == nil
 }
 
 // isBehind tells whether much waits although the socket takes more. o.mu is
@@ -362,6 +378,9 @@ func (o *outbox) close() {
 	o.callWriter()
 	o.mu.Unlock()
 	o.writer.Wait()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.fd = noSocket // it may be closed now
 }
 
 // writeBuffers are lent to who writes while frames are joined.
@@ -379,7 +398,7 @@ func (o *outbox) flush() {
 func (o *outbox) flushStaged() {
 	switch {
 	case o.hands != handsNone || o.spilled() == 0:
-	case o.raw == nil || o.seal != nil:
+	case o.fd == noSocket || o.seal != nil:
 		o.callWriter()
 	default:
 		o.hands = handsFlusher
@@ -548,49 +567,23 @@ func (o *outbox) deadline() time.Time {
 	return t
 }
 
-// tryWrite writes what the socket takes at once, without setting a deadline.
+// tryWrite writes what the socket takes at once, without setting a deadline. The
+// socket does not block, so the one system call is over in microseconds: RawSyscall
+// spares the scheduler's accounts of calls that might take long, a tenth of its cost;
+// sendto spares what write does for files, and the descriptor what net does for
+// calls that wait. (A 32-bit Intel kernel before 4.3 has no sendto; there the writer
+// serves everybody.)
 func (o *outbox) tryWrite(b []byte) (int, error) {
-	if o.raw == nil || o.failed.Load() {
+	if o.fd == noSocket || o.failed.Load() {
 		return 0, nil
 	}
-	t := attempts.Get().(*attempt)
-	defer attempts.Put(t)
-	t.buf = b
-	err := o.raw.Control(t.onFD) // in place of Write, which would look for a deadline first
-	t.buf = nil
-	if err == nil {
-		err = t.err
-	}
-	return t.n, err
-}
-
-// attempt is one try to write, lent to who makes it.
-type attempt struct {
-	buf  []byte
-	n    int
-	err  error
-	onFD func(fd uintptr) // write, made once
-}
-
-var attempts = sync.Pool{New: func() any {
-	t := &attempt{}
-	t.onFD = t.write
-	return t
-}}
-
-// write is one system call. The socket does not block, so that is over in
-// microseconds: RawSyscall spares the scheduler's accounts of calls that might take
-// long, a tenth of its cost. Sendto spares what write does for files. (A 32-bit
-// Intel kernel before 4.3 has none; the writer serves everybody there.)
-func (t *attempt) write(fd uintptr) {
-	first := unsafe.Pointer(unsafe.SliceData(t.buf))
-	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(first), uintptr(len(t.buf)), syscall.MSG_NOSIGNAL, 0, 0)
+	first := unsafe.Pointer(unsafe.SliceData(b))
+	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(o.fd), uintptr(first), uintptr(len(b)), syscall.MSG_NOSIGNAL, 0, 0)
 	switch errno {
 	case 0:
-		t.n, t.err = int(n), nil
+		return int(n), nil
 	case syscall.EAGAIN, syscall.EINTR, syscall.ENOSYS:
-		t.n, t.err = 0, nil
-	default:
-		t.n, t.err = 0, errno
+		return 0, nil
 	}
+	return 0, errno
 }

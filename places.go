@@ -337,10 +337,10 @@ func (ps *places) countMove(p *place) {
 
 // say gives everyone in p the same frame, in the same order for all; a flush must
 // follow.
-func (p *place) say(f *frame) { p.talk.say(f, p.hearers) }
+func (p *place) say(f *frame) { p.talk.say(f, p) }
 
 // flush writes what was said in p to its members.
-func (p *place) flush() { p.talk.flush(p.hearers) }
+func (p *place) flush() { p.talk.flush(p) }
 
 // hearers is the members' outboxes; the slice is made anew, and not changed, when
 // members have come or gone.

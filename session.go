@@ -359,6 +359,19 @@ func (s *session) sayWhy(err error) {
 	}
 }
 
+// cut has the session end at once, whatever it waits for. The connection is left for
+// its reader to close: until then the outbox uses the socket's number.
+func (s *session) cut() {
+	if both, ok := s.conn.(interface {
+		CloseRead() error
+		CloseWrite() error
+	}); ok {
+		_, _ = both.CloseRead(), both.CloseWrite() // they fail where the other side is gone
+		return
+	}
+	s.conn.Close()
+}
+
 // lingerTime is how long an ended connection may stay half open.
 const lingerTime = 2 * time.Second
 

@@ -27,6 +27,11 @@ type talk struct {
 	ended    chan struct{} // closed when the round ends; nil: nobody waits for that
 }
 
+// audience is who hears a talk: a place.
+type audience interface {
+	hearers() []*outbox // now; the slice is not changed
+}
+
 // said is what a talk has at a moment. Only who brings a round may use joined when
 // talk.mu is not held any more.
 type said struct {
@@ -48,7 +53,7 @@ func (s said) end() uint64 { return s.start + uint64(len(s.joined)) }
 
 // say takes a line for everyone in the room; a flush must follow. While too much
 // is on its way already it waits for a round to end.
-func (t *talk) say(f *frame, members func() []*outbox) {
+func (t *talk) say(f *frame, to audience) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for t.joined != nil && len(*t.joined) > mostUnheard {
@@ -57,7 +62,7 @@ func (t *talk) say(f *frame, members func() []*outbox) {
 		if flushing {
 			<-ended
 		} else {
-			t.flush(members)
+			t.flush(to)
 		}
 		t.mu.Lock()
 	}
@@ -111,12 +116,12 @@ func (t *talk) catchUp(o *outbox) {
 // flush brings what was said to the members. One goroutine at a time does, for
 // all who said something meanwhile; past its own round it leaves that to another
 // one, so that nobody is held up by the others' lines.
-func (t *talk) flush(members func() []*outbox) {
+func (t *talk) flush(to audience) {
 	if n := t.begin(); n > 0 {
 		began := time.Now()
-		t.bring(members())
+		t.bring(to.hearers())
 		if n = t.endRound(n); n > 0 {
-			go t.flushOn(time.Since(began), n, members)
+			go t.flushOn(time.Since(began), n, to)
 		}
 	}
 }
@@ -124,11 +129,11 @@ func (t *talk) flush(members func() []*outbox) {
 // flushOn brings rounds until there is nothing to bring; the round before took
 // that long. While more comes than one round at a time carries, it pauses between
 // rounds: later rounds then carry more lines to each member in one write.
-func (t *talk) flushOn(took time.Duration, n int, members func() []*outbox) {
+func (t *talk) flushOn(took time.Duration, n int, to audience) {
 	for n > 0 {
 		time.Sleep(min(took, longestPause))
 		began := time.Now()
-		t.bring(members())
+		t.bring(to.hearers())
 		took = time.Since(began)
 		n = t.endRound(n)
 	}

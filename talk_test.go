@@ -108,7 +108,12 @@ func newRoomMember(t *testing.T) *roomMember {
 	return h
 }
 
-func (h *roomMember) list() []*outbox { return []*outbox{h.outbox} }
+func (h *roomMember) hearers() []*outbox { return []*outbox{h.outbox} }
+
+// emptyRoom is an audience of nobody.
+type emptyRoom struct{}
+
+func (emptyRoom) hearers() []*outbox { return nil }
 
 // wantNext expects these lines and then, for now, nothing.
 func (h *roomMember) wantNext(t *testing.T, lines ...string) {
@@ -136,27 +141,27 @@ func TestTalkMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, first, second := newRoomMember(t), &talk{}, &talk{}
 		for range 5 {
-			second.say(textFrame("before"), h.list)
+			second.say(textFrame("before"), h)
 		}
 		first.join(h.outbox)
-		first.say(textFrame("one"), h.list)
+		first.say(textFrame("one"), h)
 		n := first.begin()
-		first.say(textFrame("two"), h.list)
+		first.say(textFrame("two"), h)
 		first.part(h.outbox)
 		second.join(h.outbox)
-		first.say(textFrame("late"), h.list)
-		first.bring(h.list())
+		first.say(textFrame("late"), h)
+		first.bring(h.hearers())
 		if more := first.endRound(n); more != 2 {
 			t.Errorf("%d lines are for the next round, want 2", more)
 		}
 		h.wantNext(t, "one", "two")
-		second.flush(h.list)
+		second.flush(h)
 		h.wantNext(t)
-		second.say(textFrame("three"), h.list)
+		second.say(textFrame("three"), h)
 		second.catchUp(h.outbox)
 		h.put(textFrame("private"))
-		second.say(textFrame("four"), h.list)
-		second.flush(h.list)
+		second.say(textFrame("four"), h)
+		second.flush(h)
 		h.wantNext(t, "three", "private", "four")
 	})
 }
@@ -167,7 +172,7 @@ func TestTalkMoves(t *testing.T) {
 func TestTalkWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		nobody := func() []*outbox { return nil }
+		nobody := emptyRoom{}
 		line := &frame{line: []byte(strings.Repeat("x", 1022) + "\r\n")}
 		room := &talk{}
 		room.say(line, nobody)

@@ -29,7 +29,7 @@ func oldDatabase(t testing.TB, messages int) (folder string, all []record) {
 			mustExec(t, db, "PRAGMA wal_checkpoint")
 		}
 		r := messageRecord(3, 0, fmt.Sprintf("message %d %s", i, strings.Repeat("text ", i%300)))
-		mustExec(t, db, "INSERT INTO messages VALUES (?, 3, 0, 0, ?, ?, ?)", 21+i, never, r.head, r.body)
+		mustExec(t, db, "INSERT INTO messages VALUES (?, 3, 0, 0, ?, ?, ?)", 21+i, int64(never), r.head, r.body)
 	}
 	mustExec(t, db, "UPDATE groups SET messages = messages + ?1, tops = tops + ?1 WHERE id = 3", messages)
 	mustExec(t, db, "UPDATE state SET message = message + ?", messages)

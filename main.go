@@ -55,7 +55,7 @@ func subcommands() []subcommand {
 		{"stop", "", "stop the service until the next boot", runStop},
 		{"restart", "", "start the service anew", runRestart},
 		{"logs", "", "show the last lines of the service's log", runLogs},
-		{"admin", "add NAME", "make an administrator; also: admin remove NAME, admin list", runAdmin},
+		{"admin", "add NAME | remove NAME | list", "make an administrator; also: admin remove NAME, admin list", runAdmin},
 		{"console", "", "administer the running server from this terminal, or with -c LINE", runConsole},
 		{"stats", "", "show how the running server is", runStats},
 		{"reload", "", "have the running server read its settings anew", runReload},
@@ -91,7 +91,7 @@ func runMain(env environment, args []string) int {
 			flags := flag.NewFlagSet("homeroom "+name, flag.ContinueOnError)
 			flags.SetOutput(env.stderr)
 			flags.Usage = func() {
-				fmt.Fprintf(env.stderr, "homeroom %s: %s\nusage: homeroom %s [flags] %s\n", name, c.help, name, c.args)
+				fmt.Fprintf(env.stderr, "homeroom %s: %s\nusage: homeroom %s\n", name, c.help, strings.TrimSpace(name+" [flags] "+c.args))
 				flags.PrintDefaults()
 			}
 			return c.run(env, flags, args)
@@ -133,9 +133,23 @@ func editDistance(a, b string) int {
 	return row[len(b)]
 }
 
-// parse reads a command's flags; done is set where there is nothing left to do.
+// parse reads a command's flags, which may stand before its arguments and behind
+// them; done is set where there is nothing left to do.
 func parse(flags *flag.FlagSet, args []string, most int) (code int, done bool) {
+	var words []string
 	err := flags.Parse(args)
+	for err == nil && flags.NArg() > 0 {
+		rest := flags.Args()
+		if flagsEnd := len(args) - len(rest); flagsEnd > 0 && args[flagsEnd-1] == "--" {
+			words = append(words, rest...)
+			break
+		}
+		words, args = append(words, rest[0]), rest[1:]
+		err = flags.Parse(args)
+	}
+	if err == nil {
+		err = flags.Parse(append([]string{"--"}, words...))
+	}
 	if errors.Is(err, flag.ErrHelp) {
 		return exitDone, true
 	}

@@ -159,14 +159,9 @@ func askServer(env environment, flags *flag.FlagSet, args []string, line string,
 		return report(env, err)
 	}
 	defer o.close()
-	o.heard = func(line string) {
-		if words := splitWords(line, nil); len(words) == 3 && words[1] == "#warning" {
-			fmt.Fprintln(env.stderr, words[2])
-		}
-	}
 	a, err := o.ask(line)
 	if err == nil && !a.ok() {
-		err = &refusedError{"the server refuses " + line, a.status}
+		err = &refusedError{"the server refuses " + line, a}
 	}
 	if err == nil {
 		show(a)

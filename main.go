@@ -215,9 +215,12 @@ func serve(env environment, path, data, listen string) error {
 	syscall.Umask(0o077)           // what is stored is nobody else's business
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go
 	makeRoomForDisk()
+	told := make(chan os.Signal, 1) // holds the first signal to end
+	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(told)
 	err = runLogged(env, cfg, reread)
 	if errors.Is(err, errRestart) {
-		return startAnew()
+		return startAnew(told, env.stdin == nil)
 	}
 	return err
 }
@@ -260,13 +263,17 @@ func settingsFor(path, data, listen string) (config, error) {
 }
 
 // run serves until env.ctx ends or somebody types EXIT.
-func run(env environment, cfg config, log *serverLog, reread func() (config, error)) error {
+func run(env environment, cfg config, log *serverLog, reread func() (config, error)) (ended error) {
 	ctx, stop := context.WithCancel(env.ctx)
 	defer stop()
 	hangups := make(chan os.Signal, 1)
 	if env.stdin == nil { // where there is a terminal, its end is the server's too
 		signal.Notify(hangups, syscall.SIGHUP)
-		defer signal.Stop(hangups)
+		defer func() {
+			if !errors.Is(ended, errRestart) { // else none may end the program, which goes on
+				signal.Stop(hangups)
+			}
+		}()
 	}
 	srv, err := newServer(cfg, env.ask)
 	if err != nil {

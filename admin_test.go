@@ -9,8 +9,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -323,14 +325,28 @@ func TestOrders(t *testing.T) {
 	settings := writeSettings(t, programSettings+fmt.Sprintf("[admin]\nreboot = %q\npoweroff = \"/nonexistent\"\n", "touch "+ran))
 	p := startProgram(t, buildProgram(t), "-config", settings, "-data", data)
 	bob := p.guest("bob")
+	rewrite := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good, err := os.ReadFile(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rewrite("nonsense = 1\n") // with which the server would not start again
+	dialFolder(t, data).ask("#restart", fmt.Sprintf(`@mess #warning "%s, line 1: there is no setting nonsense; `+"`homeroom config`"+` shows them all"`, settings), "@status 3504")
+	rewrite(string(good))
 	dialFolder(t, data).ask(`#restart "a new version"`, "@status 0", `@mess #warning "the server is starting anew (Host): a new version"`)
 	bob.ended(`@mess #warning "the server is starting anew (Host): a new version"`)
 	for again := (*client)(nil); again == nil; again = tryFolder(t, data) { // there is none for a moment
 		select {
 		case <-p.ended:
-			t.Fatalf("it did not start anew; it says:\n%s", p.logged())
+			t.Fatalf("it did not start anew (%v); it says:\n%s", p.cmd.ProcessState, p.logged())
 		default:
 		}
+		_ = p.cmd.Process.Signal(syscall.SIGHUP) // no moment of it ends the program
 	}
 	host := dialFolder(t, data)
 	host.ask("#poweroff", "@status 0", `@mess #warning "the machine is being switched off (Host)"`, `@mess #warning "that failed; the server goes on"`)
@@ -346,6 +362,24 @@ func TestOrders(t *testing.T) {
 	dialFolder(t, data).ask("#shutdown", "@status 0", `@mess #warning "the server is stopping (Host)"`)
 	if code := p.exitCode(); code != exitDone {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestSignalWhileRestarting: a SIGTERM ends the program, also where it comes while
+// the one program gives way to the other.
+func TestSignalWhileRestarting(t *testing.T) {
+	t.Parallel()
+	path, settings := buildProgram(t), writeSettings(t, programSettings)
+	for range 5 {
+		data := t.TempDir()
+		p := startProgram(t, path, "-config", settings, "-data", data)
+		dialFolder(t, data).ask("#restart", "@status 0", `@mess #warning "the server is starting anew (Host)"`)
+		for !strings.Contains(p.logged(), "msg=stopped") {
+			runtime.Gosched()
+		}
+		if code := p.terminate(); code != exitDone && code != -1 { // -1: before it listens for the signal
+			t.Errorf("exit code %d", code)
+		}
 	}
 }
 

@@ -12,19 +12,13 @@ import (
 func runAdmin(env environment, flags *flag.FlagSet, args []string) int {
 	settings := folderFlags(flags)
 	file := flags.String("password-file", "", "take a new account's password from the first line of this `FILE`")
-	verb := ""
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		verb, args = args[0], args[1:]
+	if code, done := parse(flags, args, 2); done {
+		return code
 	}
-	names := map[string]int{"add": 1, "remove": 1, "list": 0}
-	most, known := names[verb]
-	if verb == "" || known {
-		if code, done := parse(flags, args, most); done {
-			return code
-		}
-	}
-	if !known || flags.NArg() < most {
-		fmt.Fprintln(env.stderr, "usage: homeroom admin add [-password-file FILE] NAME | remove NAME | list")
+	verb, name := flags.Arg(0), flags.Arg(1)
+	words, known := map[string]int{"add": 2, "remove": 2, "list": 1}[verb]
+	if !known || flags.NArg() != words {
+		fmt.Fprintln(env.stderr, "usage: homeroom admin add NAME [-password-file FILE] | remove NAME | list")
 		return exitUsage
 	}
 	cfg, err := settings()
@@ -37,9 +31,9 @@ func runAdmin(env environment, flags *flag.FlagSet, args []string) int {
 	}
 	switch verb {
 	case "add":
-		err = addAdmin(env, o, flags.Arg(0), *file)
+		err = addAdmin(env, o, name, *file)
 	case "remove":
-		err = setAdmin(o, flags.Arg(0), false)
+		err = setAdmin(o, name, false)
 	case "list":
 		err = listAdmins(env, o)
 	}
@@ -165,14 +159,9 @@ func askServer(env environment, flags *flag.FlagSet, args []string, line string,
 		return report(env, err)
 	}
 	defer o.close()
-	o.heard = func(line string) {
-		if words := splitWords(line, nil); len(words) == 3 && words[1] == "#warning" {
-			fmt.Fprintln(env.stderr, words[2])
-		}
-	}
 	a, err := o.ask(line)
 	if err == nil && !a.ok() {
-		err = &refusedError{"the server refuses " + line, a.status}
+		err = &refusedError{"the server refuses " + line, a}
 	}
 	if err == nil {
 		show(a)

@@ -170,10 +170,10 @@ func (s *session) cmdHelp(words []string, r *reply) error {
 		r.line = append(append(r.line, "\r\n  "...), c.help...).end()
 		return nil
 	}
-	rows := commandRows()
-	if i := s.who.Load(); i == nil || !i.isAdmin() {
-		rows = slices.DeleteFunc(rows, func(c command) bool { return c.who == forAdmins })
-	}
+	i := s.who.Load()
+	rows := slices.DeleteFunc(commandRows(), func(c command) bool {
+		return c.who == forAdmins && (i == nil || !i.isAdmin()) || i != nil && i.host && !c.host
+	})
 	r.line = r.line.word("@ret #help").num(int64(len(rows))).end()
 	width := 0
 	for _, c := range rows {

@@ -195,6 +195,9 @@ func (c *console) line(line string) (done, leave bool, err error) {
 		line = string(appendQuoted([]byte("#announce "), line))
 	case strings.EqualFold(words[0], "#watchlog") && c.hears != nil:
 		return true, false, c.hears.send(line)
+	case c.needsRoom(words[0]):
+		c.show(line, answer{status: statusNoGuests})
+		return false, false, nil
 	}
 	a, err := c.asks.ask(line)
 	if err != nil {
@@ -204,11 +207,18 @@ func (c *console) line(line string) (done, leave bool, err error) {
 	return a.ok(), false, nil
 }
 
+// needsRoom tells whether a command is none for the console. The server would say
+// so too, but not before the lines of a #postmessage have come.
+func (c *console) needsRoom(word string) bool {
+	row := c.asks.table[strings.ToLower(word)]
+	return row != nil && !row.host
+}
+
 // show shows an answer.
 func (c *console) show(line string, a answer) {
 	switch {
 	case !a.ok():
-		c.print(fmt.Sprintf("%s: %s (%d)\n", splitWords(line, nil)[0], a.status.text(), a.status))
+		c.print(splitWords(line, nil)[0] + ": " + a.reason() + "\n")
 	case line == "#who":
 		c.print(userTable(a.lines))
 	case len(a.lines) > 0:

@@ -34,6 +34,8 @@ func TestConsoleScript(t *testing.T) {
 		{"kick nobody", "#kick: there is none (-3)\n", errNotDone},
 		{"KICK", "KICK takes a user's name\n", errNotDone},
 		{"#nothing\n#ping x", "#nothing: there is no such command (3502)\n#ping x\n", errNotDone},
+		{"#reload", "#reload: this server cannot read its settings anew (3504)\n", errNotDone},
+		{"#postMessage heading 0 2\n#ping x", "#postMessage: that needs an account, and a room to be in (3501)\n#ping x\n", errNotDone},
 		{"#ping x\nEXIT\n#ping y", "#ping x\n", nil},
 		{`say "hi" and \`, "", nil},
 		{"kick off is at seven", "", nil},
@@ -237,6 +239,8 @@ func TestAdminAdd(t *testing.T) {
 	admin(exitDone, "alice\nroot\n", "list")
 	admin(exitDone, "", "remove", "alice")
 	alice.ask("#listbans", "@status 3506")
+	admin(exitDone, "dave is an administrator now\n", "add", "dave", "-password-file", secret)
+	admin(exitDone, "", "remove", "dave")
 	admin(exitDone, "carol is an administrator now\n", "add", "carol")
 	if asked != 2 {
 		t.Errorf("it asked %d times, want twice", asked)
@@ -275,8 +279,8 @@ func TestAdminPassword(t *testing.T) {
 	}
 }
 
-// TestStatsCommand: stats and reload speak to the running server, and say so where
-// there is none.
+// TestStatsCommand: stats speaks to the running server, and says so where there is
+// none.
 func TestStatsCommand(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
@@ -285,16 +289,8 @@ func TestStatsCommand(t *testing.T) {
 	if code, said := commandLine(t, nil, "stats", "-config", settings, "-data", data); code != exitDone || !strings.Contains(said, "users_online           1\n") {
 		t.Errorf("stats: exit code %d, %q", code, said)
 	}
-	want := "this server cannot read its settings anew\nhomeroom: the server refuses #reload"
-	if code, said := commandLine(t, nil, "reload", "-config", settings, "-data", data); code != exitFailed || !strings.HasPrefix(said, want) {
-		t.Errorf("reload: exit code %d, %q", code, said)
-	}
-	ts.reread = func() (config, error) { return ts.cfg, nil }
-	if code, said := commandLine(t, nil, "reload", "-config", settings, "-data", data); code != exitDone || said != "the settings were read; nothing changed\n" {
-		t.Errorf("reload: exit code %d, %q", code, said)
-	}
 	ts.stopNow()
-	for _, verb := range []string{"stats", "reload", "console"} {
+	for _, verb := range []string{"stats", "console"} {
 		if code, said := commandLine(t, nil, verb, "-config", settings, "-data", data); code != exitFailed || !strings.Contains(said, "no server runs on that data folder") {
 			t.Errorf("%s: exit code %d, %q", verb, code, said)
 		}

@@ -92,7 +92,10 @@ func (m *machine) makeData(folder string) error {
 			return fmt.Errorf("the data folder %s is not the service's; if it is to be: sudo chown -R %s: %s", path, serviceName, path)
 		}
 	}
-	err := makeFolder(path)
+	err := makeOpenFolder(filepath.Dir(path))
+	if err == nil {
+		err = makeFolder(path)
+	}
 	if err == nil {
 		err = errors.Join(os.Chmod(path, 0o700), os.Chown(path, user.id, user.group))
 	}
@@ -100,6 +103,20 @@ func (m *machine) makeData(folder string) error {
 		return fmt.Errorf("cannot make the data folder: %w", err)
 	}
 	return giveFiles(path, user.id, user.group)
+}
+
+// makeOpenFolder makes a folder, and those above it that are missing, so that the
+// service's user can go through all of them.
+func makeOpenFolder(path string) error {
+	var missing []string
+	for above := path; !exists(above); above = filepath.Dir(above) {
+		missing = append(missing, above)
+	}
+	err := makeFolder(path)
+	for _, made := range missing {
+		err = errors.Join(err, os.Chmod(made, 0o755))
+	}
+	return err
 }
 
 // writeSettings writes the settings file where there is none.
@@ -143,10 +160,8 @@ func (m *machine) copyProgram() error {
 // is on the disk.
 func (m *machine) writeWhole(path string, content io.Reader, mode os.FileMode) error {
 	folder := filepath.Dir(path)
-	if !exists(folder) {
-		if err := errors.Join(makeFolder(folder), os.Chmod(folder, 0o755)); err != nil {
-			return err
-		}
+	if err := makeOpenFolder(folder); err != nil {
+		return err
 	}
 	file, err := os.CreateTemp(folder, "."+filepath.Base(path)+".*")
 	if err != nil {

@@ -151,7 +151,8 @@ func TestInstallOtherData(t *testing.T) {
 	sys := newFakeSystem(t, onSystemd)
 	sys.write(installedSettings, "[server]\ndata = \"/mnt/disk/chat\"\n")
 	sys.mustInstall()
-	sys.wantModes(map[string]os.FileMode{"/mnt/disk/chat": 0o700})
+	// The service's user must get to its folder, whoever makes those above it.
+	sys.wantModes(map[string]os.FileMode{"/mnt": 0o755, "/mnt/disk": 0o755, "/mnt/disk/chat": 0o700, "/usr/local": 0o755})
 	if !strings.Contains(sys.read(systemdUnitFile), "\nReadWritePaths=\"/mnt/disk/chat\"\n") {
 		t.Errorf("the unit is\n%s", sys.read(systemdUnitFile))
 	}

@@ -55,7 +55,7 @@ func subcommands() []subcommand {
 		{"stop", "", "stop the service until the next boot", runStop},
 		{"restart", "", "start the service anew", runRestart},
 		{"logs", "", "show the last lines of the service's log", runLogs},
-		{"admin", "add NAME", "make an administrator; also: admin remove NAME, admin list", runAdmin},
+		{"admin", "add NAME | remove NAME | list", "make an administrator; also: admin remove NAME, admin list", runAdmin},
 		{"console", "", "administer the running server from this terminal, or with -c LINE", runConsole},
 		{"stats", "", "show how the running server is", runStats},
 		{"reload", "", "have the running server read its settings anew", runReload},
@@ -91,7 +91,7 @@ func runMain(env environment, args []string) int {
 			flags := flag.NewFlagSet("homeroom "+name, flag.ContinueOnError)
 			flags.SetOutput(env.stderr)
 			flags.Usage = func() {
-				fmt.Fprintf(env.stderr, "homeroom %s: %s\nusage: homeroom %s [flags] %s\n", name, c.help, name, c.args)
+				fmt.Fprintf(env.stderr, "homeroom %s: %s\nusage: homeroom %s\n", name, c.help, strings.TrimSpace(name+" [flags] "+c.args))
 				flags.PrintDefaults()
 			}
 			return c.run(env, flags, args)
@@ -133,9 +133,23 @@ func editDistance(a, b string) int {
 	return row[len(b)]
 }
 
-// parse reads a command's flags; done is set where there is nothing left to do.
+// parse reads a command's flags, which may stand before its arguments and behind
+// them; done is set where there is nothing left to do.
 func parse(flags *flag.FlagSet, args []string, most int) (code int, done bool) {
+	var words []string
 	err := flags.Parse(args)
+	for err == nil && flags.NArg() > 0 {
+		rest := flags.Args()
+		if flagsEnd := len(args) - len(rest); flagsEnd > 0 && args[flagsEnd-1] == "--" {
+			words = append(words, rest...)
+			break
+		}
+		words, args = append(words, rest[0]), rest[1:]
+		err = flags.Parse(args)
+	}
+	if err == nil {
+		err = flags.Parse(append([]string{"--"}, words...))
+	}
 	if errors.Is(err, flag.ErrHelp) {
 		return exitDone, true
 	}
@@ -201,9 +215,12 @@ func serve(env environment, path, data, listen string) error {
 	syscall.Umask(0o077)           // what is stored is nobody else's business
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go
 	makeRoomForDisk()
+	told := make(chan os.Signal, 1) // holds the first signal to end
+	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(told)
 	err = runLogged(env, cfg, reread)
 	if errors.Is(err, errRestart) {
-		return startAnew()
+		return startAnew(told, env.stdin == nil)
 	}
 	return err
 }
@@ -246,13 +263,17 @@ func settingsFor(path, data, listen string) (config, error) {
 }
 
 // run serves until env.ctx ends or somebody types EXIT.
-func run(env environment, cfg config, log *serverLog, reread func() (config, error)) error {
+func run(env environment, cfg config, log *serverLog, reread func() (config, error)) (ended error) {
 	ctx, stop := context.WithCancel(env.ctx)
 	defer stop()
 	hangups := make(chan os.Signal, 1)
 	if env.stdin == nil { // where there is a terminal, its end is the server's too
 		signal.Notify(hangups, syscall.SIGHUP)
-		defer signal.Stop(hangups)
+		defer func() {
+			if !errors.Is(ended, errRestart) { // else none may end the program, which goes on
+				signal.Stop(hangups)
+			}
+		}()
 	}
 	srv, err := newServer(cfg, env.ask)
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -210,6 +212,28 @@ func TestCommands(t *testing.T) {
 			if stream.want == "" && stream.got != "" || !strings.Contains(stream.got, stream.want) {
 				t.Errorf("%q: %s is %q, want %q in it", test.args, stream.name, stream.got, stream.want)
 			}
+		}
+	}
+}
+
+// TestParse: flags stand before a command's arguments or behind them; after -- all
+// are arguments.
+func TestParse(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"-n 5 one two": "5 one two", "one -n 5 two": "5 one two", "one two -n 5": "5 one two", "one": "0 one", "": "0 ",
+		"-n 5 -- -n 6": "5 -n 6", "one -- -n": "0 one -n", "one two three": "too many", "one -n": "needs an argument", "one -m": "not defined",
+	} {
+		var out strings.Builder
+		flags := flag.NewFlagSet("test", flag.ContinueOnError)
+		flags.SetOutput(&out)
+		n := flags.Int("n", 0, "")
+		code, done := parse(flags, strings.Fields(line), 2)
+		if !done {
+			fmt.Fprintf(&out, "%d %s", *n, strings.Join(flags.Args(), " "))
+		}
+		if !strings.Contains(out.String(), want) || done != (code == exitUsage) {
+			t.Errorf("%q: exit code %d, %v, %q; want %q", line, code, done, out.String(), want)
 		}
 	}
 }

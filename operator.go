@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,13 +19,12 @@ type operator struct {
 	conn  net.Conn
 	in    *bufio.Reader
 	table map[string]*command
-
-	heard func(line string) // gets every @mess line that comes meanwhile; nil: they are dropped
 }
 
 // answer is what the server answered to one line.
 type answer struct {
 	status status
+	why    string   // the warning that came with a status; "": none did
 	head   string   // the @ret line; "": it was @status
 	lines  []string // that belong to it
 }
@@ -35,6 +35,11 @@ func (a answer) ok() bool { return a.head != "" || a.status == statusOK }
 // errNoServer is that no server runs on a data folder.
 var errNoServer = errors.New("no server runs on that data folder")
 
+// noServer says so, and what to do.
+func noServer(folder string) error {
+	return fmt.Errorf("%w (%s); start it, or name the folder that it uses with -data", errNoServer, folder)
+}
+
 // operatorPatience bounds how long a server may take for one answer.
 const operatorPatience = 60 * time.Second
 
@@ -43,7 +48,7 @@ const operatorPatience = 60 * time.Second
 func dialOperator(ctx context.Context, folder string) (*operator, error) {
 	path, release, err := socketPath(folder)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w (%s)", errNoServer, folder)
+		return nil, noServer(folder)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the server: %w", err)
@@ -52,7 +57,7 @@ func dialOperator(ctx context.Context, folder string) (*operator, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("%w (%s)", errNoServer, folder)
+		return nil, noServer(folder)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the server: %w", err)
@@ -88,21 +93,24 @@ func (o *operator) send(line string) error {
 	return nil
 }
 
-// refusedError is that the server did not do something.
-type refusedError struct {
-	doing  string
-	status status
+// reason says, for people, why a command was not done.
+func (a answer) reason() string {
+	return fmt.Sprintf("%s (%d)", cmp.Or(a.why, a.status.text()), a.status)
 }
 
-func (e *refusedError) Error() string {
-	return fmt.Sprintf("%s: %s (%d)", e.doing, e.status.text(), e.status)
+// refusedError is that the server did not do something.
+type refusedError struct {
+	doing string
+	answer
 }
+
+func (e *refusedError) Error() string { return e.doing + ": " + e.reason() }
 
 // do asks for something and fails if it is not done.
 func (o *operator) do(line, doing string) error {
 	a, err := o.ask(line)
 	if err == nil && !a.ok() {
-		err = &refusedError{doing, a.status}
+		err = &refusedError{doing, a}
 	}
 	return err
 }
@@ -119,14 +127,15 @@ func (o *operator) answer() (a answer, err error) {
 			if err != nil {
 				return a, fmt.Errorf("the server answered %q", line)
 			}
-			return answer{status: status(n)}, nil
+			a.status = status(n)
+			return a, nil
 		}
 		if strings.HasPrefix(line, "@ret ") {
-			a.head = line
+			a.head, a.why = line, ""
 			break
 		}
-		if o.heard != nil {
-			o.heard(line)
+		if words := splitWords(line, nil); len(words) == 3 && words[1] == "#warning" {
+			a.why = words[2]
 		}
 	}
 	for range o.linesAfter(a.head) {

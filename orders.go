@@ -7,9 +7,13 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // order is what an administrator wants the whole program to do.
@@ -36,8 +40,15 @@ func (s *session) cmdShutdown(words []string, r *reply) error {
 	return s.order(orderStop, "the server is stopping", words, r)
 }
 
-// cmdRestart is `#restart ["reason"]`.
+// cmdRestart is `#restart ["reason"]`: 3504, after why, where the settings are such
+// that the server would not start again.
 func (s *session) cmdRestart(words []string, r *reply) error {
+	if reread := s.srv.reread; reread != nil {
+		if _, err := reread(); err != nil {
+			s.out.put(warningFrame(oneLine(err)))
+			return fail(statusBadArgs)
+		}
+	}
 	return s.order(orderRestart, "the server is starting anew", words, r)
 }
 
@@ -103,11 +114,30 @@ func (srv *server) command(ctx context.Context, line string, o order) (done bool
 }
 
 // startAnew has the program on the disk, which may be a newer one, take the place
-// of this one in the same process.
-func startAnew() error {
+// of this one in the same process; unless told holds a signal to end. One that
+// comes later ends the process at once, and no hangup does: Go would take both, and
+// then be gone.
+func startAnew(told chan os.Signal, ignoreHangup bool) error {
+	const byDefault, ignored = 0, 1 // SIG_DFL, SIG_IGN
+	setSignal(syscall.SIGINT, byDefault)
+	setSignal(syscall.SIGTERM, byDefault)
+	if ignoreHangup {
+		setSignal(syscall.SIGHUP, ignored)
+	}
+	signal.Stop(told) // what came before that is in told now
+	if len(told) > 0 {
+		return nil
+	}
 	path, err := os.Executable()
 	if err == nil {
 		err = syscall.Exec(path, os.Args, os.Environ())
 	}
 	return fmt.Errorf("starting the program anew: %w", err)
+}
+
+// setSignal has the system act on a signal without asking Go, whose own way does
+// not go together with signals that come just then.
+func setSignal(s syscall.Signal, action uintptr) {
+	act := [8]uintptr{action} // a struct sigaction, which begins with that
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
 }

@@ -227,12 +227,14 @@ func TestVerifier(t *testing.T) {
 	}
 }
 
-// TestHelp holds "#help" against the command table.
+// TestHelp holds "#help" against the command table: everybody is shown what they
+// may use.
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
-	host := ts.dialHost()
-	host.ask("#help", fmt.Sprintf("@ret #help %d", len(commandRows())))
+	ts.admin("root").ask("#help", fmt.Sprintf("@ret #help %d", len(commandRows())))
+	atConsole := slices.DeleteFunc(commandRows(), func(c command) bool { return !c.host })
+	ts.dialHost().ask("#help", fmt.Sprintf("@ret #help %d", len(atConsole)))
 	alice, rows := ts.dial(), slices.DeleteFunc(commandRows(), func(c command) bool { return c.who == forAdmins })
 	alice.ask("#help", fmt.Sprintf("@ret #help %d", len(rows)))
 	for _, c := range rows {

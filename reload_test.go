@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"net"
 	"os"
 	"strings"
@@ -50,6 +51,31 @@ func TestReload(t *testing.T) {
 		host.read()
 	}
 	alice.ask("#createroom two", "@status 0")
+}
+
+// TestReloadCommand: "homeroom reload" says what changed, or why nothing does.
+func TestReloadCommand(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	var changed config
+	var refused error
+	ts.reread = func() (config, error) { return changed, refused }
+	settings := writeSettings(t, programSettings)
+	reload := func(want int, say string) {
+		t.Helper()
+		code, said := commandLine(t, nil, "reload", "-config", settings, "-data", ts.cfg.Server.Data)
+		if code != want || said != say {
+			t.Errorf("exit code %d, %q; want %d, %q", code, said, want, say)
+		}
+	}
+	changed = ts.cfg
+	reload(exitDone, "the settings were read; nothing changed\n")
+	changed.Limits.Rooms = 7
+	reload(exitDone, "limits.rooms is 7 now; it was 1000\n")
+	refused = errors.New("the file\nis not there")
+	reload(exitFailed, "homeroom: the server refuses #reload: the file; is not there (3504)\n")
+	ts.stopNow()
+	reload(exitFailed, "homeroom: no server runs on that data folder ("+ts.cfg.Server.Data+"); start it, or name the folder that it uses with -data\n")
 }
 
 // connect connects; the hello is still to come.

@@ -50,18 +50,10 @@ func rootHint(err error) string {
 func runKey(env environment, flags *flag.FlagSet, args []string) int {
 	settings := folderFlags(flags)
 	to := flags.String("to", "", "change to this `KEY`: a file, or \"ask\" for a passphrase (default: as server.key)")
-	verb := ""
-	if len(args) > 0 && args[0] == "rotate" {
-		verb, args = args[0], args[1:]
-	}
-	most := 0
-	if verb == "" {
-		most = 1
-	}
-	if code, done := parse(flags, args, most); done {
+	if code, done := parse(flags, args, 1); done {
 		return code
 	}
-	if verb == "" && flags.Arg(0) != "rotate" {
+	if flags.Arg(0) != "rotate" {
 		fmt.Fprintf(env.stderr, "homeroom key: what is to be done with it? there is: homeroom key rotate\n")
 		return exitUsage
 	}

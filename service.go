@@ -223,7 +223,11 @@ func showLog(env environment, command []string) error {
 	cmd := exec.CommandContext(env.ctx, command[0], command[1:]...)
 	cmd.Stdout, cmd.Stderr = env.stdout, env.stderr
 	if err := cmd.Run(); err != nil && env.ctx.Err() == nil {
-		return fmt.Errorf("cannot show the log: %s: %w", command[0], err)
+		hint := ""
+		if os.Geteuid() != 0 { // journalctl says that in many words of its own
+			hint = "; use sudo"
+		}
+		return fmt.Errorf("cannot show the log: %s: %w%s", command[0], err, hint)
 	}
 	return nil
 }

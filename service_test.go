@@ -159,7 +159,7 @@ func (sys *fakeSystem) wantSaid(want ...string) {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	for platform, places := range map[string][]string{
-		onSystemd: {serviceProgram + " serve -config " + installedSettings + "\n", "\nUser=homeroom\n", "\nStateDirectory=homeroom\n"},
+		onSystemd: {serviceProgram + " serve -config " + installedSettings + "\n", "\nExecReload=" + serviceProgram + " reload -config " + installedSettings + "\n", "\nUser=homeroom\n", "\nStateDirectory=homeroom\n"},
 		onOpenRC:  {"command=" + serviceProgram + "\n", "serve -config " + installedSettings + `"`, "log=" + serviceErrors + "\n", `"homeroom:homeroom"`},
 		onSysV:    {"program=" + serviceProgram + "\n", "settings=" + installedSettings + "\n", "log=" + serviceErrors + "\n", "user=homeroom\n"},
 	} {

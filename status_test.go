@@ -59,7 +59,7 @@ func TestStatus(t *testing.T) {
 func TestStatusWrong(t *testing.T) {
 	t.Parallel()
 	missing := filepath.Join(t.TempDir(), "none.pem")
-	files := writeSettings(t, "[tls]\nlisten = \":6501\"\ncert = \""+missing+"\"\nkey = \""+missing+"\"\n")
+	files := writeSettings(t, "[web]\nlisten = \"\"\n[tls]\nlisten = \"127.0.0.1:0\"\ncert = \""+missing+"\"\nkey = \""+missing+"\"\n")
 	for _, test := range []struct {
 		args string
 		code int

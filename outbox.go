@@ -7,11 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -74,26 +70,6 @@ type outbox struct {
 // newOutbox makes the outbox of a connection; what it writes is counted.
 func newOutbox(conn net.Conn, written *atomic.Int64) *outbox {
 	return &outbox{conn: conn, fd: socketOf(conn), written: written}
-}
-
-// noSocket is the descriptor of what is not TCP, or is closed.
-const noSocket = -1
-
-// socketOf is the descriptor of a TCP connection. It must not be used once the
-// connection is closed: its number may be another's then.
-func socketOf(conn net.Conn) (fd int) {
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
-		return noSocket
-	}
-	raw, err := tcp.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(number uintptr) { fd = int(number) })
-	}
-	if err != nil { // it is closed already
-		return noSocket
-	}
-	return fd
 }
 
 // put gives the connection a frame by way of its writer, without ever waiting.
@@ -520,70 +496,4 @@ func (o *outbox) next(behind int) *frame {
 		return nil
 	}
 	return o.pop()
-}
-
-// writeAll writes b, sealed where the connection has TLS.
-func (o *outbox) writeAll(b []byte) error {
-	if o.seal != nil {
-		_, err := o.seal.Write(b)
-		return err
-	}
-	return o.writeRaw(b)
-}
-
-// writeRaw writes b to the socket. It fails when the socket takes nothing for
-// stallTime.
-func (o *outbox) writeRaw(b []byte) error {
-	if o.failed.Load() {
-		return nil
-	}
-	n, err := o.tryWrite(b)
-	if err != nil || n == len(b) {
-		return err
-	}
-	o.blocked.Store(true)
-	defer o.blocked.Store(false)
-	for b = b[n:]; len(b) > 0; b = b[n:] {
-		if err = o.conn.SetWriteDeadline(o.deadline()); err != nil {
-			return err
-		}
-		n, err = o.conn.Write(b)
-		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
-			return err
-		}
-	}
-	if o.until.Load() != 0 {
-		return nil
-	}
-	return o.conn.SetWriteDeadline(time.Time{})
-}
-
-// deadline is when a write must have got something through.
-func (o *outbox) deadline() time.Time {
-	t := time.Now().Add(stallTime)
-	if until := o.until.Load(); until != 0 && until < t.UnixNano() {
-		t = time.Unix(0, until)
-	}
-	return t
-}
-
-// tryWrite writes what the socket takes at once, without setting a deadline. The
-// socket does not block, so the one system call is over in microseconds: RawSyscall
-// spares the scheduler's accounts of calls that might take long, a tenth of its cost;
-// sendto spares what write does for files, and the descriptor what net does for
-// calls that wait. (A 32-bit Intel kernel before 4.3 has no sendto; there the writer
-// serves everybody.)
-func (o *outbox) tryWrite(b []byte) (int, error) {
-	if o.fd == noSocket || o.failed.Load() {
-		return 0, nil
-	}
-	first := unsafe.Pointer(unsafe.SliceData(b))
-	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(o.fd), uintptr(first), uintptr(len(b)), syscall.MSG_NOSIGNAL, 0, 0)
-	switch errno {
-	case 0:
-		return int(n), nil
-	case syscall.EAGAIN, syscall.EINTR, syscall.ENOSYS:
-		return 0, nil
-	}
-	return 0, errno
 }

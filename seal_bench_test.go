@@ -1,6 +1,10 @@
 package main
 
 import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -46,4 +50,57 @@ func BenchmarkPages(b *testing.B) {
 		st.endList(l)
 	}
 	b.ReportMetric(float64(b.N)*2000/b.Elapsed().Seconds(), "lines/s")
+}
+
+// BenchmarkDriver is what SQLite's driver can do by itself: the rows that posts of
+// 200 bytes become, in transactions as large as those of 64 posters.
+func BenchmarkDriver(b *testing.B) {
+	const together = 60
+	o := commitStore(b)
+	st, err := openStore(o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	group := addGroup(b, st)
+	if err := st.close(); err != nil {
+		b.Fatal(err)
+	}
+	db, err := openDatabase(filepath.Join(o.folder, databaseFile))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	mustExec(b, db, fmt.Sprintf("PRAGMA wal_autocheckpoint = %d", foldFrames))
+	var s writeStmts
+	own, err := prepareOn(db, s.texts())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer own.close()
+	id, before := 0, procWritten(b)
+	for b.Loop() {
+		_, err := s.begin.Exec()
+		for range together {
+			id++
+			head, body := sealedColumn(40), sealedColumn(205)
+			_, failed := s.addMessage.Exec(id, group, 0, int64(never), head, body)
+			err = errors.Join(err, failed)
+		}
+		_, grown := s.growGroup.Exec(group, together, together)
+		_, saved := s.saveState.Exec(0, 0, 0, id, 0, 0, 0, 0, nil, 0)
+		_, committed := s.commit.Exec()
+		if err := errors.Join(err, grown, saved, committed); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(id)/b.Elapsed().Seconds(), "posts/s")
+	b.ReportMetric(float64(procWritten(b)-before)/float64(id), "disk-B/post")
+}
+
+// sealedColumn is as long, and as random, as a column that is sealed.
+func sealedColumn(plain int) []byte {
+	column := make([]byte, plain+1+4+12+16) // format, key, nonce, tag: see sealer
+	_, _ = rand.Read(column)
+	return column
 }

@@ -1,13 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkParse: one line from the socket to its words.
@@ -98,27 +100,46 @@ func BenchmarkLogin(b *testing.B) {
 }
 
 // posters runs so many connections that post to one group, each as fast as it
-// is answered, n posts in all.
+// is answered, n posts in all. One loop serves them, so that it is the server that
+// is measured.
 func posters(b *testing.B, srv *testServer, count int) {
-	var left atomic.Int64
-	left.Store(int64(b.N))
-	line := "#postmessage heading\r\n" + strings.Repeat("x", 200)
-	var clients []*client
+	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer unix.Close(poll)
+	var sockets []int
 	for i := range count {
 		c := srv.guest(fmt.Sprintf("poster%d", i))
 		c.ask("#joingroup posts", "@status 0")
-		clients = append(clients, c)
+		fd := socketOf(c.conn)
+		if err := unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
+			b.Fatal(err)
+		}
+		sockets = append(sockets, fd)
 	}
+	const stored = "@status 0\r\n"
+	post := []byte("#postmessage heading\r\n" + strings.Repeat("x", 200) + "\r\n")
+	events, answer := make([]unix.EpollEvent, count), make([]byte, 100)
 	b.ResetTimer()
-	var running sync.WaitGroup
-	for _, c := range clients {
-		running.Go(func() {
-			for left.Add(-1) >= 0 {
-				c.ask(line, "@status 0")
-			}
-		})
+	left := b.N
+	for _, fd := range sockets[:min(count, left)] {
+		_, err = unix.Write(fd, post)
+		left--
 	}
-	running.Wait()
+	for answered := 0; answered < b.N; {
+		n, _ := unix.EpollWait(poll, events, -1)
+		for _, e := range events[:max(n, 0)] {
+			got, failed := unix.Read(int(e.Fd), answer)
+			if err = errors.Join(err, failed); err != nil || string(answer[:got]) != stored {
+				b.Fatalf("a post was answered with %q (%v)", answer[:max(got, 0)], err)
+			}
+			if answered++; left > 0 {
+				_, err = unix.Write(int(e.Fd), post)
+				left--
+			}
+		}
+	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "posts/s")
 }
 

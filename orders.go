@@ -45,7 +45,7 @@ func (s *session) cmdShutdown(words []string, r *reply) error {
 func (s *session) cmdRestart(words []string, r *reply) error {
 	if reread := s.srv.reread; reread != nil {
 		if _, err := reread(); err != nil {
-			s.out.put(warningFrame(oneLine(err)))
+			s.put(warningFrame(oneLine(err)))
 			return fail(statusBadArgs)
 		}
 	}

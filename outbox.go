@@ -209,6 +209,7 @@ var tooSlow = warningFrame("you read too slowly; the connection ends")
 func (o *outbox) last(f *frame) {
 	if !o.closed {
 		o.closed = true
+		o.endBy(time.Now().Add(stallTime)) // whatever holds its reader up
 		o.waiting += len(f.line)
 		o.enqueue(f)
 		o.callWriter()
@@ -342,9 +343,7 @@ func (o *outbox) endStream() {
 func (o *outbox) close() {
 	o.mu.Lock()
 	o.closed = true
-	last := time.Now().Add(farewell)
-	o.until.Store(last.UnixNano())
-	_ = o.conn.SetWriteDeadline(last)
+	o.endBy(time.Now().Add(farewell))
 	for o.hands == handsFlusher { // for the time of one try
 		drained := o.wait()
 		o.mu.Unlock()
@@ -357,6 +356,12 @@ func (o *outbox) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.fd = noSocket // it may be closed now
+}
+
+// endBy sets the writer's last moment. o.mu is held.
+func (o *outbox) endBy(last time.Time) {
+	o.until.Store(last.UnixNano())
+	_ = o.conn.SetWriteDeadline(last)
 }
 
 // writeBuffers are lent to who writes while frames are joined.
@@ -439,18 +444,14 @@ func (o *outbox) writeOnce() bool {
 		return false
 	}
 	o.mu.Unlock()
-	err := o.writeAll(out)
-	o.written.Add(int64(len(out)))
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if err != nil {
+	if err := o.writeAll(out); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			o.behind.Store(true)
 		}
+		o.mu.Lock()
+		defer o.mu.Unlock()
 		o.fail()
 	}
-	o.waiting -= len(out)
-	o.drain()
 	return true
 }
 

@@ -49,10 +49,11 @@ func (s *session) changeDoor(p *place, change func(*door) error) error {
 	return err
 }
 
-// goHome leads the session out of the room that its owner has put it out of. Only
-// its reader calls it.
+// goHome leads the session out of the room that its owner has put it out of, if it
+// has not gone yet. Only its reader calls it.
 func (s *session) goHome() error {
 	p := s.putOut.Swap(nil)
+	s.flush() // what it has said there
 	if p != nil && s.room() == p {
 		if err := s.srv.rooms.enter(s.srv.home, s); err != nil {
 			return err

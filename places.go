@@ -247,7 +247,6 @@ func (ps *places) enter(p *place, s *session) error {
 	defer p.mu.Unlock()
 	if ps.kind == kindRoom {
 		p.tell(func() *frame { return enteredFrame(p, s.who.Load()) })
-		p.talk.join(s.out)
 	}
 	s.slots[ps.slot()] = len(p.members)
 	p.members = append(p.members, s)
@@ -256,6 +255,9 @@ func (ps *places) enter(p *place, s *session) error {
 		p.listeners++
 	}
 	s.at[ps.slot()].Store(p)
+	if ps.kind == kindRoom {
+		p.talk.join(s.out)
+	}
 	ps.countMove(p)
 	return nil
 }

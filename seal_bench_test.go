@@ -88,7 +88,7 @@ func BenchmarkDriver(b *testing.B) {
 			err = errors.Join(err, failed)
 		}
 		_, grown := s.growGroup.Exec(group, together, together)
-		_, saved := s.saveState.Exec(0, 0, 0, id, 0, 0, 0, 0, nil, 0)
+		_, saved := s.saveState.Exec(0, 0, 0, id, 0, 0, 0, 0, make([]byte, 32), 0)
 		_, committed := s.commit.Exec()
 		if err := errors.Join(err, grown, saved, committed); err != nil {
 			b.Fatal(err)

@@ -88,8 +88,9 @@ func (s *session) serve() {
 // never makes it as small again as a new one; most users only listen.
 func (s *session) serveOn(err error) {
 	for err == nil && !s.loggedIn {
-		if err = s.readOnce(); errors.Is(err, os.ErrDeadlineExceeded) && s.putOut.Load() != nil {
-			err = s.goHome()
+		err = s.readOnce()
+		if errors.Is(err, os.ErrDeadlineExceeded) && (s.putOut.Load() != nil || s.who.Load() != nil) {
+			err = s.goHome() // who has logged in may take its time: an owner has woken it
 		}
 	}
 	if err == nil {

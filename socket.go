@@ -31,13 +31,33 @@ func socketOf(conn net.Conn) (fd int) {
 	return fd
 }
 
-// writeAll writes b, sealed where the connection has TLS.
+// writeAll writes b, sealed where the connection has TLS, and counts it off as it
+// goes.
 func (o *outbox) writeAll(b []byte) error {
 	if o.seal != nil {
+		defer o.wrote(len(b))
 		_, err := o.seal.Write(b)
 		return err
 	}
-	return o.writeRaw(b)
+	for len(b) > 0 {
+		piece := b[:min(len(b), writeBuffer)]
+		if err := o.writeRaw(piece); err != nil {
+			o.wrote(len(b))
+			return err
+		}
+		o.wrote(len(piece))
+		b = b[len(piece):]
+	}
+	return nil
+}
+
+// wrote counts off what waits no longer.
+func (o *outbox) wrote(n int) {
+	o.written.Add(int64(n))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.waiting -= n
+	o.drain()
 }
 
 // writeRaw writes b to the socket. It fails when the socket takes nothing for
@@ -50,10 +70,10 @@ func (o *outbox) writeRaw(b []byte) error {
 	if err != nil || n == len(b) {
 		return err
 	}
-	o.blocked.Store(true)
-	defer o.blocked.Store(false)
+	o.setBlocked(true)
+	defer o.setBlocked(false)
 	for b = b[n:]; len(b) > 0; b = b[n:] {
-		if err = o.conn.SetWriteDeadline(o.deadline()); err != nil {
+		if err = o.extend(); err != nil {
 			return err
 		}
 		n, err = o.conn.Write(b)
@@ -65,6 +85,22 @@ func (o *outbox) writeRaw(b []byte) error {
 		return nil
 	}
 	return o.conn.SetWriteDeadline(time.Time{})
+}
+
+// setBlocked notes whether the socket takes nothing: then the member is slow, not
+// the server, and nobody has to wait for it.
+func (o *outbox) setBlocked(yes bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.blocked.Store(yes)
+	o.drain()
+}
+
+// extend gives the next write its time.
+func (o *outbox) extend() error {
+	o.mu.Lock() // close may set an earlier one
+	defer o.mu.Unlock()
+	return o.conn.SetWriteDeadline(o.deadline())
 }
 
 // deadline is when a write must have got something through.

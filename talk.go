@@ -9,7 +9,7 @@ import (
 const (
 	catchUpTime  = 20 * time.Millisecond // what a round waits, at most, for members that read but were not served
 	longestPause = 2 * time.Millisecond  // what a busy room's lines may wait for company
-	mostUnheard  = 128 << 10             // bytes of a room past which who says more waits for a round
+	mostUnheard  = 64 << 10              // bytes of a room past which who says more waits for a round
 )
 
 // talk is what is being said in a room. A line is kept once until a round has

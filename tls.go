@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -23,7 +24,7 @@ type tlsLink struct {
 	*net.TCPConn
 	tls *tls.Conn
 	raw syscall.RawConn
-	out *outbox // nil: during the handshake
+	out atomic.Pointer[outbox] // nil: during the handshake
 
 	// owned by the reader
 	first [1]byte // what it waits for
@@ -40,10 +41,11 @@ func newTLSLink(conn *net.TCPConn, config *tls.Config) *tlsLink {
 
 // Write is called by TLS: once for each record, by one goroutine at a time.
 func (l *tlsLink) Write(b []byte) (int, error) {
-	if l.out == nil {
+	out := l.out.Load()
+	if out == nil {
 		return l.TCPConn.Write(b)
 	}
-	if err := l.out.writeRaw(b); err != nil {
+	if err := out.writeRaw(b); err != nil {
 		return 0, err
 	}
 	return len(b), nil
@@ -112,7 +114,7 @@ func (s *session) handshake() error {
 		}
 		return err
 	}
-	s.link.out = s.out
+	s.link.out.Store(s.out)
 	return s.conn.SetWriteDeadline(noDeadline)
 }
 

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -511,4 +512,57 @@ func TestStats(t *testing.T) {
 			t.Errorf("%s is %q", key, v)
 		}
 	}
+}
+
+// TestRoomKickBetweenLines: what somebody said before being put out of a room, in
+// the same piece of input as what comes after it, reaches those who are in it.
+func TestRoomKickBetweenLines(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t)
+	listener := srv.guest("listener")
+	listener.ask("#createroom den", "@status 0")
+	listener.ask("#changeroom den", "@status 0")
+	near, far := net.Pipe()
+	s := &session{srv: srv.server, conn: near, out: newOutbox(near, new(atomic.Int64))}
+	defer func() {
+		far.Close()
+		s.forgetIdentity(nil)
+		s.out.close()
+	}()
+	name, err := userName("victim")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.who.Store(&identity{name: name})
+	if err := srv.rooms.enter(srv.findOnline("listener").room(), s); err != nil {
+		t.Fatal(err)
+	}
+	work := &scratch{}
+	work.reply.s = s
+	for _, line := range []string{"#broadcast before", "#broadcast after"} {
+		if err := s.line(line, work); err != nil {
+			t.Fatal(err)
+		}
+		s.putOut.Store(s.room())
+	}
+	s.flush()
+	listener.expect(`@mess #broadcast victim "before"`)
+}
+
+// TestRoomKickWakesLate: who went Home by itself before the owner's wake came stays
+// connected.
+func TestRoomKickWakesLate(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t)
+	srv.guest("owner").ask("#createroom den", "@status 0")
+	victim := srv.guest("victim")
+	victim.ask("#changeroom den", "@status 0")
+	s := srv.findOnline("victim")
+	s.putOut.Store(s.room())
+	victim.ask("#ping gone-home", "@ret #ping gone-home")
+	if s.room() != srv.home {
+		t.Error("the victim is still in the room")
+	}
+	s.out.wake()
+	victim.ask("#ping still-here", "@ret #ping still-here")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -207,5 +208,67 @@ func TestTalkWaits(t *testing.T) {
 		if got := len(*room.joined); got > mostUnheard+len(line.line) {
 			t.Errorf("%d bytes are on their way", got)
 		}
+	})
+}
+
+// TestTalkOverTLS: members who read are not cut off, however much a crowd says to
+// them, over TLS, where each is served by a goroutine of its own.
+func TestTalkOverTLS(t *testing.T) {
+	t.Parallel()
+	const members, senders, lines = 150, 15, 60
+	srv := startServer(t, withTLS, func(cfg *config) { cfg.Limits.CommandsPerSecond = 0 })
+	var crowd []*client
+	for i := range members + senders {
+		c := srv.overTLS()
+		c.ask(fmt.Sprintf("#login anon user%d", i), "@status 0")
+		crowd = append(crowd, c)
+	}
+	var running sync.WaitGroup
+	for i, c := range crowd {
+		if i < senders {
+			running.Go(func() { c.raw(strings.Repeat("#broadcast "+strings.Repeat("x", 900)+"\r\n", lines)) })
+		}
+		running.Go(func() {
+			for heard := 0; heard < senders*lines; {
+				line, err := c.readErr()
+				if err != nil {
+					t.Errorf("user%d got %d of %d lines, then %v", i, heard, senders*lines, err)
+					return
+				}
+				if strings.HasPrefix(line, "@mess #broadcast ") {
+					heard++
+				}
+			}
+		})
+	}
+	running.Wait()
+	if n := srv.counts.slowReaders.Load(); n > 0 {
+		t.Errorf("%d were cut off as too slow", n)
+	}
+}
+
+// TestWrittenInPieces: of much that goes out in one write, what the socket has taken
+// does not count as waiting.
+func TestWrittenInPieces(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		o := newOutbox(near, new(atomic.Int64))
+		const whole = 3*writeBuffer + 100
+		o.put(&frame{line: make([]byte, whole)})
+		for taken := 0; taken < whole; taken += writeBuffer {
+			synctest.Wait()
+			o.mu.Lock()
+			if o.waiting != whole-taken {
+				t.Errorf("with %d bytes taken, %d wait", taken, o.waiting)
+			}
+			o.mu.Unlock()
+			if _, err := io.CopyN(io.Discard, far, int64(min(writeBuffer, whole-taken))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o.close()
+		near.Close()
+		far.Close()
 	})
 }

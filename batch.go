@@ -51,9 +51,7 @@ type batchWriter struct {
 	commits commitTimes
 
 	crowd int           // how many changes come at once, lately
-	took  time.Duration // by the last transaction, without waiting for more
-
-	waited time.Duration // for company, in the running transaction
+	took  time.Duration // by the last transaction
 
 	broken      error // the sync that failed: since then nothing is written any more
 	foldFailing bool  // the log could not be folded in the last time
@@ -157,7 +155,7 @@ func (w *batchWriter) start(q *writeQueue, c *clock, lists *listSet, o storeOpti
 	q.numbers, q.setAside = w.saved.numbers, w.saved.numbers
 	q.status.Store(w.saved.status)
 	q.statusMark.Store(w.saved.status + statusBlock/2)
-	if err := w.transact(&batch{numbers: w.saved.numbers, statusDue: true, closed: true}, w.saved.status+statusBlock); err != nil {
+	if err := w.transact(batch{numbers: w.saved.numbers, statusDue: true}, w.saved.status+statusBlock); err != nil {
 		return err
 	}
 	w.done.Go(w.loop)
@@ -173,6 +171,7 @@ func (w *batchWriter) loop() {
 			w.drain()
 			return
 		}
+		w.gather()
 		w.drain()
 	}
 }
@@ -181,42 +180,37 @@ func (w *batchWriter) loop() {
 func (w *batchWriter) drain() {
 	for b, ok := w.queue.next(); ok; b, ok = w.queue.next() {
 		began := time.Now()
-		w.waited = 0
-		w.write(&b)
-		w.took = time.Since(began) - w.waited
+		w.write(b)
+		w.took = time.Since(began)
 		w.fold(foldFrames)
 		w.crowd = max(len(b.changes)+w.queue.length(), w.crowd*7/8)
+		w.gather()
 	}
 }
 
 const (
 	leastCrowd    = 8                    // changes at once that make it worth it to wait for more
-	portion       = 8                    // changes for which the writer is woken meanwhile
 	longestGather = 2 * time.Millisecond // what a change may wait for company
 )
 
-// gather waits a little for company, and takes it into the running transaction:
-// where many changes came at once lately, as many will come again, and in one
-// transaction each of them costs less. Alone, nobody waits. It reports whether any
-// came.
-func (w *batchWriter) gather(b *batch, over <-chan time.Time) (any bool) {
-	lacking := w.crowd*15/16 - len(b.changes)
-	if b.closed || w.crowd < leastCrowd || lacking <= 0 {
-		return false
+// gather waits a little for company: where many changes came at once lately, as
+// many will come again, and in one transaction each of them costs less. Alone,
+// nobody waits.
+func (w *batchWriter) gather() {
+	if w.crowd < leastCrowd {
+		return
 	}
-	began := time.Now()
-	for !b.closed && !w.queue.wakeFor(min(lacking, portion)) {
+	timer := time.NewTimer(min(2*w.took, longestGather))
+	defer timer.Stop()
+	for w.queue.length() < w.crowd*15/16 {
 		select {
 		case <-w.queue.wake:
-		case <-over:
-			b.closed = true
+		case <-timer.C:
+			return
 		case <-w.quit:
-			b.closed = true
+			return
 		}
 	}
-	w.queue.wakeFor(0)
-	w.waited += time.Since(began)
-	return w.queue.join(b)
 }
 
 // stop saves what waits, then the exact numbers and time, and ends.
@@ -230,8 +224,8 @@ func (w *batchWriter) stop() error {
 	w.queue.mu.Unlock()
 	close(w.quit)
 	w.done.Wait()
-	b := batch{numbers: w.queue.numbers, statusDue: true, closed: true}
-	err := w.transact(&b, w.queue.status.Load())
+	b := batch{numbers: w.queue.numbers, statusDue: true}
+	err := w.transact(b, w.queue.status.Load())
 	if err != nil {
 		err = fmt.Errorf("saving the state at the end: %w", err)
 	}
@@ -244,19 +238,18 @@ func (w *batchWriter) stop() error {
 
 // write brings a batch into the database and tells everyone. A change that
 // fails is taken out, told, and the rest is tried again without it.
-func (w *batchWriter) write(b *batch) {
+func (w *batchWriter) write(b batch) {
 	for {
 		status := w.queue.status.Load() + statusBlock
-		began, waited := time.Now(), w.waited
+		began := time.Now()
 		err := w.transact(b, status)
 		if err == nil {
 			if w.changed {
-				w.commits.add(time.Since(began) - (w.waited - waited))
+				w.commits.add(time.Since(began))
 			}
 			w.finish(b, status)
 			return
 		}
-		b.closed = true
 		var bad *badChange
 		if !errors.As(err, &bad) {
 			w.refuse(b, err)
@@ -282,21 +275,21 @@ func (w *batchWriter) drop(bad *badChange) {
 }
 
 // finish tells everyone in a batch that it is stored.
-func (w *batchWriter) finish(b *batch, status int64) {
+func (w *batchWriter) finish(b batch, status int64) {
 	w.saved.doomed = append(w.saved.doomed, w.gone...)
 	w.saved.doomed = slices.DeleteFunc(w.saved.doomed, func(id int64) bool { return slices.Contains(w.over, id) })
-	w.queue.saved(*b, w.setAside(b), status-statusBlock/2)
+	w.queue.saved(b, w.setAside(b), status-statusBlock/2)
 	for _, c := range b.changes {
 		c.finish(nil)
 	}
 }
 
 // refuse tells everyone who waits that a batch could not be stored.
-func (w *batchWriter) refuse(b *batch, err error) {
+func (w *batchWriter) refuse(b batch, err error) {
 	if w.broken != nil {
 		err = errDiskFailed // who waits needs no line in the log of their own
 	}
-	if w.queue.giveBack(*b, err) && w.broken == nil {
+	if w.queue.giveBack(b, err) && w.broken == nil {
 		slog.Error("cannot store what changed", "error", err)
 	}
 	for _, c := range b.changes {
@@ -306,7 +299,7 @@ func (w *batchWriter) refuse(b *batch, err error) {
 
 // setAside is what the database gets as the last number of each kind: in
 // periodic mode more than were given.
-func (w *batchWriter) setAside(b *batch) [kinds]int64 {
+func (w *batchWriter) setAside(b batch) [kinds]int64 {
 	numbers := b.numbers
 	if b.reserved {
 		for k := range numbers {
@@ -340,14 +333,14 @@ func isChangesFault(err error) bool {
 func (e *badChange) Error() string { return e.err.Error() }
 
 // transact makes one transaction of a batch: all of it, or nothing.
-func (w *batchWriter) transact(b *batch, status int64) error {
+func (w *batchWriter) transact(b batch, status int64) error {
 	if w.broken != nil {
 		return fmt.Errorf("nothing is saved since the disk failed: %w", w.broken)
 	}
 	return w.judge(w.transaction(b, status))
 }
 
-func (w *batchWriter) transaction(b *batch, status int64) error {
+func (w *batchWriter) transaction(b batch, status int64) error {
 	w.growth, w.gone, w.over, w.changed = map[int64]groupGrowth{}, nil, nil, false
 	if b.changesNothing() { // an empty transaction would still write to the log's index
 		return nil
@@ -369,11 +362,16 @@ func (w *batchWriter) transaction(b *batch, status int64) error {
 }
 
 // apply does what a batch says, inside the transaction.
-func (w *batchWriter) apply(b *batch, status int64) error {
-	if err := w.applyChanges(b); err != nil {
-		return err
+func (w *batchWriter) apply(b batch, status int64) error {
+	w.changed = b.statusDue || len(b.touched) > 0
+	for _, c := range b.changes {
+		if err := w.change(c); err != nil {
+			if isChangesFault(err) {
+				return &badChange{c, err}
+			}
+			return err
+		}
 	}
-	w.changed = w.changed || b.statusDue || len(b.touched) > 0
 	for id, g := range w.growth {
 		if _, err := w.stmts.growGroup.Exec(id, g.messages, g.tops); err != nil {
 			return fmt.Errorf("counting messages: %w", err)
@@ -392,22 +390,6 @@ func (w *batchWriter) apply(b *batch, status int64) error {
 		status, w.clock.now(), w.clock.wall(), w.saved.rounds, w.saved.secret, n[kindBan])
 	if err != nil {
 		return fmt.Errorf("storing the state: %w", err)
-	}
-	return nil
-}
-
-// applyChanges does what a batch's changes say, and those that join it meanwhile.
-func (w *batchWriter) applyChanges(b *batch) error {
-	timer := time.NewTimer(min(2*w.took, longestGather))
-	defer timer.Stop()
-	for i := 0; i < len(b.changes) || w.gather(b, timer.C); i++ {
-		c := b.changes[i]
-		if err := w.change(c); err != nil {
-			if isChangesFault(err) {
-				return &badChange{c, err}
-			}
-			return err
-		}
 	}
 	return nil
 }

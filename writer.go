@@ -1,7 +1,6 @@
 package main
 
 import (
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -52,7 +51,6 @@ type batch struct {
 	numbers   [kinds]int64 // the last number of each kind that was given, at the end of the batch
 	reserved  bool         // more numbers are to be set aside than were given
 	statusDue bool         // more status numbers are to be set aside
-	closed    bool         // nothing joins it any more
 }
 
 // changesNothing tells whether all in a batch only waits for what was before it.
@@ -84,7 +82,6 @@ type writeQueue struct {
 	setAside [kinds]int64 // what the database has as last given
 	unsaved  int          // changes that were acknowledged and are not saved
 	urgent   bool         // somebody waits
-	enough   int          // changes for which the writer is woken; it waits for company, or 0
 	timer    *time.Timer  // runs while something waits for the savers; nil: nothing does
 	failing  bool         // the last save failed: what waits is tried again at the savers' pace
 	moreDue  bool         // status numbers must be set aside
@@ -120,9 +117,7 @@ func (q *writeQueue) put(c *change) error {
 func (q *writeQueue) signal(now bool) {
 	if now {
 		q.urgent = true
-		if len(q.changes) >= q.enough {
-			q.ring()
-		}
+		q.ring()
 	} else if q.timer == nil {
 		q.timer = time.AfterFunc(q.every, q.save)
 	}
@@ -221,25 +216,6 @@ func (q *writeQueue) next() (batch, bool) {
 	return b, true
 }
 
-// join puts into a batch what has come since it was taken, if it may have that
-// much. It reports whether that was any change.
-func (q *writeQueue) join(b *batch) (any bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.changes) == 0 || len(b.changes)+len(q.changes) > maxBatch {
-		return false
-	}
-	b.changes, q.changes = append(b.changes, q.changes...), nil
-	b.numbers, b.statusDue = q.numbers, b.statusDue || q.moreDue
-	if b.touched == nil {
-		b.touched = q.touched
-	} else {
-		maps.Copy(b.touched, q.touched)
-	}
-	q.touched, q.moreDue, q.urgent = nil, false, false
-	return true
-}
-
 // numbersAfter is the last numbers given before what still waits. q.mu is held.
 func (q *writeQueue) numbersAfter() [kinds]int64 {
 	last := q.numbers
@@ -269,15 +245,6 @@ func (q *writeQueue) length() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.changes)
-}
-
-// wakeFor says how many changes the writer is woken for, and reports whether as many
-// wait already.
-func (q *writeQueue) wakeFor(changes int) (already bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.enough = changes
-	return len(q.changes) >= changes
 }
 
 // forget counts off an acknowledged change that is lost.

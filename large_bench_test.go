@@ -122,7 +122,11 @@ func BenchmarkGrowth(b *testing.B) {
 			poster.ask("#joingroup posts", "@status 0")
 			srv.guest("maker").ask("#createlogin alice pw real mail", "@status 0")
 			work := map[string]func(){
-				"login":     func() { srv.dial().ask("#login regd alice pw", "@status 0") },
+				"login": func() {
+					c := srv.dial()
+					c.ask("#login regd alice pw", "@status 0")
+					c.conn.Close()
+				},
 				"broadcast": func() { poster.ask("#broadcast hello", `@mess #broadcast poster "hello"`, "@status 0") },
 				"post":      func() { poster.ask("#postmessage heading\r\n"+strings.Repeat("x", 200), "@status 0") },
 			}

@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	catchUpTime  = 20 * time.Millisecond // what a round waits, at most, for members that read but were not served
-	longestPause = 2 * time.Millisecond  // what a busy room's lines may wait for company
-	mostUnheard  = 64 << 10              // bytes of a room past which who says more waits for a round
+	catchUpTime  = time.Second          // what a round waits, at most, for members that read but were not served
+	longestPause = 2 * time.Millisecond // what a busy room's lines may wait for company
+	mostUnheard  = 64 << 10             // bytes of a room past which who says more waits for a round
 )
 
 // talk is what is being said in a room. A line is kept once until a round has
@@ -170,7 +170,8 @@ func (t *talk) bring(members []*outbox) {
 }
 
 // waitFor gives members that are behind a moment: the machine is busy, not they
-// slow.
+// slow. It ends as soon as their writers have run, whether a socket took what they
+// had or not.
 func waitFor(behind []*outbox) {
 	timer := time.NewTimer(catchUpTime)
 	defer timer.Stop()

@@ -61,10 +61,11 @@ type outbox struct {
 	room  *talk  // whose lines it gets; nil: none
 	heard uint64 // how far it has had them
 
-	behind  atomic.Bool  // the member did not read
-	failed  atomic.Bool  // writing failed: what is left is thrown away
-	blocked atomic.Bool  // the writer waits for the socket
-	until   atomic.Int64 // when the session ends: the writer's last moment, Unix nanoseconds
+	blocked bool // the writer waits for the socket
+
+	behind atomic.Bool  // the member did not read
+	failed atomic.Bool  // writing failed: what is left is thrown away
+	until  atomic.Int64 // when the session ends: the writer's last moment, Unix nanoseconds
 }
 
 // newOutbox makes the outbox of a connection; what it writes is counted.
@@ -131,7 +132,7 @@ func (o *outbox) isIdle() bool {
 // isBehind tells whether much waits although the socket takes more. o.mu is
 // held.
 func (o *outbox) isBehind() bool {
-	return o.waiting-o.heldBytes > maxWaiting/2 && !o.closed && !o.blocked.Load()
+	return o.waiting-o.heldBytes > maxWaiting/2 && !o.closed && !o.blocked
 }
 
 // accept counts a frame of somebody else's. It reports whether it is to be

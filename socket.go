@@ -92,7 +92,7 @@ func (o *outbox) writeRaw(b []byte) error {
 func (o *outbox) setBlocked(yes bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.blocked.Store(yes)
+	o.blocked = yes
 	o.drain()
 }
 

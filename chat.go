@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
@@ -45,6 +46,7 @@ type server struct {
 	bans           *bans
 	roles          chan struct{} // is full while a role is being changed
 	orders         chan order    // to the whole program
+	rings          *ringSet      // for what is said in rooms
 	counts         counts
 	diskFailed     chan error // gets the reason, once, when nothing can be saved any more
 	background     sync.WaitGroup
@@ -82,6 +84,9 @@ func newServer(cfg config, ask asker) (*server, error) {
 		log:   newServerLog(io.Discard),
 		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
 	}
+	if srv.rings, err = openRings(runtime.NumCPU()); err != nil {
+		slog.Debug("each line is sent with a system call of its own", "reason", err)
+	}
 	srv.live.Store(&cfg)
 	o := storeOptions{
 		folder: cfg.Server.Data, key: newKeySource(cfg.Server.Key, cfg.Server.Data, ask), periodic: cfg.Persist.Mode == "periodic", every: cfg.Persist.Every.Duration,
@@ -93,6 +98,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 	}
 	st, err := openStore(o)
 	if err != nil {
+		srv.rings.close()
 		return nil, errors.Join(err, folder.release())
 	}
 	srv.store, srv.clock, srv.rounds, srv.secret = st, st.clock, st.rounds, st.secret
@@ -100,6 +106,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 		srv.rounds = cfg.Auth.Iterations
 	}
 	if err := srv.load(); err != nil {
+		srv.rings.close()
 		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), st.close(), folder.release())
 	}
 	srv.background.Go(func() { srv.expirer.run(srv.stopBackground) })
@@ -265,6 +272,7 @@ func (srv *server) stop(why string) error {
 	failed := srv.closeControl()
 	close(srv.stopBackground)
 	srv.background.Wait()
+	srv.rings.close()
 	return errors.Join(srv.store.close(), failed, srv.folder.release())
 }
 

@@ -105,28 +105,36 @@ func (o *outbox) lacks(room *talk, now said) bool {
 	return o.room == room && o.heard < now.end()
 }
 
-// deliver brings what its room says, and writes. It reports whether the member is
-// behind although it reads, so that the room may slow down.
-func (o *outbox) deliver(room *talk, now said) (behind bool) {
+// offer brings what its room says. Where that may be written at once, it returns
+// the bytes: whoever writes them has the socket until it calls offered. It reports
+// whether the member is behind although it reads, so that the room may slow down.
+func (o *outbox) offer(room *talk, now said) (fresh []byte, behind bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.lacks(room, now) && o.isIdle() {
-		fresh := now.joined[o.heard-now.start:]
+		fresh = now.joined[o.heard-now.start:]
 		o.heard = now.end()
 		o.waiting += len(fresh)
 		o.hands = handsFlusher
-		o.try(fresh)
-		o.flushRest()
-		return false
+		return fresh, false
 	}
 	o.hear(room, now)
 	o.flushStaged()
-	return o.isBehind()
+	return nil, o.isBehind()
+}
+
+// offered hears what came of writing what offer returned, and writes what was
+// staged meanwhile.
+func (o *outbox) offered(line []byte, n int, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.settle(line, n, err)
+	o.flushRest()
 }
 
 // isIdle tells whether what comes now may be written at once. o.mu is held.
 func (o *outbox) isIdle() bool {
-	return o.hands == handsNone && o.spilled() == 0 && !o.closed && !o.streaming && o.fd != noSocket && o.seal == nil
+	return o.hands == handsNone && o.spilled() == 0 && !o.isOver() && !o.streaming && o.fd != noSocket && o.seal == nil
 }
 
 // isBehind tells whether much waits although the socket takes more. o.mu is
@@ -402,14 +410,20 @@ func (o *outbox) flushRest() {
 	}
 }
 
-// try makes one write. With nothing left after it nobody has the socket any more;
-// with something that it did not take, the writer has. o.mu is held, but not while
-// it writes, and o.hands is handsFlusher.
+// try makes one write. o.mu is held, but not while it writes, and o.hands is
+// handsFlusher.
 func (o *outbox) try(out []byte) {
 	o.mu.Unlock()
 	n, err := o.tryWrite(out)
-	o.written.Add(int64(n))
 	o.mu.Lock()
+	o.settle(out, n, err)
+}
+
+// settle notes that the socket took n bytes of out. With nothing left nobody has the
+// socket any more; with something that it did not take, the writer has. o.mu is held,
+// and o.hands is handsFlusher.
+func (o *outbox) settle(out []byte, n int, err error) {
+	o.written.Add(int64(n))
 	if err != nil {
 		o.fail()
 		n = len(out)

@@ -13,7 +13,7 @@ const homeName = "Home"
 
 // newRooms makes the rooms' registry, with Home in it.
 func newRooms(srv *server) (rooms *places, home *place) {
-	home = &place{name: name{homeName, "home"}, ends: never}
+	home = &place{name: name{homeName, "home"}, ends: never, talk: talk{rings: srv.rings}}
 	home.door.Store(&door{})
 	home.number.Store(srv.store.nextNumber())
 	rooms = &places{
@@ -62,7 +62,7 @@ func (srv *server) loadRooms(accounts map[int64]*account) error {
 		if err != nil {
 			return err
 		}
-		p.ttl = srv.settings().Expiry.Room.Duration
+		p.ttl, p.talk.rings = srv.settings().Expiry.Room.Duration, srv.rings
 		srv.rooms.restore(p, now)
 		return nil
 	})
@@ -89,7 +89,7 @@ func (s *session) newPlace(words []string, regdOnly bool) (*place, error) {
 			return nil, err
 		}
 	}
-	p := &place{name: n, regdOnly: regdOnly}
+	p := &place{name: n, regdOnly: regdOnly, talk: talk{rings: s.srv.rings}}
 	p.door.Store(d)
 	return p, nil
 }

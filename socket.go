@@ -124,11 +124,18 @@ func (o *outbox) tryWrite(b []byte) (int, error) {
 	}
 	first := unsafe.Pointer(unsafe.SliceData(b))
 	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(o.fd), uintptr(first), uintptr(len(b)), syscall.MSG_NOSIGNAL, 0, 0)
-	switch errno {
-	case 0:
+	if errno == 0 {
 		return int(n), nil
-	case syscall.EAGAIN, syscall.EINTR, syscall.ENOSYS:
-		return 0, nil
 	}
-	return 0, errno
+	return 0, sendError(errno)
+}
+
+// sendError is what an outbox hears of a send that failed: nothing where the socket
+// only takes nothing now.
+func sendError(errno syscall.Errno) error {
+	switch errno {
+	case syscall.EAGAIN, syscall.EINTR, syscall.ENOSYS:
+		return nil
+	}
+	return errno
 }

@@ -19,6 +19,8 @@ const (
 // An outbox knows how far it has heard, in bytes. Before anything else goes into it,
 // it takes what is missing, so that everyone gets everything in the same order.
 type talk struct {
+	rings *ringSet // fixed when it is made; nil: none
+
 	mu       sync.Mutex
 	lines    []*frame      // what not everybody has
 	joined   *[]byte       // the same in one piece, lent; nil: nothing
@@ -156,14 +158,20 @@ func (t *talk) begin() (lines int) {
 // although they read, a moment.
 func (t *talk) bring(members []*outbox) {
 	var behind []*outbox
+	v := newVolley(t.rings, len(members))
 	for _, o := range members {
 		t.mu.Lock()
 		now := t.now()
 		t.mu.Unlock()
-		if o.deliver(t, now) {
+		fresh, isBehind := o.offer(t, now)
+		if isBehind {
 			behind = append(behind, o)
 		}
+		if fresh != nil {
+			v.add(o, fresh)
+		}
 	}
+	v.end(t.rings)
 	if len(behind) > 0 {
 		waitFor(behind)
 	}

@@ -14,11 +14,25 @@ import (
 
 // TestSameOrder: while eight people talk as fast as they can, everybody in the room
 // gets the same lines in the same order, whatever else they get or ask, and a
-// private message comes after what its sender had said before.
+// private message comes after what its sender had said before. So it is where many
+// sends share a system call, and where they do not.
 func TestSameOrder(t *testing.T) {
 	t.Parallel()
+	for _, rings := range []bool{true, false} {
+		t.Run(fmt.Sprintf("rings_%t", rings), func(t *testing.T) {
+			t.Parallel()
+			srv := startServer(t, func(cfg *config) { cfg.Limits.CommandsPerSecond = 0 })
+			if !rings {
+				srv.rings.close()
+			}
+			everybodyTalks(t, srv)
+		})
+	}
+}
+
+// everybodyTalks has eight people talk, and two listen to all of it.
+func everybodyTalks(t *testing.T, srv *testServer) {
 	const senders, each, atOnce = 8, 300, 20
-	srv := startServer(t, func(cfg *config) { cfg.Limits.CommandsPerSecond = 0 })
 	hearers := map[string]*client{"quiet": srv.guest("quiet"), "busy": srv.guest("busy")}
 	var talkers []*client
 	for i := range senders {

@@ -305,7 +305,7 @@ func TestCheck(t *testing.T) {
 		t.Errorf("a database that is not sealed yet: %v", err)
 	}
 	mustExec(t, db, "PRAGMA writable_schema = 1")
-	mustExec(t, db, "DROP INDEX messages_parent")
+	mustExec(t, db, "DROP INDEX messages_replies")
 	damaged := copyDatabase(t, o.folder)
 	mustExec(t, db, "PRAGMA wal_checkpoint(TRUNCATE)")
 	content, err := os.ReadFile(filepath.Join(o.folder, databaseFile))

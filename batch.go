@@ -113,11 +113,12 @@ func (s *writeStmts) texts() map[**sql.Stmt]string {
 		&s.touchGroup:  "UPDATE groups SET ends = ?2 WHERE id = ?1",
 		&s.growGroup:   "UPDATE groups SET messages = messages + ?2, tops = tops + ?3 WHERE id = ?1",
 
-		&s.endedMessages:  "SELECT id, grp, parent FROM messages INDEXED BY messages_ends WHERE ends <= ? ORDER BY ends LIMIT ?",
-		&s.doomedMessages: "SELECT id, grp, parent FROM messages INDEXED BY messages_group WHERE grp = ? LIMIT ?",
-		&s.next:           "SELECT coalesce(min(ends), 9223372036854775807) FROM messages",
-		&s.dropMessage:    "DELETE FROM messages WHERE id = ?",
-		&s.dropGroup:      "DELETE FROM groups WHERE id = ?",
+		&s.endedMessages: "SELECT id, grp, parent FROM messages INDEXED BY messages_ends WHERE ends <= ? ORDER BY ends LIMIT ?",
+		&s.doomedMessages: "SELECT id, grp, parent FROM messages INDEXED BY messages_tops WHERE parent = 0 AND grp = ?1" +
+			" UNION ALL SELECT id, grp, parent FROM messages INDEXED BY messages_answers WHERE parent > 0 AND grp = ?1 LIMIT ?2",
+		&s.next:        "SELECT coalesce(min(ends), 9223372036854775807) FROM messages",
+		&s.dropMessage: "DELETE FROM messages WHERE id = ?",
+		&s.dropGroup:   "DELETE FROM groups WHERE id = ?",
 		&s.saveState: "UPDATE state SET account = ?, room = ?, grp = ?, message = ?," +
 			" status = ?, clock = ?, wall = ?, rounds = ?, secret = ?, ban = ?",
 	}
@@ -202,7 +203,8 @@ func (w *batchWriter) gather() {
 	}
 	timer := time.NewTimer(min(2*w.took, longestGather))
 	defer timer.Stop()
-	for w.queue.length() < w.crowd*15/16 {
+	enough := w.enough()
+	for w.queue.length() < enough {
 		select {
 		case <-w.queue.wake:
 		case <-timer.C:
@@ -211,6 +213,16 @@ func (w *batchWriter) gather() {
 			return
 		}
 	}
+}
+
+// enough is how many changes make a transaction. Where the disk takes its time,
+// nearly all that will come: it is written less then. Where it is quick, half of
+// them: the others are answered and ask again meanwhile.
+func (w *batchWriter) enough() int {
+	if w.took < longestGather {
+		return w.crowd / 2
+	}
+	return w.crowd * 15 / 16
 }
 
 // stop saves what waits, then the exact numbers and time, and ends.

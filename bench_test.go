@@ -149,9 +149,13 @@ func BenchmarkPost(b *testing.B) {
 		b.Run(fmt.Sprintf("%d_posters", count), func(b *testing.B) {
 			srv := startServer(b)
 			srv.guest("maker").ask(`#creategroup posts "" anon`, "@status 0")
+			commits := &srv.store.(*sqliteStore).writer.commits
 			before := procWritten(b)
+			done, _, _ := commits.stats()
 			posters(b, srv, count)
+			all, _, _ := commits.stats()
 			b.ReportMetric(float64(procWritten(b)-before)/float64(b.N), "disk-B/post")
+			b.ReportMetric(float64(b.N)/float64(all-done), "posts/commit")
 		})
 	}
 }

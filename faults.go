@@ -67,7 +67,7 @@ func (w *batchWriter) judge(err error) error {
 
 // foldFrames is how many pages the log (-wal) has before it is folded into the
 // database.
-const foldFrames = 2000
+const foldFrames = 4000
 
 // fold brings the log into the database once it is long. SQLite would do this
 // by itself inside COMMIT, but would not tell when a sync fails. Everyone has

@@ -558,3 +558,14 @@ func TestFullDiskTold(t *testing.T) {
 		}
 	})
 }
+
+// TestEnoughToCommit: a quick disk gets half of those who come at once in a transaction,
+// a slow one nearly all.
+func TestEnoughToCommit(t *testing.T) {
+	t.Parallel()
+	for took, want := range map[time.Duration]int{longestGather - 1: 32, longestGather: 60} {
+		if got := (&batchWriter{crowd: 64, took: took}).enough(); got != want {
+			t.Errorf("of 64, with %s a transaction: %d, want %d", took, got, want)
+		}
+	}
+}

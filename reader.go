@@ -33,19 +33,7 @@ type readJob struct {
 // newReader opens a connection for reading and prepares its statements.
 func newReader(db *sql.DB) (*storeReader, error) {
 	r := &storeReader{}
-	const page = "SELECT id, parent, replies, ends, head FROM messages "
-	own, err := prepareOn(db, map[**sql.Stmt]string{
-		&r.begin: "BEGIN", &r.end: "COMMIT",
-		&r.account: "SELECT head, body FROM accounts WHERE id = ?",
-		&r.message: "SELECT grp, parent, replies, ends, head, body FROM messages WHERE id = ?",
-		&r.count: "SELECT messages, tops, coalesce((SELECT max(id) FROM messages WHERE grp = ?1), 0)" +
-			" FROM groups WHERE id = ?1",
-		&r.ended:   "SELECT count(*), coalesce(sum(parent = 0), 0) FROM messages INDEXED BY messages_ends WHERE ends <= ? AND grp = ?",
-		&r.top:     "SELECT replies FROM messages WHERE id = ? AND grp = ? AND ends > ?",
-		&r.all:     page + "INDEXED BY messages_group WHERE grp = ? AND id > ? AND id <= ? AND ends > ? ORDER BY id LIMIT ?",
-		&r.tops:    page + "INDEXED BY messages_top WHERE parent = 0 AND grp = ? AND id > ? AND id <= ? AND ends > ? ORDER BY id LIMIT ?",
-		&r.replies: page + "INDEXED BY messages_parent WHERE parent > 0 AND parent = ? AND id > ? AND id <= ? AND ends > ? ORDER BY id LIMIT ?",
-	})
+	own, err := prepareOn(db, r.texts())
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +42,28 @@ func newReader(db *sql.DB) (*storeReader, error) {
 		return nil, errors.Join(fmt.Errorf("opening a reader: %w", err), own.close())
 	}
 	return r, nil
+}
+
+// texts is what each statement says.
+func (r *storeReader) texts() map[**sql.Stmt]string {
+	const page = "SELECT id, parent, replies, ends, head FROM messages INDEXED BY "
+	const part = " = ?1 AND id > ?2 AND id <= ?3 AND ends > ?4"
+	const next = " ORDER BY id LIMIT ?5"
+	const tops = page + "messages_tops WHERE parent = 0 AND grp" + part
+	return map[**sql.Stmt]string{
+		&r.begin: "BEGIN", &r.end: "COMMIT",
+		&r.account: "SELECT head, body FROM accounts WHERE id = ?",
+		&r.message: "SELECT grp, parent, replies, ends, head, body FROM messages WHERE id = ?",
+		&r.count: "SELECT messages, tops, max(" +
+			"coalesce((SELECT max(id) FROM messages INDEXED BY messages_tops WHERE parent = 0 AND grp = ?1), 0), " +
+			"coalesce((SELECT max(id) FROM messages INDEXED BY messages_answers WHERE parent > 0 AND grp = ?1), 0))" +
+			" FROM groups WHERE id = ?1",
+		&r.ended:   "SELECT count(*), coalesce(sum(parent = 0), 0) FROM messages INDEXED BY messages_ends WHERE ends <= ? AND grp = ?",
+		&r.top:     "SELECT replies FROM messages WHERE id = ? AND grp = ? AND ends > ?",
+		&r.all:     tops + " UNION ALL " + page + "messages_answers WHERE parent > 0 AND grp" + part + next,
+		&r.tops:    tops + next,
+		&r.replies: page + "messages_replies WHERE parent > 0 AND parent" + part + next,
+	}
 }
 
 // loop serves jobs until there are no more.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -53,9 +54,16 @@ func BenchmarkPages(b *testing.B) {
 }
 
 // BenchmarkDriver is what SQLite's driver can do by itself: the rows that posts of
-// 200 bytes become, in transactions as large as those of 64 posters.
+// 200 bytes become, in transactions of so many. BenchmarkPost says how many there are
+// in those of the server.
 func BenchmarkDriver(b *testing.B) {
-	const together = 60
+	for _, together := range []int{24, 32, 40, 60} {
+		b.Run(strconv.Itoa(together), func(b *testing.B) { storeRows(b, together) })
+	}
+}
+
+// storeRows stores so many rows in each transaction.
+func storeRows(b *testing.B, together int) {
 	o := commitStore(b)
 	st, err := openStore(o)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -215,7 +216,11 @@ func (s *soakTest) use(number int, stop <-chan struct{}) {
 		}
 		c := &client{t: s.t, conn: conn, in: bufio.NewReader(conn)}
 		c.read() // the hello
-		c.ask(fmt.Sprintf("#login anon user%d", number), "@status 0")
+		c.send(fmt.Sprintf("#login anon user%d", number))
+		if lines := c.barrier(); !slices.Contains(lines, "@status 0") { // others may have spoken before the reply
+			s.t.Errorf("user %d logged in and was told %q", number, lines)
+			return
+		}
 		c.send(`#creategroup news "" anon`, "#joingroup news", "#events on")
 		for range 20 + random.IntN(100) {
 			began := time.Now()

@@ -49,6 +49,12 @@ var migrations = []string{
 	`ALTER TABLE accounts ADD COLUMN seen INTEGER NOT NULL DEFAULT 0;
 	ALTER TABLE state ADD COLUMN ban INTEGER NOT NULL DEFAULT 0;
 	CREATE TABLE bans (id INTEGER PRIMARY KEY, ends INTEGER NOT NULL, head BLOB NOT NULL);`,
+	// 5: a message is in one index of its group, not in two. (An index has the id behind
+	// what it names.)
+	`DROP INDEX messages_group; DROP INDEX messages_top; DROP INDEX messages_parent;
+	CREATE INDEX messages_tops ON messages (grp) WHERE parent = 0;
+	CREATE INDEX messages_answers ON messages (grp) WHERE parent > 0;
+	CREATE INDEX messages_replies ON messages (parent) WHERE parent > 0;`,
 }
 
 // sqliteStore is the store in one SQLite database (WAL, synchronous=FULL): one
@@ -187,9 +193,9 @@ func ensureDatabase(path string) error {
 	return nil
 }
 
-// pageSize is the unit in which SQLite writes, in bytes. Half the usual one: most
-// of what a post writes are pages that the one before wrote too.
-const pageSize = 2048
+// pageSize is the unit in which SQLite writes, in bytes. A quarter of the usual one:
+// most of what a post writes are pages that the one before wrote too.
+const pageSize = 1024
 
 // setPageSize begins a database with pages of that size; the first thing that is
 // stored makes it last.

@@ -9,6 +9,7 @@ import (
 const (
 	catchUpTime  = time.Second          // what a round waits, at most, for members that read but were not served
 	longestPause = 2 * time.Millisecond // what a busy room's lines may wait for company
+	fewLines     = 16                   // lines that are always worth it to wait for, while that time is not over
 	mostUnheard  = 64 << 10             // bytes of a room past which who says more waits for a round
 )
 
@@ -27,6 +28,8 @@ type talk struct {
 	start    uint64        // where joined begins, in all that was ever said
 	flushing bool          // somebody brings a round
 	ended    chan struct{} // closed when the round ends; nil: nobody waits for that
+	plenty   chan struct{} // closed when there are many lines; nil: nobody waits for that
+	many     int           // how many that are
 }
 
 // audience is who hears a talk: a place.
@@ -74,6 +77,10 @@ func (t *talk) say(f *frame, to audience) {
 	}
 	t.lines = append(t.lines, f)
 	*t.joined = append(*t.joined, f.line...)
+	if t.plenty != nil && len(t.lines) >= t.many {
+		close(t.plenty)
+		t.plenty = nil
+	}
 }
 
 // waitForEnd returns a channel that is closed when a round ends. t.mu is held.
@@ -132,13 +139,35 @@ func (t *talk) flush(to audience) {
 // that long. While more comes than one round at a time carries, it pauses between
 // rounds: later rounds then carry more lines to each member in one write.
 func (t *talk) flushOn(took time.Duration, n int, to audience) {
-	for n > 0 {
-		time.Sleep(min(took, longestPause))
+	for carried := 0; n > 0; {
+		carried = t.pause(min(took, longestPause), carried)
 		began := time.Now()
 		t.bring(to.hearers())
 		took = time.Since(began)
-		n = t.endRound(n)
+		n = t.endRound(carried)
 	}
+}
+
+// pause waits for company, until there are about as many lines as the round before
+// carried, or the time is over. It returns how many there are.
+func (t *talk) pause(most time.Duration, carried int) (lines int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.many = max(carried*7/8, fewLines); len(t.lines) >= t.many {
+		return len(t.lines)
+	}
+	plenty := make(chan struct{})
+	t.plenty = plenty
+	t.mu.Unlock()
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-plenty:
+	case <-timer.C:
+	}
+	t.mu.Lock()
+	t.plenty = nil
+	return len(t.lines)
 }
 
 // begin takes the flusher's part, if there is something to bring and nobody has

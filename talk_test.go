@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // TestSameOrder: while eight people talk as fast as they can, everybody in the room
@@ -223,6 +224,33 @@ func TestTalkWaits(t *testing.T) {
 			t.Errorf("%d bytes are on their way", got)
 		}
 	})
+}
+
+// TestTalkPauses: between rounds a busy room waits for its time, unless there are as
+// many lines before that as it is worth it to wait for.
+func TestTalkPauses(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ before, meanwhile, carried, most int }{
+		{fewLines - 1, 0, 0, 1}, {fewLines, 0, 0, 0}, {0, fewLines - 1, 0, 1}, {0, fewLines, 0, 0},
+		{0, 27, 32, 1}, {0, 28, 32, 0}, {28, 0, 32, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			room, began := &talk{}, time.Now()
+			say := func(lines int) {
+				for range lines {
+					room.say(textFrame("hello"), emptyRoom{})
+				}
+			}
+			say(c.before)
+			go say(c.meanwhile)
+			if got := room.pause(longestPause, c.carried); got != c.before+c.meanwhile && c.meanwhile > 0 {
+				t.Errorf("%+v: %d lines came", c, got)
+			}
+			if took := time.Since(began); took != longestPause*time.Duration(c.most) {
+				t.Errorf("%+v: it paused for %v", c, took)
+			}
+		})
+	}
 }
 
 // TestTalkOverTLS: members who read are not cut off, however much a crowd says to

@@ -191,8 +191,8 @@ type ringSet struct {
 	closed bool
 }
 
-// openRings makes one for each goroutine that can run at the same time. It fails
-// where there are none; then the set is empty.
+// openRings makes so many rings. Where it fails, the set has those that it made before:
+// none, as a rule. Who finds no ring sends without.
 func openRings(count int) (*ringSet, error) {
 	rings := &ringSet{}
 	for range count {

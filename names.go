@@ -39,12 +39,13 @@ func userName(word string) (name, error) {
 }
 
 // placeName prepares the name of a room or group, or a heading: PRECIS Nickname
-// (RFC 8266).
+// (RFC 8266). What is compared is made of what is shown, not of the word: Ϲ (U+03F9)
+// is shown as Σ, but in lower case it would become ς first, and be another name.
 func placeName(word string) (name, error) {
 	n := name{shown: word, key: strings.ToLower(word)}
 	if !isASCII(word, ' ') || strings.Trim(word, " ") != word || strings.Contains(word, "  ") {
 		shown, err1 := precis.Nickname.String(word)
-		key, err2 := precis.Nickname.CompareKey(word)
+		key, err2 := precis.Nickname.CompareKey(shown)
 		if errors.Join(err1, err2) != nil {
 			return name{}, errBadName
 		}

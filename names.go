@@ -16,7 +16,9 @@ const (
 
 var errBadName = fail(statusInvalidName)
 
-// name is a prepared name: as it is shown, and as two of them are compared.
+// name is a prepared name: as it is shown, and as two of them are compared. What is
+// compared is made of what is shown, not of the word: the room Ϲ (U+03F9) is shown
+// as Σ, but in lower case it would become ς first, and be another name.
 type name struct{ shown, key string }
 
 // userName prepares the name of a person: PRECIS UsernameCaseMapped (RFC 8265
@@ -25,7 +27,7 @@ func userName(word string) (name, error) {
 	n := name{shown: word, key: strings.ToLower(word)}
 	if !isASCII(word, '!') {
 		shown, err1 := precis.UsernameCasePreserved.String(word)
-		key, err2 := precis.UsernameCaseMapped.String(word)
+		key, err2 := precis.UsernameCaseMapped.String(shown)
 		if errors.Join(err1, err2) != nil || tooLong(key) || mixesScripts(key) {
 			return name{}, errBadName
 		}
@@ -39,8 +41,7 @@ func userName(word string) (name, error) {
 }
 
 // placeName prepares the name of a room or group, or a heading: PRECIS Nickname
-// (RFC 8266). What is compared is made of what is shown, not of the word: Ϲ (U+03F9)
-// is shown as Σ, but in lower case it would become ς first, and be another name.
+// (RFC 8266).
 func placeName(word string) (name, error) {
 	n := name{shown: word, key: strings.ToLower(word)}
 	if !isASCII(word, ' ') || strings.Trim(word, " ") != word || strings.Contains(word, "  ") {

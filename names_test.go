@@ -133,7 +133,7 @@ func compareUserName(t *testing.T, word string) {
 	t.Helper()
 	got, err := userName(word)
 	shown, err1 := precis.UsernameCasePreserved.String(word)
-	key, err2 := precis.UsernameCaseMapped.String(word)
+	key, err2 := precis.UsernameCaseMapped.String(shown)
 	compareName(t, word, got, err, name{shown, key}, err1 != nil || err2 != nil || mixesScripts(key) || isReserved(key))
 }
 

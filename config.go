@@ -54,6 +54,7 @@ type config struct {
 		CommandsPerSecond int      `toml:"commands_per_second"`
 		CommandBurst      int      `toml:"command_burst"`
 		LoginsPerMinute   int      `toml:"logins_per_minute"`
+		Accounts          int
 		Rooms             int
 		Groups            int
 		Messages          int
@@ -105,6 +106,7 @@ func defaultConfig() config {
 	c.Limits.LoginGrace = duration{2 * time.Minute}
 	c.Limits.CommandsPerSecond, c.Limits.CommandBurst = 20, 60
 	c.Limits.LoginsPerMinute = 20
+	c.Limits.Accounts = 100000
 	c.Limits.Rooms, c.Limits.Groups = 1000, 1000
 	c.Limits.Messages, c.Limits.MessageParts = 1000000, 200
 	c.Limits.Bans, c.Limits.RoomBans = 1000, 100
@@ -279,7 +281,8 @@ func (c *config) checkLimits() *settingError {
 		{"connections", l.Connections}, {"connections_per_ip", l.ConnectionsPerIP},
 		{"waiting", l.Waiting}, {"waiting_per_ip", l.WaitingPerIP},
 		{"commands_per_second", l.CommandsPerSecond}, {"command_burst", l.CommandBurst},
-		{"logins_per_minute", l.LoginsPerMinute}, {"rooms", l.Rooms}, {"groups", l.Groups},
+		{"logins_per_minute", l.LoginsPerMinute}, {"accounts", l.Accounts},
+		{"rooms", l.Rooms}, {"groups", l.Groups},
 		{"messages", l.Messages}, {"message_parts", l.MessageParts}, {"bans", l.Bans}, {"room_bans", l.RoomBans},
 	} {
 		if limit.value < 0 {

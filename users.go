@@ -454,7 +454,8 @@ func (s *session) cmdCreateLogin(words []string, _ *reply) error {
 	return err
 }
 
-// reserveAccount takes the name of an account that is being created.
+// reserveAccount takes the name of an account that is being created: -2 past the
+// limit of the settings.
 func (srv *server) reserveAccount(s *session, a *account) error {
 	u := &srv.users
 	u.mu.Lock()
@@ -464,6 +465,9 @@ func (srv *server) reserveAccount(s *session, a *account) error {
 	}
 	if holder := u.online[a.name.key]; holder != nil && holder != s {
 		return fail(statusNameInUse)
+	}
+	if most := srv.settings().Limits.Accounts; most > 0 && len(u.accounts) >= most {
+		return fail(statusLimit)
 	}
 	u.add(a)
 	return nil

@@ -6,7 +6,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/text/secure/bidirule"
 	"golang.org/x/text/secure/precis"
+	"golang.org/x/text/unicode/bidi"
+	"golang.org/x/text/unicode/norm"
 )
 
 const (
@@ -15,6 +18,13 @@ const (
 )
 
 var errBadName = fail(statusInvalidName)
+
+// The profiles of RFC 8265 sections 3.3 and 3.4, but for the directionality rule: the
+// package's own ones hold all names against it, and refuse 7日本.
+var (
+	userShown = precis.NewIdentifier(precis.FoldWidth, precis.Norm(norm.NFC))
+	userKey   = precis.NewIdentifier(precis.FoldWidth, precis.LowerCase(), precis.Norm(norm.NFC))
+)
 
 // name is a prepared name: as it is shown, and as two of them are compared. What is
 // compared is made of what is shown, not of the word: the room Ϲ (U+03F9) is shown
@@ -26,9 +36,9 @@ type name struct{ shown, key string }
 func userName(word string) (name, error) {
 	n := name{shown: word, key: strings.ToLower(word)}
 	if !isASCII(word, '!') {
-		shown, err1 := precis.UsernameCasePreserved.String(word)
-		key, err2 := precis.UsernameCaseMapped.String(shown)
-		if errors.Join(err1, err2) != nil || tooLong(key) || mixesScripts(key) {
+		shown, err1 := userShown.String(word)
+		key, err2 := userKey.String(shown)
+		if errors.Join(err1, err2) != nil || tooLong(key) || mixesDirections(key) || mixesScripts(key) {
 			return name{}, errBadName
 		}
 		n = name{shown, key}
@@ -74,6 +84,12 @@ func isASCII(s string, least byte) bool {
 		}
 	}
 	return true
+}
+
+// mixesDirections tells whether s, with something in it that is read from right to
+// left, breaks the Bidi rule (RFC 5893 section 2). To other names it does not apply.
+func mixesDirections(s string) bool {
+	return bidirule.DirectionString(s) == bidi.RightToLeft && !bidirule.ValidString(s)
 }
 
 // mixesScripts tells whether the letters of s come from more than one script.

@@ -41,7 +41,7 @@ func userName(word string) (name, error) {
 		if errors.Join(err1, err2) != nil || tooLong(key) || mixesDirections(key) || mixesScripts(key) {
 			return name{}, errBadName
 		}
-		n = name{shown, key}
+		n = name{shown, foldSigma(key)}
 	}
 	switch n.key {
 	case "host", "server", "system", "homeroom":
@@ -60,10 +60,14 @@ func placeName(word string) (name, error) {
 		if errors.Join(err1, err2) != nil {
 			return name{}, errBadName
 		}
-		n = name{shown, key}
+		n = name{shown, foldSigma(key)}
 	}
 	return n.checked()
 }
+
+// foldSigma makes one of the two small letters of the Greek Σ: in lower case ΝΙΚΟΣ has
+// the other one than Νίκος is written with.
+func foldSigma(key string) string { return strings.ReplaceAll(key, "ς", "σ") }
 
 // checked holds a prepared name against the rules for all kinds of names.
 func (n name) checked() (name, error) {
@@ -92,13 +96,14 @@ func mixesDirections(s string) bool {
 	return bidirule.DirectionString(s) == bidi.RightToLeft && !bidirule.ValidString(s)
 }
 
-// mixesScripts tells whether the letters of s come from more than one script.
+// mixesScripts tells whether the letters of s, and the marks on them, some of which
+// nobody sees, come from more than one script.
 // Han goes with the Japanese scripts, and with Hangul.
 func mixesScripts(s string) bool {
 	const japanese, korean = "Japanese", "Korean"
 	seen := ""
 	for _, r := range s {
-		if !unicode.IsLetter(r) {
+		if !unicode.IsLetter(r) && !unicode.IsMark(r) {
 			continue
 		}
 		script := scriptOf(r)
@@ -131,7 +136,7 @@ func within(a, b string, set ...string) bool {
 	return found == 2
 }
 
-// scriptOf names the Unicode script of a letter.
+// scriptOf names the Unicode script of a letter or mark.
 func scriptOf(r rune) string {
 	if r < utf8.RuneSelf {
 		return "Latin"

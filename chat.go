@@ -56,6 +56,8 @@ type server struct {
 	users    users
 	messages atomic.Int64 // stored, in all groups
 
+	unfinished atomic.Int64 // bytes of messages whose lines are still coming
+
 	certificates *certKeeper // nil: no TLS
 	tlsConfig    *tls.Config // nil: no TLS
 

@@ -59,6 +59,7 @@ type config struct {
 		Groups            int
 		Messages          int
 		MessageParts      int `toml:"message_parts"`
+		UnfinishedKiB     int `toml:"unfinished_kib"`
 		Bans              int
 		RoomBans          int `toml:"room_bans"`
 	}
@@ -109,6 +110,7 @@ func defaultConfig() config {
 	c.Limits.Accounts = 100000
 	c.Limits.Rooms, c.Limits.Groups = 1000, 1000
 	c.Limits.Messages, c.Limits.MessageParts = 1000000, 200
+	c.Limits.UnfinishedKiB = 16384
 	c.Limits.Bans, c.Limits.RoomBans = 1000, 100
 	c.Expiry.Room, c.Expiry.Group = duration{30 * time.Minute}, duration{168 * time.Hour}
 	c.Expiry.Message, c.Expiry.Max = duration{720 * time.Hour}, duration{8760 * time.Hour}
@@ -283,7 +285,8 @@ func (c *config) checkLimits() *settingError {
 		{"commands_per_second", l.CommandsPerSecond}, {"command_burst", l.CommandBurst},
 		{"logins_per_minute", l.LoginsPerMinute}, {"accounts", l.Accounts},
 		{"rooms", l.Rooms}, {"groups", l.Groups},
-		{"messages", l.Messages}, {"message_parts", l.MessageParts}, {"bans", l.Bans}, {"room_bans", l.RoomBans},
+		{"messages", l.Messages}, {"message_parts", l.MessageParts},
+		{"unfinished_kib", l.UnfinishedKiB}, {"bans", l.Bans}, {"room_bans", l.RoomBans},
 	} {
 		if limit.value < 0 {
 			return &settingError{"limits." + limit.key, "must not be negative; 0 switches it off"}

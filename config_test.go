@@ -37,7 +37,7 @@ func TestSettingsInDesign(t *testing.T) {
 		"limits.connections": "10000", "limits.connections_per_ip": "64", "limits.waiting": "256",
 		"limits.waiting_per_ip": "32", "limits.login_grace": "2m0s", "limits.commands_per_second": "20",
 		"limits.command_burst": "60", "limits.logins_per_minute": "20", "limits.accounts": "100000", "limits.rooms": "1000",
-		"limits.groups": "1000", "limits.messages": "1000000", "limits.message_parts": "200",
+		"limits.groups": "1000", "limits.messages": "1000000", "limits.message_parts": "200", "limits.unfinished_kib": "16384",
 		"expiry.room": "30m0s", "expiry.group": "168h0m0s", "expiry.message": "720h0m0s", "expiry.max": "8760h0m0s",
 		"persist.mode": "commit", "persist.every": "2s",
 		"auth.plain_password": "lan", "auth.challenge_md5": "false", "auth.iterations": "0",

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -297,6 +298,41 @@ func TestMessageLimitIsFreed(t *testing.T) {
 	if len(lines) != 3 || lines[1] != "@status 0" || lines[2] != "@status -2" {
 		t.Errorf("posting after that got %q", lines)
 	}
+}
+
+// TestUnfinishedMessages: the lines of messages that are not complete have a bound,
+// and are counted off when one is complete, is refused, or its user goes.
+func TestUnfinishedMessages(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		alice, bob := b.guest("alice"), b.guest("bob")
+		alice.ask(`#creategroup talk "" anon`, "@status 0")
+		for _, c := range []*client{alice, bob} {
+			c.ask("#joingroup talk", "@status 0")
+		}
+		unfinished := func(want int64) {
+			t.Helper()
+			if synctest.Wait(); b.unfinished.Load() != want {
+				t.Errorf("%d bytes are unfinished, want %d", b.unfinished.Load(), want)
+			}
+		}
+		half := strings.Repeat("x", 512-lineCost)
+		alice.send("#postmessage first 0 2", half, half)
+		alice.expect("@status 0")
+		unfinished(0)
+		alice.send("#postmessage second 0 4", half, half)
+		unfinished(1024)
+		bob.send("#postmessage third 0 2", "", half)
+		bob.expect("@status -2")
+		alice.send("", half)
+		alice.expect("@status -2") // the empty line was one too many
+		unfinished(0)
+		alice.send("#postmessage fourth 0 3", half, half)
+		unfinished(1024)
+		alice.conn.Close()
+		unfinished(0)
+		bob.send("#postmessage fifth 0 2", half, half)
+		bob.expect("@status 0")
+	}, func(c *config) { c.Limits.UnfinishedKiB = 1 })
 }
 
 func TestTimeToLive(t *testing.T) {

@@ -13,6 +13,30 @@ type posting struct {
 	err   error    // the answer, if it is known already
 	left  int      // lines to come
 	lines []string
+	bytes int64 // counted in server.unfinished for lines
+}
+
+// lineCost is what a kept line costs besides its bytes.
+const lineCost = 16
+
+// keep keeps a line of an unfinished message. Past what the settings allow for all of
+// them together the message is given up, and its answer will be -2.
+func (srv *server) keep(p *posting, line string) {
+	cost := int64(len(line) + lineCost)
+	p.bytes += cost
+	p.lines = append(p.lines, line)
+	if most := int64(srv.settings().Limits.UnfinishedKiB) << 10; srv.unfinished.Add(cost) > most && most > 0 {
+		srv.giveUp(p)
+		p.err = fail(statusLimit)
+	}
+}
+
+// giveUp forgets the lines of a message; nil: there is none.
+func (srv *server) giveUp(p *posting) {
+	if p != nil {
+		srv.unfinished.Add(-p.bytes)
+		p.bytes, p.lines = 0, nil
+	}
 }
 
 // partsOf is how many lines follow a "#postmessage"; 0 where the command is
@@ -57,12 +81,13 @@ func (s *session) startPost(words []string, early error) error {
 func (s *session) takePart(line string, r *reply) error {
 	p := s.post
 	if p.err == nil {
-		p.lines = append(p.lines, line)
+		s.srv.keep(p, line)
 	}
 	if p.left--; p.left > 0 {
 		return nil
 	}
 	s.post = nil
+	defer s.srv.giveUp(p)
 	err := p.err
 	if err == nil {
 		s.flush()

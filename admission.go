@@ -3,6 +3,7 @@ package main
 import (
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // admission counts connections, in all and for each address, and refuses those
@@ -19,7 +20,43 @@ type admission struct {
 type admissionLimits struct{ all, perIP, waiting, waitingPerIP int }
 
 // ipCount is one address's share.
-type ipCount struct{ open, asking int }
+type ipCount struct {
+	key netip.Prefix // its source; fixed when it is made
+
+	// guarded by the admission's mu
+	open, asking int
+	forgetting   bool // soon
+
+	mu   sync.Mutex
+	full time.Time // when its connections together will have all their commands again
+}
+
+// spend takes one of the commands that the connections of an address have together:
+// what so many would have that stay. A new connection has all its commands, so
+// without this who comes again and again would have as many as he likes.
+func (c *ipCount) spend(rate, burst, connections int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	each := float64(time.Second) / float64(rate) / float64(connections)
+	full := c.full
+	if full.Before(now) {
+		full = now
+	}
+	full = full.Add(time.Duration(each))
+	if float64(full.Sub(now)) > each*float64(burst)*float64(connections) {
+		return false
+	}
+	c.full = full
+	return true
+}
+
+// fullIn is the time until nothing is spent.
+func (c *ipCount) fullIn() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Until(c.full)
+}
 
 func newAdmission(c *config) *admission {
 	a := &admission{byIP: map[netip.Prefix]*ipCount{}}
@@ -40,26 +77,29 @@ func newAdmissionOf(all, perIP int) *admission {
 	return &admission{limits: admissionLimits{all: all, perIP: perIP}, byIP: map[netip.Prefix]*ipCount{}}
 }
 
-// source is what counts as one address: an IPv4 address, an IPv6 /64 of the
-// internet. On a local network all machines share a /64, so there it is one
-// address too.
-func source(a netip.Addr) netip.Prefix {
-	bits := a.BitLen()
-	if a.Is6() && a.IsGlobalUnicast() && !a.IsPrivate() {
+// source is what counts as one address, of a connection from one to another: an
+// IPv4 address, an IPv6 /64 of the internet. On a local network all machines share
+// a /64, the server too, so there it is one address as well.
+func source(from, to netip.Addr) netip.Prefix {
+	bits := from.BitLen()
+	if from.Is6() && from.IsGlobalUnicast() && !from.IsPrivate() {
 		bits = 64
 	}
-	p, _ := a.Prefix(bits)
+	p, _ := from.Prefix(bits)
+	if bits == 64 && p.Contains(to) {
+		p, _ = from.Prefix(128)
+	}
 	return p
 }
 
 // admit counts a new connection in, or says why not.
-func (a *admission) admit(from netip.Addr) (refusal string) {
+func (a *admission) admit(s *session) (refusal string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	key := source(from)
+	key := source(s.addr, addressOf(s.conn.LocalAddr()))
 	ip := a.byIP[key]
 	if ip == nil {
-		ip = new(ipCount)
+		ip = &ipCount{key: key}
 	}
 	past := func(n, limit int) bool { return limit > 0 && n >= limit }
 	switch {
@@ -77,6 +117,7 @@ func (a *admission) admit(from netip.Addr) (refusal string) {
 	a.asking++
 	ip.open++
 	ip.asking++
+	s.share = ip
 	return ""
 }
 
@@ -94,7 +135,7 @@ func (a *admission) setWaiting(s *session, waiting bool, change int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.asking += change
-	a.byIP[source(s.addr)].asking += change
+	s.share.asking += change
 }
 
 // leave counts a connection out.
@@ -106,10 +147,28 @@ func (a *admission) leave(s *session) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.open--
-	key := source(s.addr)
-	if ip := a.byIP[key]; ip.open > 1 {
-		ip.open--
-	} else {
-		delete(a.byIP, key)
+	if s.share.open--; s.share.open == 0 {
+		a.forget(s.share)
 	}
+}
+
+// forget drops the share of an address that has no connection any more, once that
+// gives it nothing back. a.mu is held.
+func (a *admission) forget(ip *ipCount) {
+	wait := ip.fullIn()
+	if wait <= 0 {
+		delete(a.byIP, ip.key)
+		return
+	}
+	if ip.forgetting {
+		return
+	}
+	ip.forgetting = true
+	time.AfterFunc(wait, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if ip.forgetting = false; ip.open == 0 {
+			a.forget(ip)
+		}
+	})
 }

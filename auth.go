@@ -14,12 +14,12 @@ func (s *session) cmdAuth(words []string, r *reply) error {
 	if !ok || begun == nil {
 		return fail(statusBadArgs)
 	}
-	if err := s.srv.guesses.allow(s.addr); err != nil {
+	if err := s.srv.guesses.allow(s.source()); err != nil {
 		return err
 	}
 	answer, ok := begun.finish(m)
 	if !ok || begun.account.changes.Load() != begun.changes {
-		s.srv.guesses.wrong(s.addr)
+		s.srv.guesses.wrong(s.source())
 		return fail(statusWrongPassword)
 	}
 	err := s.become(&identity{name: begun.account.name, account: begun.account})
@@ -36,7 +36,7 @@ func (s *session) beginAuth(mechanism, message string, r *reply) error {
 	if !ok || mechanism != scramMechanism {
 		return fail(statusBadArgs)
 	}
-	if err := s.srv.guesses.allow(s.addr); err != nil {
+	if err := s.srv.guesses.allow(s.source()); err != nil {
 		return err
 	}
 	x, err := s.srv.newExchange(m.user)

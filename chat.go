@@ -166,8 +166,8 @@ func (srv *server) serve(conn net.Conn) { srv.serveWith(conn, nil) }
 
 // serveWith is serve, with TLS where a config is given.
 func (srv *server) serveWith(conn net.Conn, secure *tls.Config) {
-	s := &session{srv: srv, conn: conn, addr: addressOf(conn), waiting: true}
-	if refusal := srv.admission.admit(s.addr); refusal != "" {
+	s := &session{srv: srv, conn: conn, addr: addressOf(conn.RemoteAddr()), waiting: true}
+	if refusal := srv.admission.admit(s); refusal != "" {
 		if secure == nil {
 			refuse(conn, refusal)
 		} else { // to say why would cost a handshake
@@ -207,9 +207,9 @@ func refuse(conn net.Conn, why string) {
 	conn.Close()
 }
 
-// addressOf is where a connection comes from; invalid if it has no IP address.
-func addressOf(conn net.Conn) netip.Addr {
-	ap, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+// addressOf is the IP address of one end of a connection; invalid if it has none.
+func addressOf(end net.Addr) netip.Addr {
+	ap, err := netip.ParseAddrPort(end.String())
 	if err != nil {
 		return netip.Addr{}
 	}

@@ -57,13 +57,13 @@ func (g *guesses) prolong(c *guessCount, now time.Time) {
 
 // allow fails with 3006 when an address has guessed too often, and makes it wait
 // longer for having tried.
-func (g *guesses) allow(from netip.Addr) error {
+func (g *guesses) allow(from netip.Prefix) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.perMinute == 0 {
 		return nil
 	}
-	c, now := g.byIP[source(from)], g.clock()
+	c, now := g.byIP[from], g.clock()
 	if c == nil || !now.Before(c.until) {
 		return nil
 	}
@@ -74,20 +74,20 @@ func (g *guesses) allow(from netip.Addr) error {
 
 // wrong counts a wrong password. Those that were being checked when the wait
 // began do not make it longer.
-func (g *guesses) wrong(from netip.Addr) {
+func (g *guesses) wrong(from netip.Prefix) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.perMinute == 0 {
 		return
 	}
 	now := g.clock()
-	c := g.byIP[source(from)]
+	c := g.byIP[from]
 	if c == nil {
 		if len(g.byIP) >= maxGuessers {
 			g.forget(now)
 		}
 		c = &guessCount{at: now}
-		g.byIP[source(from)] = c
+		g.byIP[from] = c
 	}
 	g.bringUp(c, now)
 	c.used++

@@ -20,10 +20,13 @@ func newHandClock(t *testing.T, perMinute int) *handClock {
 	return h
 }
 
+// sourceOf is what counts as an address that comes from the internet.
+func sourceOf(from string) netip.Prefix { return source(netip.MustParseAddr(from), netip.Addr{}) }
+
 // tries makes so many wrong tries from an address and returns how many of them
 // were let through.
 func (h *handClock) tries(n int, from string) (let int) {
-	a := netip.MustParseAddr(from)
+	a := sourceOf(from)
 	for range n {
 		if h.allow(a) == nil {
 			h.wrong(a)
@@ -37,7 +40,7 @@ func (h *handClock) tries(n int, from string) (let int) {
 // after it. (It looks without trying: a try would make the wait longer.)
 func (h *handClock) wantWait(from string, want time.Duration) {
 	h.t.Helper()
-	c := h.byIP[source(netip.MustParseAddr(from))]
+	c := h.byIP[sourceOf(from)]
 	if got := c.until.Sub(h.now); got != want {
 		h.t.Fatalf("%s has to wait %v, want %v", from, got, want)
 	}
@@ -97,11 +100,11 @@ func TestPatientGuesser(t *testing.T) {
 	h := newHandClock(t, 20)
 	start, let := h.now, 0
 	for h.now.Sub(start) < 24*time.Hour {
-		for h.now.Before(start) || h.byIP[source(netip.MustParseAddr(thief))] == nil ||
-			!h.now.Before(h.byIP[source(netip.MustParseAddr(thief))].until) {
+		for h.now.Before(start) || h.byIP[sourceOf(thief)] == nil ||
+			!h.now.Before(h.byIP[sourceOf(thief)].until) {
 			let += h.tries(1, thief)
 		}
-		h.now = h.byIP[source(netip.MustParseAddr(thief))].until
+		h.now = h.byIP[sourceOf(thief)].until
 	}
 	if let > 700 {
 		t.Errorf("%d guesses in a day were let through, want 700 at the most", let)
@@ -129,7 +132,7 @@ func TestGuessesUnderWay(t *testing.T) {
 	h := newHandClock(t, 20)
 	h.tries(20, thief)
 	for range 10 {
-		h.wrong(netip.MustParseAddr(thief))
+		h.wrong(sourceOf(thief))
 	}
 	h.wantWait(thief, 3*time.Second)
 }
@@ -150,7 +153,7 @@ func TestGuessersApart(t *testing.T) {
 			t.Errorf("%d guesses from %s were let through, want %d", let, from, want)
 		}
 	}
-	if err := h.allow(netip.Addr{}); err != nil {
+	if err := h.allow(netip.Prefix{}); err != nil {
 		t.Errorf("no address at all: %v", err)
 	}
 }

@@ -25,6 +25,8 @@ type session struct {
 	out  *outbox
 	host bool // it is the machine's operator, over the control socket
 
+	share *ipCount // what the connections of its address have together; nil: host
+
 	// owned by the reader
 	in        input
 	lines     lineReader
@@ -340,6 +342,14 @@ func (s *session) answer(err error, r *reply) error {
 	return s.send(statusFrame(known.code))
 }
 
+// source is what counts as the session's address.
+func (s *session) source() netip.Prefix {
+	if s.share == nil {
+		return netip.Prefix{}
+	}
+	return s.share.key
+}
+
 // shownName is the session's name for the log.
 func (s *session) shownName() string {
 	if i := s.who.Load(); i != nil {
@@ -414,6 +424,9 @@ func (s *session) spend() error {
 	each := time.Second / time.Duration(rate)
 	if full := max(b.full, now) + each; float64(full-now) <= float64(burst)*float64(each) {
 		b.full, b.refused = full, 0
+		if all := limits.ConnectionsPerIP; all > 0 && !s.share.spend(rate, burst, all) {
+			return fail(statusFlood)
+		}
 		return nil
 	}
 	if b.refused++; b.refused > burst {

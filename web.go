@@ -130,8 +130,8 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		from := &session{addr: addressOf(conn), waiting: true}
-		if l.admission.admit(from.addr) == "" {
+		from := &session{conn: conn, addr: addressOf(conn.RemoteAddr()), waiting: true}
+		if l.admission.admit(from) == "" {
 			return &countedConn{Conn: conn, leave: sync.OnceFunc(func() { l.admission.leave(from) })}, nil
 		}
 		conn.Close()

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestSource: what counts as one address, by where the connection comes from and
+// which of the server's addresses it goes to.
+func TestSource(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ from, to, want string }{
+		{"192.168.1.20", "192.168.1.1", "192.168.1.20/32"},
+		{"203.0.113.9", "192.168.1.1", "203.0.113.9/32"},
+		{"2001:db8:0:1::20", "2001:db8:0:9::1", "2001:db8:0:1::/64"},
+		{"2001:db8:0:1::20", "2001:db8:0:1::1", "2001:db8:0:1::20/128"}, // the server's own network
+		{"2001:db8:0:1::20", "192.168.1.1", "2001:db8:0:1::/64"},
+		{"fd00::20", "fd00::1", "fd00::20/128"},
+		{"fd00:0:0:1::20", "fd00::1", "fd00:0:0:1::20/128"},
+		{"fe80::20", "fe80::1", "fe80::20/128"},
+	} {
+		if got := source(netip.MustParseAddr(c.from), netip.MustParseAddr(c.to)); got.String() != c.want {
+			t.Errorf("from %s to %s counts as %s, want %s", c.from, c.to, got, c.want)
+		}
+	}
+	if got := source(netip.Addr{}, netip.Addr{}); got.IsValid() {
+		t.Errorf("no address counts as %s", got)
+	}
+}
+
+// TestComingAgain: who connects again and again has no more commands than all the
+// connections that an address may have at a time.
+func TestComingAgain(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		ask := func(want ...string) {
+			t.Helper()
+			c := b.dial()
+			for _, w := range want {
+				c.ask("#ping", w)
+			}
+			c.conn.Close()
+			synctest.Wait()
+		}
+		remembered := func() int {
+			b.admission.mu.Lock()
+			defer b.admission.mu.Unlock()
+			return len(b.admission.byIP)
+		}
+		for range 3 { // 6 commands: 2 connections with 3 at once
+			ask("@ret #ping", "@ret #ping")
+		}
+		ask("@status 3505", "@status 3505", "@status 3505", "@status 3505") // and no end: it is not this one that floods
+		b.pass(time.Second)                                                 // 2 connections with 1 a second
+		ask("@ret #ping", "@ret #ping", "@status 3505")
+		if n := remembered(); n != 1 {
+			t.Errorf("%d addresses are remembered, want the one that has spent much", n)
+		}
+		b.pass(3 * time.Second)
+		if n := remembered(); n != 0 {
+			t.Errorf("%d addresses are remembered when nothing is spent any more", n)
+		}
+		ask("@ret #ping", "@ret #ping", "@ret #ping", "@status 3505") // the connection's own
+	}, func(c *config) {
+		c.Limits.CommandsPerSecond, c.Limits.CommandBurst, c.Limits.ConnectionsPerIP = 1, 3, 2
+	})
+}
+
+// TestComingAgainUnlimited: with no limit on the connections of an address there is
+// none on its commands.
+func TestComingAgainUnlimited(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		for range 20 {
+			c := b.dial()
+			c.ask("#ping", "@ret #ping")
+			c.conn.Close()
+		}
+	}, func(c *config) {
+		c.Limits.CommandsPerSecond, c.Limits.CommandBurst, c.Limits.ConnectionsPerIP = 1, 1, 0
+	})
+}

@@ -110,6 +110,7 @@ func commandRows() []command {
 		{name: "#role", args: "<username> user/admin", help: "make an administrator, or take that back", who: forAdmins, least: 2, most: 2, waits: true, host: true, audit: 2, run: (*session).cmdRole},
 		{name: "#resetpass", args: "<username> <new password>", help: "give an account another password", who: forAdmins, least: 2, most: 2, waits: true, host: true, audit: 1, run: (*session).cmdResetPass},
 		{name: "#rmuser", args: "<username>", help: "delete an account", who: forAdmins, least: 1, most: 1, waits: true, host: true, audit: 1, run: (*session).cmdRmUser},
+		{name: "#rmgroup", args: "<name>", help: "delete a message group and all its messages; nobody may be in it", who: forAdmins, least: 1, most: 1, waits: true, host: true, audit: 1, run: (*session).cmdRmGroup},
 
 		{name: "#events", args: "on/off", help: "be told who enters and leaves, and what is posted", who: forUsers, least: 1, most: 1, run: (*session).cmdEvents},
 	}

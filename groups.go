@@ -111,6 +111,18 @@ func (s *session) cmdJoinGroup(words []string, _ *reply) error {
 	return s.srv.groups.enter(p, s)
 }
 
+// cmdRmGroup is "#rmgroup <name>": -5 while somebody is in it.
+func (s *session) cmdRmGroup(words []string, _ *reply) error {
+	p := s.srv.groups.find(words[0])
+	if p == nil {
+		return fail(statusNotFound)
+	}
+	if err := p.doom(); err != nil {
+		return err
+	}
+	return s.srv.groups.remove(p)
+}
+
 // cmdLeaveGroup is "#leavegroup".
 func (s *session) cmdLeaveGroup(_ []string, _ *reply) error {
 	s.srv.groups.leave(s)

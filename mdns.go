@@ -290,17 +290,15 @@ func (a *announcer) asked(l *announcedLink, m *mdnsMessage, now time.Time) {
 	if len(m.claims) > 0 {
 		gap = defenceGap
 	}
-	for _, q := range m.questions {
-		for _, r := range answersTo(q, l.records) {
-			if m.knows(r) {
-				continue
-			}
-			at := now
-			if r.shared {
-				at = now.Add(sharedLeast + rand.N(sharedSpread))
-			}
-			r.sendAt(at, gap)
+	for _, r := range answersToAll(m.questions, l.records) { // each once, however often it is asked for
+		if m.knows(r) {
+			continue
 		}
+		at := now
+		if r.shared {
+			at = now.Add(sharedLeast + rand.N(sharedSpread))
+		}
+		r.sendAt(at, gap)
 	}
 }
 
@@ -324,14 +322,7 @@ func (a *announcer) askedDirect(l *announcedLink, m *mdnsMessage, from netip.Add
 	if !a.owns() || a.directs >= maxDirect || len(m.questions) > maxDirectAsked {
 		return
 	}
-	var answers []*netRecord
-	for _, q := range m.questions {
-		for _, r := range answersTo(q, l.records) {
-			if !slices.Contains(answers, r) {
-				answers = append(answers, r)
-			}
-		}
-	}
+	answers := answersToAll(m.questions, l.records)
 	if len(answers) == 0 {
 		return
 	}
@@ -393,7 +384,7 @@ func (a *announcer) clash(now time.Time, wait time.Duration) {
 // names.
 func (a *announcer) clashes(s dnsmessage.Resource, l *announcedLink) bool {
 	return inNet(s.Header.Class) && slices.ContainsFunc(l.records, func(r *netRecord) bool {
-		return !r.shared && r.Header.Type != typeNSEC && sameName(r.Header.Name, s.Header.Name) && sameFamily(r, s)
+		return r.isClaimed() && sameName(r.Header.Name, s.Header.Name) && sameFamily(r, s)
 	}) && !a.isOurs(s, l)
 }
 
@@ -427,29 +418,42 @@ func addressIn(body dnsmessage.ResourceBody) (ip netip.Addr, ok bool) {
 	return ip, false
 }
 
-// yieldsTo tells whether somebody who asks for the same name at the same time has
-// more right to it: whose records come later in the alphabet.
+// yieldsTo tells whether somebody who asks for the same names at the same time has
+// more right to one of them. Each name is compared once, however many claims to it
+// a packet holds.
 func (a *announcer) yieldsTo(l *announcedLink, claims []dnsmessage.Resource) bool {
-	for _, c := range claims {
-		if !a.clashes(c, l) {
-			continue
-		}
-		var ours, theirs []dnsmessage.Resource
-		for _, r := range l.records {
-			if !r.shared && r.Header.Type != typeNSEC && sameName(r.Header.Name, c.Header.Name) {
-				ours = append(ours, r.Resource)
+	compared := map[dnsmessage.Name]bool{}
+	for _, r := range l.records {
+		if name := r.Header.Name; r.isClaimed() && !compared[name] {
+			compared[name] = true
+			if a.yields(name, l, claims) {
+				return true
 			}
-		}
-		for _, other := range claims {
-			if sameName(other.Header.Name, c.Header.Name) {
-				theirs = append(theirs, other)
-			}
-		}
-		slices.SortFunc(ours, compareRecords)
-		slices.SortFunc(theirs, compareRecords)
-		if slices.CompareFunc(ours, theirs, compareRecords) < 0 {
-			return true
 		}
 	}
 	return false
+}
+
+// yields tells whether others have more right to a name: whose records come later
+// in the alphabet.
+func (a *announcer) yields(name dnsmessage.Name, l *announcedLink, claims []dnsmessage.Resource) bool {
+	var ours, theirs []dnsmessage.Resource
+	clash := false
+	for _, c := range claims {
+		if sameName(c.Header.Name, name) {
+			theirs = append(theirs, c)
+			clash = clash || a.clashes(c, l)
+		}
+	}
+	if !clash {
+		return false
+	}
+	for _, r := range l.records {
+		if r.isClaimed() && sameName(r.Header.Name, name) {
+			ours = append(ours, r.Resource)
+		}
+	}
+	slices.SortFunc(ours, compareRecords)
+	slices.SortFunc(theirs, compareRecords)
+	return slices.CompareFunc(ours, theirs, compareRecords) < 0
 }

@@ -140,42 +140,55 @@ func inNet(c dnsmessage.Class) bool {
 	return c == dnsmessage.ClassINET || c == dnsmessage.ClassANY
 }
 
-// rdata is the content of a record in a form that can be compared; nil for kinds
-// that are never compared.
-func rdata(body dnsmessage.ResourceBody) []byte {
+// usualData is how long a record's content is as a rule; what is longer costs
+// memory to compare.
+const usualData = 512
+
+// appendData appends the content of a record in a form that can be compared;
+// nothing for kinds that are never compared.
+func appendData(b []byte, body dnsmessage.ResourceBody) []byte {
 	switch body := body.(type) {
 	case *dnsmessage.AResource:
-		return body.A[:]
+		return append(b, body.A[:]...)
 	case *dnsmessage.AAAAResource:
-		return body.AAAA[:]
+		return append(b, body.AAAA[:]...)
 	case *dnsmessage.PTRResource:
-		return appendLabels(nil, body.PTR)
+		return appendLabels(b, body.PTR)
 	case *dnsmessage.SRVResource:
-		b := binary.BigEndian.AppendUint16(nil, body.Priority)
+		b = binary.BigEndian.AppendUint16(b, body.Priority)
 		b = binary.BigEndian.AppendUint16(b, body.Weight)
 		b = binary.BigEndian.AppendUint16(b, body.Port)
 		return appendLabels(b, body.Target)
 	case *dnsmessage.TXTResource:
-		var b []byte
 		for _, text := range body.TXT {
 			b = append(append(b, byte(len(text))), text...)
 		}
-		return b
 	}
-	return nil
+	return b
 }
 
-// appendLabels appends a name as it is in a packet, in small letters.
+// appendLabels appends a name as it is in a packet, in small letters. Only those
+// of ASCII have them here (RFC 6762, 16).
 func appendLabels(b []byte, name dnsmessage.Name) []byte {
-	for label := range strings.SplitSeq(strings.TrimSuffix(strings.ToLower(name.String()), "."), ".") {
-		b = append(append(b, byte(len(label))), label...)
+	dot := []byte{'.'}
+	rest := bytes.TrimSuffix(name.Data[:name.Length], dot)
+	for more := true; more; {
+		var label []byte
+		label, rest, more = bytes.Cut(rest, dot)
+		b = append(b, byte(len(label)))
+		for _, c := range label {
+			if 'A' <= c && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			b = append(b, c)
+		}
 	}
 	return append(b, 0)
 }
 
 // sameData tells whether two records of one name say the same.
 func sameData(a, b dnsmessage.Resource) bool {
-	return a.Header.Type == b.Header.Type && bytes.Equal(rdata(a.Body), rdata(b.Body))
+	return a.Header.Type == b.Header.Type && compareData(a.Body, b.Body) == 0
 }
 
 // compareRecords is the order in which those who want the same name compare what
@@ -184,7 +197,13 @@ func compareRecords(a, b dnsmessage.Resource) int {
 	if a.Header.Type != b.Header.Type {
 		return int(a.Header.Type) - int(b.Header.Type)
 	}
-	return bytes.Compare(rdata(a.Body), rdata(b.Body))
+	return compareData(a.Body, b.Body)
+}
+
+// compareData compares contents, on the stack: others can have it done often.
+func compareData(a, b dnsmessage.ResourceBody) int {
+	var inA, inB [usualData]byte
+	return bytes.Compare(appendData(inA[:0], a), appendData(inB[:0], b))
 }
 
 // mdnsQuestion asks for records of a name.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -93,6 +94,9 @@ type netRecord struct {
 	sent   time.Time // last
 }
 
+// isClaimed tells whether nobody else may have a record of this name and type.
+func (r *netRecord) isClaimed() bool { return !r.shared && r.Header.Type != typeNSEC }
+
 // recordsFor is everything that is announced where a machine has these addresses.
 func recordsFor(names netNames, services []netService, addrs []netip.Addr) []*netRecord {
 	host := names.hostName()
@@ -180,12 +184,23 @@ func answersTo(q dnsmessage.Question, records []*netRecord) (found []*netRecord)
 	return found
 }
 
+// answersToAll is the records that answer any of these questions, each once.
+func answersToAll(questions []dnsmessage.Question, records []*netRecord) (found []*netRecord) {
+	for _, q := range questions {
+		for _, r := range answersTo(q, records) {
+			if !slices.Contains(found, r) {
+				found = append(found, r)
+			}
+		}
+	}
+	return found
+}
+
 // knows tells whether who asks has the record already, for at least half of its
 // time.
 func (m *mdnsMessage) knows(r *netRecord) bool {
 	for _, known := range m.answers {
-		if known.Header.TTL >= r.Header.TTL/2 && sameName(known.Header.Name, r.Header.Name) &&
-			rdata(known.Body) != nil && sameData(known, r.Resource) {
+		if known.Header.TTL >= r.Header.TTL/2 && sameName(known.Header.Name, r.Header.Name) && sameData(known, r.Resource) {
 			return true
 		}
 	}
@@ -263,7 +278,7 @@ func packProbe(records []*netRecord) ([]byte, error) {
 	var m dnsmessage.Message
 	asked := map[dnsmessage.Name]bool{}
 	for _, r := range records {
-		if r.shared || r.Header.Type == typeNSEC {
+		if !r.isClaimed() {
 			continue
 		}
 		if name := r.Header.Name; !asked[name] {

@@ -80,13 +80,10 @@ func openControl(folder string) (net.Listener, error) {
 
 // acceptControl serves who connects to the control socket, until it is closed.
 func (srv *server) acceptControl(l net.Listener) {
+	patient := &patientListener{Listener: l}
 	for {
-		conn, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
+		conn, err := patient.Accept()
 		if err != nil {
-			slog.Warn("the control socket takes no more connections until the server is restarted", "error", err)
 			return
 		}
 		srv.serveHost(conn)

@@ -82,23 +82,34 @@ func (srv *server) accept() error {
 // acceptOn serves who connects to one listener; with TLS where a config is
 // given.
 func (srv *server) acceptOn(l net.Listener, secure *tls.Config) {
-	var pause time.Duration
-	var warned time.Time
+	patient := &patientListener{Listener: l}
 	for {
-		conn, err := l.Accept()
-		switch {
-		case err == nil:
-			pause = 0
-			srv.serveWith(conn, secure)
-		case errors.Is(err, net.ErrClosed):
+		conn, err := patient.Accept()
+		if err != nil {
 			return
-		default: // the limit of open files, say: it may pass
-			if now := time.Now(); now.Sub(warned) > acceptWarnEvery {
-				warned = now
-				slog.Warn("cannot accept connections; it is tried again", "error", err)
-			}
-			pause = min(max(2*pause, shortestAcceptPause), longestAcceptPause)
-			time.Sleep(pause)
 		}
+		srv.serveWith(conn, secure)
+	}
+}
+
+// patientListener is a listener that is tried again after an error, which may pass:
+// the limit of open files, say.
+type patientListener struct {
+	net.Listener
+	warned time.Time
+}
+
+// Accept returns the next connection. It fails only when the listener is closed.
+func (l *patientListener) Accept() (net.Conn, error) {
+	for pause := shortestAcceptPause; ; pause = min(2*pause, longestAcceptPause) {
+		conn, err := l.Listener.Accept()
+		if err == nil || errors.Is(err, net.ErrClosed) {
+			return conn, err
+		}
+		if now := time.Now(); now.Sub(l.warned) > acceptWarnEvery {
+			l.warned = now
+			slog.Warn("cannot accept connections; it is tried again", "error", err)
+		}
+		time.Sleep(pause)
 	}
 }

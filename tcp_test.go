@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -64,15 +65,17 @@ func TestAliveOptions(t *testing.T) {
 // brokenListener cannot accept until a moment, and then gives one connection.
 type brokenListener struct {
 	until  time.Time
+	why    syscall.Errno
 	calls  atomic.Int64
 	conn   net.Conn
 	closed chan struct{}
+	once   sync.Once
 }
 
 func (l *brokenListener) Accept() (net.Conn, error) {
 	l.calls.Add(1)
 	if time.Now().Before(l.until) {
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: syscall.EMFILE}
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: l.why}
 	}
 	if conn := l.conn; conn != nil {
 		l.conn = nil
@@ -82,35 +85,62 @@ func (l *brokenListener) Accept() (net.Conn, error) {
 	return nil, net.ErrClosed
 }
 
-func (l *brokenListener) Close() error   { close(l.closed); return nil }
 func (l *brokenListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// TestAcceptPauses: a listener that fails for ten minutes is not asked all the time,
-// and when it works again, that is noticed within a second.
+func (l *brokenListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+// TestAcceptPauses: whichever listener fails for ten minutes is not asked all the
+// time, and when it works again, that is noticed within a second.
 func TestAcceptPauses(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(b *bubble) {
-		mine, theirs := net.Pipe()
-		l := &brokenListener{until: time.Now().Add(10 * time.Minute), conn: fromLoopback{theirs}, closed: make(chan struct{})}
-		b.listener = l
-		ended := make(chan error)
-		go func() { ended <- b.accept() }()
-		hello, err := bufio.NewReader(mine).ReadString('\n')
-		if err != nil || !strings.HasPrefix(hello, "@mess #hello ") {
-			t.Errorf("got %q, %v", hello, err)
-		}
-		if late := time.Since(l.until); late > longestAcceptPause {
-			t.Errorf("it took %v to notice that it works again", late)
-		}
-		if calls := l.calls.Load(); calls < 600 || calls > 650 {
-			t.Errorf("it was asked %d times in ten minutes, want about once a second", calls)
-		}
-		mine.Close()
-		b.stopNow()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	for name, test := range map[string]struct {
+		why   syscall.Errno
+		serve func(b *bubble, l net.Listener)
+		want  string
+	}{
+		"chat": {syscall.EMFILE, func(b *bubble, l net.Listener) {
+			b.listener = l
+			go b.acceptOn(l, nil)
+		}, "@mess #hello "},
+		"control": {syscall.EMFILE, func(b *bubble, l net.Listener) {
+			b.control = l
+			b.controlling.Go(func() { b.acceptControl(l) })
+		}, "@mess #hello "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, func(b *bubble) {
+				mine, theirs := net.Pipe()
+				l := &brokenListener{until: time.Now().Add(10 * time.Minute), why: test.why, conn: fromLoopback{theirs}, closed: make(chan struct{})}
+				test.serve(b, l)
+				acceptedLate(t, l, mine, test.want)
+				mine.Close()
+				b.stopNow()
+			})
+		})
+	}
+}
+
+// acceptedLate checks that a broken listener was asked now and then, and that its
+// connection is answered once it works again.
+func acceptedLate(t *testing.T, l *brokenListener, mine net.Conn, want string) {
+	t.Helper()
+	if err := mine.SetDeadline(l.until.Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	hello, err := bufio.NewReader(mine).ReadString('\n')
+	if err != nil || !strings.HasPrefix(hello, want) {
+		t.Errorf("got %q, %v; want %q", hello, err, want)
+	}
+	if late := time.Since(l.until); late > longestAcceptPause {
+		t.Errorf("it took %v to notice that it works again", late)
+	}
+	if calls := l.calls.Load(); calls < 600 || calls > 650 {
+		t.Errorf("it was asked %d times in ten minutes, want about once a second", calls)
+	}
 }
 
 // startShell starts the program from a shell that sets its limits first.

@@ -3,7 +3,9 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,7 +71,7 @@ type brokenListener struct {
 	calls  atomic.Int64
 	conn   net.Conn
 	closed chan struct{}
-	once   sync.Once
+	once   sync.Once // net/http closes it again
 }
 
 func (l *brokenListener) Accept() (net.Conn, error) {
@@ -97,18 +99,23 @@ func (l *brokenListener) Close() error {
 func TestAcceptPauses(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		why   syscall.Errno
-		serve func(b *bubble, l net.Listener)
-		want  string
+		why       syscall.Errno // net/http bears EMFILE by itself, but not this
+		serve     func(b *bubble, l net.Listener)
+		ask, want string
 	}{
 		"chat": {syscall.EMFILE, func(b *bubble, l net.Listener) {
 			b.listener = l
 			go b.acceptOn(l, nil)
-		}, "@mess #hello "},
+		}, "", "@mess #hello "},
 		"control": {syscall.EMFILE, func(b *bubble, l net.Listener) {
 			b.control = l
 			b.controlling.Go(func() { b.acceptControl(l) })
-		}, "@mess #hello "},
+		}, "", "@mess #hello "},
+		"web": {syscall.ENOBUFS, func(b *bubble, l net.Listener) {
+			b.web = &webServer{srv: b.server, listener: l}
+			b.web.http = &http.Server{Handler: b.web.routes()}
+			go b.web.serve()
+		}, "GET / HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -116,7 +123,7 @@ func TestAcceptPauses(t *testing.T) {
 				mine, theirs := net.Pipe()
 				l := &brokenListener{until: time.Now().Add(10 * time.Minute), why: test.why, conn: fromLoopback{theirs}, closed: make(chan struct{})}
 				test.serve(b, l)
-				acceptedLate(t, l, mine, test.want)
+				acceptedLate(t, l, mine, test.ask, test.want)
 				mine.Close()
 				b.stopNow()
 			})
@@ -126,10 +133,13 @@ func TestAcceptPauses(t *testing.T) {
 
 // acceptedLate checks that a broken listener was asked now and then, and that its
 // connection is answered once it works again.
-func acceptedLate(t *testing.T, l *brokenListener, mine net.Conn, want string) {
+func acceptedLate(t *testing.T, l *brokenListener, mine net.Conn, ask, want string) {
 	t.Helper()
 	if err := mine.SetDeadline(l.until.Add(time.Minute)); err != nil {
 		t.Fatal(err)
+	}
+	if ask != "" {
+		_, _ = io.WriteString(mine, ask) // who does not take it does not answer either
 	}
 	hello, err := bufio.NewReader(mine).ReadString('\n')
 	if err != nil || !strings.HasPrefix(hello, want) {

@@ -98,7 +98,7 @@ func (w *webServer) routes() http.Handler {
 
 // serve serves until close.
 func (w *webServer) serve() {
-	limited := &limitedListener{Listener: w.listener, admission: newAdmissionOf(webConnections, webPerIP)}
+	limited := &limitedListener{Listener: &patientListener{Listener: w.listener}, admission: newAdmissionOf(webConnections, webPerIP)}
 	if err := w.http.Serve(limited); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		slog.Error("the web listener serves no more until the server is restarted", "error", err)
 	}

@@ -11,7 +11,7 @@ import (
 // runAdmin is "homeroom admin add|remove|list": who administers the server.
 func runAdmin(env environment, flags *flag.FlagSet, args []string) int {
 	settings := folderFlags(flags)
-	file := flags.String("password-file", "", "take a new account's password from the first line of this `FILE`")
+	file := flags.String("password-file", "", "make a new account, with the password in the first line of this `FILE`")
 	if code, done := parse(flags, args, 2); done {
 		return code
 	}
@@ -40,31 +40,51 @@ func runAdmin(env environment, flags *flag.FlagSet, args []string) int {
 	return report(env, errors.Join(err, closeAll()))
 }
 
-// addAdmin makes an account an administrator's; one that is not there is made.
+// addAdmin makes an account an administrator's; one that is not there is made. Who
+// names a file with the password wants a new one: somebody else may have taken the
+// name, and must not get the role with a password of theirs.
 func addAdmin(env environment, o *operator, name, file string) error {
+	if file != "" {
+		return newAdmin(env, o, name, file)
+	}
 	err := setAdmin(o, name, true)
 	if err == nil {
-		fmt.Fprintf(env.stdout, "%s is an administrator now; the password of that account stays\n", name)
-		return nil
+		fmt.Fprintf(env.stdout, "%s is an administrator now; the account existed already and keeps its password\n", name)
 	}
-	var refused *refusedError
-	if !errors.As(err, &refused) || refused.status != statusNoAccount {
-		return err
+	if isRefused(err, statusNoAccount) {
+		return newAdmin(env, o, name, file)
 	}
+	return err
+}
+
+// newAdmin makes an administrator's account. That the server makes none whose name
+// is taken is the check: it cannot be taken between that and the role.
+func newAdmin(env environment, o *operator, name, file string) error {
 	password, err := newPassword(env, name, file)
 	if err != nil {
 		return err
 	}
 	line := appendQuoted([]byte("#createlogin "), name)
 	line = append(appendQuoted(append(line, ' '), password), ` "Administrator" "-"`...)
-	if err := o.do(string(line), "making the account "+name); err != nil {
+	err = o.do(string(line), "making the account "+name)
+	if isRefused(err, statusNameTaken) {
+		return fmt.Errorf("%w; nothing was changed: without -password-file that account becomes an administrator's "+
+			"and keeps its password; #resetpass in `homeroom console` gives it another one", err)
+	}
+	if err != nil {
 		return err
 	}
 	if err := setAdmin(o, name, true); err != nil {
-		return err
+		return fmt.Errorf("the account %s was made, but is no administrator's; do this again without -password-file: %w", name, err)
 	}
 	fmt.Fprintf(env.stdout, "%s is an administrator now\n", name)
 	return nil
+}
+
+// isRefused tells whether the server did not do something for this reason.
+func isRefused(err error, why status) bool {
+	var refused *refusedError
+	return errors.As(err, &refused) && refused.status == why
 }
 
 // setAdmin gives an account a role.

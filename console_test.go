@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -234,7 +237,7 @@ func TestAdminAdd(t *testing.T) {
 	root.ask(`#login regd root "pass word"`, "@status 0")
 	root.ask("#listbans", "@ret #listbans 0")
 	alice := ts.member("alice")
-	admin(exitDone, "the password of that account stays", "add", "alice")
+	admin(exitDone, "alice is an administrator now; the account existed already and keeps its password\n", "add", "alice")
 	alice.ask("#listbans", "@ret #listbans 0")
 	admin(exitDone, "alice\nroot\n", "list")
 	admin(exitDone, "", "remove", "alice")
@@ -250,6 +253,73 @@ func TestAdminAdd(t *testing.T) {
 	carol := ts.dial()
 	carol.ask("#login regd carol typed", "@status 0")
 	carol.ask("#listbans", "@ret #listbans 0")
+}
+
+// TestAdminTaken: with a password of its own for a new account, a name that somebody
+// has taken is refused; the account keeps its role, whatever that is, and its
+// password.
+func TestAdminTaken(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	settings, secret := writeSettings(t, programSettings), filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(secret, []byte("good\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	add := func(want int, line ...string) (said string) {
+		t.Helper()
+		code, said := commandLine(t, nil, append([]string{"admin", "add", "-config", settings, "-data", ts.cfg.Server.Data}, line...)...)
+		if code != want {
+			t.Errorf("admin add %q: exit code %d, %q; want %d", line, code, said, want)
+		}
+		return said
+	}
+	squatter := ts.guest("squatter")
+	squatter.ask("#createlogin root bad real mail", "@status 0")
+	for range 2 { // while the server runs, and without one
+		said := add(exitFailed, "-password-file", secret, "ROOT")
+		for _, part := range []string{"making the account ROOT: an account has that name (3004)", "nothing was changed", "without -password-file", "#resetpass"} {
+			if !strings.Contains(said, part) {
+				t.Errorf("it says %q, want %q", said, part)
+			}
+		}
+		ts.stopNow()
+	}
+	ts = startWith(t, ts.cfg)
+	squatter = ts.dial()
+	squatter.ask("#login regd root good", "@status 3002")
+	squatter.ask("#login regd root bad", "@status 0")
+	squatter.ask("#listbans", "@status 3506")
+	add(exitDone, "root")
+	squatter.ask("#listbans", "@ret #listbans 0")
+	add(exitFailed, "-password-file", secret, "root")
+	squatter.ask("#listbans", "@ret #listbans 0")
+}
+
+// TestAdminHalfMade: where the account was made and the role could not be stored,
+// what to do next is said.
+func TestAdminHalfMade(t *testing.T) {
+	t.Parallel()
+	secret := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(secret, []byte("good\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	defer near.Close()
+	go func() {
+		defer far.Close()
+		in := bufio.NewReader(far)
+		for _, answer := range []string{"@status 0\r\n", "@status -2\r\n"} {
+			if _, err := in.ReadString('\n'); err != nil {
+				return // the test says what is missing
+			}
+			_, _ = io.WriteString(far, answer)
+		}
+	}()
+	var out bytes.Buffer
+	err := addAdmin(environment{stdout: &out}, newOperator(near), "root", secret)
+	if err == nil || !strings.Contains(err.Error(), "do this again without -password-file: changing the role of root") || out.Len() > 0 {
+		t.Errorf("got %v, %q", err, out.String())
+	}
 }
 
 // TestAdminPassword: what is no password is refused, and makes no account.

@@ -53,6 +53,7 @@ type batchWriter struct {
 	crowd int           // how many changes come at once, lately
 	took  time.Duration // by the last transaction
 
+	refusal     error // why the last batch that failed could not be stored
 	broken      error // the sync that failed: since then nothing is written any more
 	foldFailing bool  // the log could not be folded in the last time
 }
@@ -227,15 +228,10 @@ func (w *batchWriter) enough() int {
 
 // stop saves what waits, then the exact numbers and time, and ends.
 func (w *batchWriter) stop() error {
-	w.queue.mu.Lock()
-	w.queue.urgent = true
-	if w.queue.timer != nil {
-		w.queue.timer.Stop()
-		w.queue.timer = nil
-	}
-	w.queue.mu.Unlock()
+	w.queue.hurry()
 	close(w.quit)
 	w.done.Wait()
+	unsaved := w.saveRest()
 	b := batch{numbers: w.queue.numbers, statusDue: true}
 	err := w.transact(b, w.queue.status.Load())
 	if err != nil {
@@ -245,7 +241,18 @@ func (w *batchWriter) stop() error {
 	if err == nil && w.broken != nil {
 		err = fmt.Errorf("folding the log into the database at the end: %w", w.broken)
 	}
-	return errors.Join(err, w.own.close())
+	return errors.Join(unsaved, err, w.own.close())
+}
+
+// saveRest tries once more to write what a batch that failed gave back: nobody else
+// will, and it was acknowledged. It fails while something is not saved.
+func (w *batchWriter) saveRest() error {
+	w.queue.hurry()
+	w.drain()
+	if n := w.queue.giveUp(); n > 0 {
+		return fmt.Errorf("saving the last changes (%d, which are lost): %w", n, w.refusal)
+	}
+	return nil
 }
 
 // write brings a batch into the database and tells everyone. A change that
@@ -301,6 +308,7 @@ func (w *batchWriter) refuse(b batch, err error) {
 	if w.broken != nil {
 		err = errDiskFailed // who waits needs no line in the log of their own
 	}
+	w.refusal = err
 	if w.queue.giveBack(b, err) && w.broken == nil {
 		slog.Error("cannot store what changed", "error", err)
 	}

@@ -139,6 +139,30 @@ func (q *writeQueue) save() {
 	q.ring()
 }
 
+// hurry has all that waits written now: the writer is about to look at the queue.
+func (q *writeQueue) hurry() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.urgent = true
+	q.stopTimer()
+}
+
+// giveUp tells how much will never be saved: the writer looks at the queue no more.
+func (q *writeQueue) giveUp() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stopTimer()
+	return len(q.changes) + len(q.touched)
+}
+
+// stopTimer ends the savers' turns. q.mu is held.
+func (q *writeQueue) stopTimer() {
+	if q.timer != nil {
+		q.timer.Stop()
+		q.timer = nil
+	}
+}
+
 // touch notes an end that the savers store.
 func (q *writeQueue) touch(k kind, id int64, ends instant) {
 	q.mu.Lock()

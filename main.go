@@ -304,14 +304,7 @@ func run(env environment, cfg config, log *serverLog, reread func() (config, err
 	if !errors.Is(end.err, errRestart) {
 		manager.tell("STOPPING=1")
 	}
-	err = errors.Join(srv.stop(end.why), <-accepting)
-	if err == nil {
-		slog.Info("stopped")
-	}
-	if errors.Is(end.err, errReported) {
-		return end.err
-	}
-	return errors.Join(err, end.err)
+	return end.outcome(errors.Join(srv.stop(end.why), <-accepting))
 }
 
 // ending is why a server ends, as everybody is told, and what run is to return
@@ -319,6 +312,21 @@ func run(env environment, cfg config, log *serverLog, reread func() (config, err
 type ending struct {
 	why string
 	err error
+}
+
+// outcome is what run returns after a stop. A program that starts anew returns to
+// nobody, so the log has what went wrong.
+func (e ending) outcome(stopped error) error {
+	if stopped == nil {
+		slog.Info("stopped")
+	}
+	if errors.Is(e.err, errReported) {
+		return e.err
+	}
+	if stopped != nil && errors.Is(e.err, errRestart) {
+		slog.Error("the server starts anew, but something went wrong at its stop", "error", stopped)
+	}
+	return errors.Join(stopped, e.err)
 }
 
 // serveUntil waits for the end: the program is told to stop, the disk fails, or an

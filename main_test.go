@@ -403,3 +403,32 @@ func TestServeLocked(t *testing.T) {
 	first.kill()
 	startProgram(t, path, "-config", settings, "-data", data).guest("late").ask("#ping", "@ret #ping")
 }
+
+// TestEndingOutcome: what went wrong at a stop is returned, or in the log where the
+// program starts anew and returns to nobody.
+func TestEndingOutcome(t *testing.T) {
+	captured := captureLog(t)
+	wrong := errors.New("the last changes")
+	for _, test := range []struct {
+		why, stopped error
+		want         []error
+		says         string
+	}{
+		{nil, nil, nil, "msg=stopped"},
+		{nil, wrong, []error{wrong}, ""},
+		{errRestart, nil, []error{errRestart}, "msg=stopped"},
+		{errRestart, wrong, []error{errRestart, wrong}, `went wrong at its stop" error="the last changes"`},
+		{errReported, wrong, []error{errReported}, ""},
+	} {
+		old := len(captured.String())
+		err := ending{err: test.why}.outcome(test.stopped)
+		for _, want := range test.want {
+			if !errors.Is(err, want) {
+				t.Errorf("%v, %v: got %v, want %v in it", test.why, test.stopped, err, want)
+			}
+		}
+		if said := captured.String()[old:]; (test.want == nil) != (err == nil) || (test.says == "") != (said == "") || !strings.Contains(said, test.says) {
+			t.Errorf("%v, %v: got %v, and the log says %q, want %q", test.why, test.stopped, err, said, test.says)
+		}
+	}
+}

@@ -45,6 +45,7 @@ type server struct {
 	stopBackground chan struct{}
 	bans           *bans
 	roles          chan struct{} // is full while a role is being changed
+	passwords      chan struct{} // is full while an account's new password is being stored
 	orders         chan order    // to the whole program
 	rings          *ringSet      // for what is said in rooms
 	counts         counts
@@ -82,7 +83,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 		cfg: cfg, began: time.Now(), now: time.Now, folder: folder, hasher: newHasher(), doors: newHasher(),
 		guesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
-		diskFailed: make(chan error, 1), roles: make(chan struct{}, 1), orders: make(chan order, 1), reloading: make(chan struct{}, 1), renewals: make(chan renewal, maxRenewals),
+		diskFailed: make(chan error, 1), roles: make(chan struct{}, 1), passwords: make(chan struct{}, 1), orders: make(chan order, 1), reloading: make(chan struct{}, 1), renewals: make(chan renewal, maxRenewals),
 		log:   newServerLog(io.Discard),
 		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
 	}

@@ -483,6 +483,7 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 		return err
 	}
 	a := s.who.Load().account
+	changes := a.changes.Load()
 	stored, err := s.srv.readAccount(a)
 	if err != nil {
 		return err
@@ -490,15 +491,26 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 	if err := s.checkPassword(stored.verifier, words[1]); err != nil {
 		return err
 	}
-	return s.srv.storePassword(a, stored, password)
+	return s.srv.storePassword(a, stored, password, changes)
 }
 
-// storePassword gives an account a new password, which is prepared.
-func (srv *server) storePassword(a *account, stored *accountBody, password string) (err error) {
+// whateverChanged has storePassword store without a look at what was changed
+// meanwhile: an administrator needs no old password.
+const whateverChanged = -1
+
+// storePassword gives an account a new password, which is prepared. changes is what
+// account.changes was before the old one was read that was found right: where it was
+// changed since, it is wrong now, and 3002.
+func (srv *server) storePassword(a *account, stored *accountBody, password string, changes int64) (err error) {
 	stored.recoverable = srv.toRecover(password)
 	stored.verifier, err = srv.hasher.newVerifier(password, srv.rounds)
 	if err != nil {
 		return err
+	}
+	srv.passwords <- struct{}{}
+	defer func() { <-srv.passwords }()
+	if changes != whateverChanged && a.changes.Load() != changes {
+		return fail(statusWrongPassword)
 	}
 	a.changes.Add(1)       // whoever checks the old one now must not get in,
 	defer a.changes.Add(1) // nor who reads it before the new one is stored

@@ -22,7 +22,7 @@ func (s *session) cmdAuth(words []string, r *reply) error {
 		s.srv.guesses.wrong(s.source())
 		return fail(statusWrongPassword)
 	}
-	err := s.become(&identity{name: begun.account.name, account: begun.account})
+	err := s.become(&identity{name: begun.account.name, account: begun.account, changes: begun.changes})
 	if isStatus(err, statusNoAccount) { // deleted since the first step
 		return fail(statusWrongPassword)
 	}

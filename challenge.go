@@ -56,7 +56,7 @@ func (s *session) loginByChallenge(word, challenge string, sum []byte) error {
 		s.srv.guesses.wrong(s.source())
 		return fail(statusWrongPassword)
 	}
-	return s.become(&identity{name: a.name, account: a})
+	return s.become(&identity{name: a.name, account: a, changes: changes})
 }
 
 // answers checks, in constant time, an answer to a challenge.

@@ -244,3 +244,13 @@ func (c *client) ended(want ...string) {
 		c.t.Fatalf("got %q, want the end of the connection", line)
 	}
 }
+
+// until waits for what comes by itself, and of which nobody is told.
+func until(t testing.TB, what string, come func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !come(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v: not yet: %s", patience, what)
+		}
+	}
+}

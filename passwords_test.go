@@ -91,3 +91,89 @@ func TestChangesOfPasswordsInTurn(t *testing.T) {
 		b.dial().ask("#login regd alice other", "@status 0")
 	})
 }
+
+// TestLoginWaitsPastReset: a login waits for the account's earlier session to end; when
+// the password is changed meanwhile, or the account deleted, it is wrong after all.
+func TestLoginWaitsPastReset(t *testing.T) {
+	t.Parallel()
+	for change, want := range map[string]string{"#resetpass alice other": "@status 3002", "#rmuser alice": "@status 3001"} {
+		for how, login := range map[string]func(*client) string{
+			"by password": func(c *client) string {
+				c.send("#login regd alice pw")
+				return want
+			},
+			"by challenge": func(c *client) string {
+				c.send("#login regd alice " + c.challenged("pw"))
+				return want
+			},
+			"by SCRAM": func(c *client) string {
+				talk := scramTalk(c.t, "alice", "pw")
+				final, err := talk.Step(c.firstStep(talk))
+				if err != nil {
+					c.t.Fatal(err)
+				}
+				c.send("#auth " + final)
+				return "@status 3002"
+			},
+		} {
+			t.Run(change+" "+how, func(t *testing.T) {
+				t.Parallel()
+				inBubble(t, func(b *bubble) { b.loginWaits(change, login) }, withChallenge)
+			})
+		}
+	}
+}
+
+// loginWaits keeps alice's earlier session at work, so that a login has to wait for
+// its end, and has the operator change something then.
+func (b *bubble) loginWaits(change string, login func(*client) string) {
+	b.t.Helper()
+	b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+	first, second, host := b.dial(), b.guest("carol"), b.dialHost()
+	first.ask("#login regd alice pw", "@status 0")
+	for range cap(b.doors.cores) {
+		b.doors.cores <- struct{}{}
+	}
+	first.send("#createroom den sesame") // its password waits for a core
+	synctest.Wait()
+	want := login(second)
+	synctest.Wait()
+	host.ask(change, "@status 0")
+	for range cap(b.doors.cores) {
+		<-b.doors.cores
+	}
+	second.expect(want)
+	second.ask("#whoami", "@ret #whoami carol Home 2 - 0") // a login that fails changes nothing
+	if b.findOnline("alice") != nil {
+		b.t.Error("somebody has the account's name")
+	}
+}
+
+// TestResetAtTheLastMoment: the password is changed after a login has looked at it for
+// the last time before it has its name. Who changes it sees nobody to disconnect, so
+// the login has to see it.
+func TestResetAtTheLastMoment(t *testing.T) {
+	t.Parallel()
+	for change, want := range map[string]string{"#resetpass alice other": "@status 3002", "#rmuser alice": "@status 3001"} {
+		t.Run(change, func(t *testing.T) {
+			t.Parallel()
+			ts := startServer(t)
+			ts.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+			host, c := ts.dialHost(), ts.guest("carol")
+			c.ask("#createroom den", "@status 0")
+			c.ask("#changeroom den", "@status 0")
+			c.ask(`#creategroup news "" anon`, "@status 0")
+			c.ask("#joingroup news", "@status 0")
+			s := ts.findOnline("carol")
+			den := s.room()
+			den.mu.Lock() // the login cannot leave the room; it has left the group by then
+			c.send("#login regd alice pw")
+			until(t, "carol leaves the group", func() bool { return s.group() == nil })
+			host.ask(change, "@status 0")
+			den.mu.Unlock()
+			c.expect(want)
+			c.ask("#whoami", "@status 3500")
+			ts.guest("carol")
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -25,6 +26,7 @@ type account struct {
 type identity struct {
 	name    name
 	account *account    // nil: a guest, or the operator
+	changes int64       // account.changes when the password was checked
 	host    bool        // the machine's operator: no guest, and in no room
 	gone    atomic.Bool // the guest is no more; what it owned has no owner
 }
@@ -272,7 +274,7 @@ func (s *session) loginAccount(word, password string) error {
 	if a.changes.Load() != changes { // by its owner, while this was being checked
 		return fail(statusWrongPassword)
 	}
-	if err := s.become(&identity{name: a.name, account: a}); err != nil {
+	if err := s.become(&identity{name: a.name, account: a, changes: changes}); err != nil {
 		return err
 	}
 	s.srv.renewLater(a, stored, password)
@@ -320,18 +322,20 @@ func (s *session) become(i *identity) error {
 	if old != nil {
 		<-old
 	}
-	if i.account != nil && s.srv.isDeleted(i.account) { // by the session that was just ended
-		s.srv.releaseName(s, i)
-		return fail(statusNoAccount)
-	}
 	was := s.who.Load()
+	if err := i.outdated(); err != nil { // by the session that was just ended, or meanwhile
+		if was == nil || was.name.key != i.name.key {
+			s.srv.releaseName(s, i)
+		}
+		return err
+	}
 	if was != nil && was.account == nil && i.account == nil && was.name == i.name {
 		i = was // the same guest still owns what it made
 	}
 	s.forgetIdentity(i)
 	s.setEvents(false)
 	s.who.Store(i)
-	if err := s.srv.refuse(s, i); err != nil { // banned this very moment
+	if err := cmp.Or(s.srv.refuse(s, i), i.outdated()); err != nil { // this very moment
 		return errors.Join(err, s.logOut())
 	}
 	if i.account != nil {
@@ -407,11 +411,19 @@ func (srv *server) releaseName(s *session, i *identity) {
 	}
 }
 
-// isDeleted tells whether an account is no more.
-func (srv *server) isDeleted(a *account) bool {
-	srv.users.mu.Lock()
-	defer srv.users.mu.Unlock()
-	return srv.users.accounts[a.name.key] != a
+// outdated fails with 3001 or 3002 if an account was deleted, or has another
+// password, since a login looked at it. Whoever does that ends the account's session
+// afterwards, so a login that asks after it can be seen is either ended or told here.
+func (i *identity) outdated() error {
+	switch {
+	case i.account == nil:
+		return nil
+	case i.account.deleted.Load():
+		return fail(statusNoAccount)
+	case i.account.changes.Load() != i.changes:
+		return fail(statusWrongPassword)
+	}
+	return nil
 }
 
 // logOut leaves the session connected, with the time to log in running again.

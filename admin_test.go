@@ -535,7 +535,7 @@ func TestRoomKickBetweenLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.who.Store(&identity{name: name})
-	if err := srv.rooms.enter(srv.findOnline("listener").room(), s); err != nil {
+	if err := srv.rooms.enter(srv.findOnline("listener").room(), s, nil); err != nil {
 		t.Fatal(err)
 	}
 	work := &scratch{}

@@ -9,7 +9,7 @@ import (
 func newGroups(srv *server) *places {
 	groups := &places{
 		kind: kindGroup, store: srv.store, clock: srv.clock, exp: srv.expirer,
-		limit: func() int { return srv.settings().Limits.Groups }, order: byNumber, pack: packGroup, doors: make(chan struct{}, 1),
+		limit: func() int { return srv.settings().Limits.Groups }, order: byNumber, pack: packGroup, doors: make(chan struct{}, 1), wrong: statusGroupPassword,
 		byKey: map[string]*place{},
 	}
 	groups.number.Store(srv.store.nextNumber())
@@ -105,10 +105,11 @@ func (s *session) cmdJoinGroup(words []string, _ *reply) error {
 	if p == s.group() {
 		return nil
 	}
-	if err := s.mayEnter(p, words, statusGroupPassword); err != nil {
+	d, err := s.mayEnter(s.srv.groups, p, words)
+	if err != nil {
 		return err
 	}
-	return s.srv.groups.enter(p, s)
+	return s.srv.groups.enter(p, s, d)
 }
 
 // cmdRmGroup is "#rmgroup <name>": -5 while somebody is in it.

@@ -55,7 +55,7 @@ func (s *session) goHome() error {
 	p := s.putOut.Swap(nil)
 	s.flush() // what it has said there
 	if p != nil && s.room() == p {
-		if err := s.srv.rooms.enter(s.srv.home, s); err != nil {
+		if err := s.srv.rooms.enter(s.srv.home, s, nil); err != nil {
 			return err
 		}
 	}
@@ -97,9 +97,9 @@ func (s *session) cmdRoomKick(words []string, _ *reply) error {
 // cmdRoomBan is `#roomban <user> ["reason"]`: the name stays out of the room as
 // long as there is one. It fails with -3 for names that nobody has or uses.
 func (s *session) cmdRoomBan(words []string, _ *reply) error {
-	room, other := s.room(), s.srv.findOnline(words[0])
+	room := s.room()
 	n, err := userName(words[0])
-	if err != nil || other == nil && s.srv.findAccount(words[0]) == nil || n.key == s.who.Load().name.key {
+	if err != nil || s.srv.findOnline(words[0]) == nil && s.srv.findAccount(words[0]) == nil || n.key == s.who.Load().name.key {
 		if !room.door.Load().owner.is(s.who.Load()) {
 			return fail(statusNotOwner)
 		}
@@ -115,10 +115,13 @@ func (s *session) cmdRoomBan(words []string, _ *reply) error {
 		d.banned = append(slices.Clone(d.banned), n.key)
 		return nil
 	})
-	if err == nil && other != nil && other.room() == room {
+	if err != nil {
+		return err
+	}
+	if other := s.srv.findOnline(words[0]); other != nil && other.comesTo(room) {
 		s.dismiss(other, room, "you were banned from", words[1:])
 	}
-	return err
+	return nil
 }
 
 // cmdRoomUnban is "#roomunban <user>": -3 where the name is not banned.

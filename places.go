@@ -52,6 +52,7 @@ type places struct {
 	order func(a, b *place) int      // how they are listed
 	pack  func(*place, *door) []byte // a place as it is stored
 	doors chan struct{}              // is full while somebody changes a door
+	wrong status                     // what a wrong password is
 
 	removed func() // runs after one was deleted; nil: nothing does
 
@@ -237,9 +238,13 @@ func (ps *places) expire(p *place) {
 }
 
 // enter moves a session into a place, out of the one that it is in. It fails
-// with 3503 while p is deleted, and then changes nothing.
-func (ps *places) enter(p *place, s *session) error {
-	if err := ps.hold(p); err != nil {
+// with 3503 while p is deleted, and as mayEnter does where p has another door by now
+// than the one that has let the session in; then it changes nothing. Where nobody is
+// kept out, that door is nil.
+func (ps *places) enter(p *place, s *session, through *door) error {
+	s.entering.Store(p) // before the door is looked at, for who changes it
+	defer s.entering.Store(nil)
+	if err := ps.hold(p, s, through); err != nil {
 		return err
 	}
 	ps.leave(s)
@@ -262,17 +267,31 @@ func (ps *places) enter(p *place, s *session) error {
 	return nil
 }
 
-// hold counts a user in before it enters, so that p cannot be deleted meanwhile.
-func (ps *places) hold(p *place) error {
+// hold counts a user in before it enters, so that p cannot be deleted meanwhile. It is
+// the moment at which the user has come in: the door is looked at for the last time.
+func (ps *places) hold(p *place, s *session, through *door) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.deleting {
 		return fail(statusDeleting)
 	}
+	switch d := p.door.Load(); {
+	case through == nil || d == through:
+	case d.keepsOut(s.who.Load()):
+		return fail(statusBanned)
+	case d.lock != nil && d.lock != through.lock:
+		return fail(ps.wrong)
+	}
 	if p.live++; p.live == 1 {
 		ps.setEnd(p, never)
 	}
 	return nil
+}
+
+// comesTo tells whether a session is in p or on its way into it. Who has let nobody
+// more into p asks this afterwards: whom p.hold has let in before is found here.
+func (s *session) comesTo(p *place) bool {
+	return s.entering.Load() == p || s.room() == p // in this order: it goes from one to the other
 }
 
 // leave takes a session out of the place that it is in, if it is in one.

@@ -18,7 +18,7 @@ func newRooms(srv *server) (rooms *places, home *place) {
 	home.number.Store(srv.store.nextNumber())
 	rooms = &places{
 		kind: kindRoom, store: srv.store, clock: srv.clock, exp: srv.expirer,
-		limit: func() int { return srv.settings().Limits.Rooms }, order: byName, pack: packRoom, doors: make(chan struct{}, 1),
+		limit: func() int { return srv.settings().Limits.Rooms }, order: byName, pack: packRoom, doors: make(chan struct{}, 1), wrong: statusRoomPassword,
 		byKey: map[string]*place{home.name.key: home}, listed: []*place{home},
 	}
 	rooms.number.Store(srv.store.nextNumber())
@@ -94,30 +94,30 @@ func (s *session) newPlace(words []string, regdOnly bool) (*place, error) {
 	return p, nil
 }
 
-// mayEnter checks a place's door: 3501 for guests where only accounts may, 3005
-// for whom its owner has banned, and wrong where the password is.
-func (s *session) mayEnter(p *place, words []string, wrong status) error {
+// mayEnter checks a place's door and returns it: 3501 for guests where only accounts
+// may, 3005 for whom its owner has banned, and ps.wrong where the password is.
+func (s *session) mayEnter(ps *places, p *place, words []string) (*door, error) {
 	if p.isDeleting() {
-		return fail(statusDeleting)
+		return nil, fail(statusDeleting)
 	}
 	if p.regdOnly && s.who.Load().account == nil {
-		return fail(statusNoGuests)
+		return nil, fail(statusNoGuests)
 	}
 	d := p.door.Load()
 	if d.keepsOut(s.who.Load()) {
-		return fail(statusBanned)
+		return nil, fail(statusBanned)
 	}
 	if d.lock == nil {
-		return nil
+		return d, nil
 	}
 	if len(words) < 2 {
-		return fail(wrong)
+		return nil, fail(ps.wrong)
 	}
 	err := s.srv.doors.check(d.lock, words[1])
 	if isStatus(err, statusWrongPassword) {
-		return fail(wrong)
+		return nil, fail(ps.wrong)
 	}
-	return err
+	return d, err
 }
 
 // cmdListRooms is "#listrooms".
@@ -191,10 +191,11 @@ func (s *session) cmdChangeRoom(words []string, _ *reply) error {
 	if p == s.room() {
 		return nil
 	}
-	if err := s.mayEnter(p, words, statusRoomPassword); err != nil {
+	d, err := s.mayEnter(s.srv.rooms, p, words)
+	if err != nil {
 		return err
 	}
-	return s.srv.rooms.enter(p, s)
+	return s.srv.rooms.enter(p, s, d)
 }
 
 // cmdBroadcast is "#broadcast <text>".

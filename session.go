@@ -48,6 +48,8 @@ type session struct {
 	at     [2]atomic.Pointer[place] // its room and its group
 	events atomic.Bool
 
+	entering atomic.Pointer[place] // where it is being let in; nil: it is not on its way
+
 	// guarded by the place's mu: the position among its members
 	slots [2]int
 

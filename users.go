@@ -343,7 +343,7 @@ func (s *session) become(i *identity) error {
 	}
 	s.srv.admission.loggedIn(s)
 	s.loggedIn = true
-	if err := s.srv.rooms.enter(s.srv.home, s); err != nil {
+	if err := s.srv.rooms.enter(s.srv.home, s, nil); err != nil {
 		return err
 	}
 	return s.out.readUntil(noDeadline)

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"testing"
+	"testing/synctest"
+)
+
+// holdDoors keeps passwords of rooms from being checked until it is released.
+func (srv *server) holdDoors() (release func()) {
+	for range cap(srv.doors.cores) {
+		srv.doors.cores <- struct{}{}
+	}
+	return func() {
+		for range cap(srv.doors.cores) {
+			<-srv.doors.cores
+		}
+	}
+}
+
+// TestDoorChangesMeanwhile: while a room's password is being checked, its owner changes
+// the door. Whoever it keeps out then stays where they were.
+func TestDoorChangesMeanwhile(t *testing.T) {
+	t.Parallel()
+	other, err := makeVerifier("other", randomBytes(saltBytes), 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const outside, inside = "@ret #whoami bob lobby 1 - 0", "@ret #whoami bob den 2 - 0"
+	for name, test := range map[string]struct {
+		change func(*bubble, *client, *place)
+		want   [2]string // to #changeroom and to #whoami
+	}{
+		"banned": {func(_ *bubble, owner *client, _ *place) {
+			owner.ask("#roomban bob", "@status 0")
+		}, [2]string{"@status 3005", outside}},
+		"another banned": {func(_ *bubble, owner *client, _ *place) {
+			owner.ask("#roomban carol", "@status 0")
+		}, [2]string{"@status 0", inside}},
+		"another password": {func(b *bubble, _ *client, den *place) {
+			if err := b.findOnline("owner").changeDoor(den, func(d *door) error { d.lock = other; return nil }); err != nil {
+				t.Error(err)
+			}
+		}, [2]string{"@status 3101", outside}},
+		"public": {func(_ *bubble, owner *client, _ *place) {
+			owner.ask(`#roompass ""`, "@status 0")
+		}, [2]string{"@status 0", inside}},
+		"given away": {func(_ *bubble, owner *client, _ *place) {
+			owner.ask("#roomgive carol", "@status 0")
+		}, [2]string{"@status 0", inside}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, func(b *bubble) {
+				owner, bob := b.guest("owner"), b.guest("bob")
+				b.guest("carol")
+				owner.ask("#createroom den sesame", "@status 0")
+				owner.ask("#changeroom den sesame", "@status 0")
+				bob.ask("#createroom lobby", "@status 0")
+				bob.ask("#changeroom lobby", "@status 0")
+				release := b.holdDoors()
+				bob.send("#changeroom den sesame")
+				synctest.Wait()
+				test.change(b, owner, b.rooms.find("den"))
+				release()
+				bob.expect(test.want[0])
+				bob.ask("#whoami", test.want[1])
+			})
+		})
+	}
+}
+
+// TestRoomBanOnTheWay: somebody is banned who has been let in, but is not yet seen in
+// the room.
+func TestRoomBanOnTheWay(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	owner, bob := ts.guest("owner"), ts.guest("bob")
+	owner.ask("#createroom den", "@status 0")
+	owner.ask("#changeroom den", "@status 0")
+	bob.ask("#createroom lobby", "@status 0")
+	bob.ask("#changeroom lobby", "@status 0")
+	lobby, den := ts.rooms.find("lobby"), ts.rooms.find("den")
+	lobby.mu.Lock() // bob cannot leave it
+	bob.send("#changeroom den")
+	until(t, "bob is let in", func() bool {
+		users, _ := den.state(0)
+		return users == 2
+	})
+	owner.ask("#roomban bob", "@status 0")
+	lobby.mu.Unlock()
+	bob.expect(`@mess #warning "you were banned from den by owner"`, "@status 0")
+	bob.ask("#whoami", "@ret #whoami bob Home 1 - 0")
+	bob.ask("#changeroom den", "@status 3005")
+	owner.ask("#listusers", "@ret #listusers 1", "owner anon")
+}

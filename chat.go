@@ -32,7 +32,8 @@ type server struct {
 	secret         []byte    // what the salts of unknown names come from
 	hasher         *hasher   // of accounts' passwords
 	doors          *hasher   // of rooms' and groups' passwords, which cost little
-	guesses        *guesses
+	guesses        *guesses  // of accounts' passwords
+	doorGuesses    *guesses  // of rooms' and groups': who guesses one kind may still use the other
 	renewals       chan renewal
 	expirer        *expirer
 	messageEnd     expiry // the message that ends next
@@ -81,7 +82,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 	}
 	srv := &server{
 		cfg: cfg, began: time.Now(), now: time.Now, folder: folder, hasher: newHasher(), doors: newHasher(),
-		guesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
+		guesses: newGuesses(cfg.Limits.LoginsPerMinute), doorGuesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
 		diskFailed: make(chan error, 1), roles: make(chan struct{}, 1), passwords: make(chan struct{}, 1), orders: make(chan order, 1), reloading: make(chan struct{}, 1), renewals: make(chan renewal, maxRenewals),
 		log:   newServerLog(io.Discard),

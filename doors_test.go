@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"testing"
 	"testing/synctest"
 )
@@ -92,4 +93,68 @@ func TestRoomBanOnTheWay(t *testing.T) {
 	bob.ask("#whoami", "@ret #whoami bob Home 1 - 0")
 	bob.ask("#changeroom den", "@status 3005")
 	owner.ask("#listusers", "@ret #listusers 1", "owner anon")
+}
+
+// TestDoorsAreNotGuessed: wrong passwords of rooms and groups are counted for each
+// address, apart from those of accounts; who needs no password is not concerned.
+func TestDoorsAreNotGuessed(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		owner, thief := b.guest("owner"), b.dialFrom("203.0.113.9")
+		owner.ask("#createlogin alice pw real mail", "@status 0")
+		owner.ask("#createroom den 7391", "@status 0")
+		owner.ask("#createroom attic 7391", "@status 0")
+		owner.ask("#createroom hall", "@status 0")
+		owner.ask("#creategroup news 7391 anon", "@status 0")
+		thief.ask("#login anon thief", "@status 0")
+		for range 10 { // these are no guesses
+			thief.ask("#changeroom den", "@status 3101")
+			thief.ask(`#changeroom den ""`, "@status 3101")
+			thief.ask("#rmroom den 0000", "@status 3103")
+		}
+		thief.ask("#changeroom den 0000", "@status 3101")
+		thief.ask("#joingroup news 0000", "@status 3201")
+		thief.ask("#changeroom attic 0000", "@status 3101")
+		for line, elsewhere := range map[string]string{
+			"#changeroom den 7391": "@status 0", "#changeroom attic 0000": "@status 3101", "#changegroup news 7391": "@status 0",
+		} {
+			thief.ask(line, "@status 3006")
+			b.dialFromGuest("203.0.113.9").ask(line, "@status 3006") // another connection, the same address
+			b.dialFromGuest("203.0.113.10").ask(line, elsewhere)
+		}
+		thief.ask("#changeroom hall", "@status 0")
+		thief.wantAuth("alice", "wrong", "@status 3002") // logins are counted by themselves
+		thief.wantAuth("alice", "pw", "")
+		b.pass(longestWait)
+		thief.ask("#changeroom den 7391", "@status 0")
+	}, func(c *config) {
+		c.Limits.LoginsPerMinute = 3
+		c.Expiry.Room.Duration, c.Expiry.Group.Duration = 2*longestWait, 2*longestWait
+	})
+}
+
+// dialFromGuest connects from an address, and logs in under a name that is used once.
+func (b *bubble) dialFromGuest(address string) *client {
+	b.t.Helper()
+	c := b.dialFrom(address)
+	c.ask("#login anon guest"+hex.EncodeToString(randomBytes(4)), "@status 0")
+	return c
+}
+
+// TestLoginsAndDoorsApart: who has guessed accounts' passwords may still go to a room,
+// and an owner who mistypes the room's password may delete it without one.
+func TestLoginsAndDoorsApart(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, func(c *config) { c.Limits.LoginsPerMinute = 2 })
+	owner := srv.guest("owner")
+	owner.ask("#createroom den sesame", "@status 0")
+	owner.ask("#login regd nobody wrong", "@status 3001")
+	owner.ask("#login regd nobody wrong", "@status 3001")
+	owner.ask("#login regd nobody wrong", "@status 3006")
+	owner.ask("#changeroom den sesame", "@status 0")
+	owner.ask("#changeroom Home", "@status 0")
+	owner.ask("#rmroom den wrong", "@status 3101")
+	owner.ask("#rmroom den wrong", "@status 3101")
+	owner.ask("#rmroom den sesame", "@status 3006")
+	owner.ask("#rmroom den", "@status 0")
 }

@@ -16,8 +16,8 @@ const (
 
 // guesses counts wrong passwords per address: each address may make so many a
 // minute. One that has used them up waits, each time twice as long as before;
-// trying while it has to wait counts too. Accounts are never locked, so nobody
-// can lock out another.
+// trying while it has to wait counts too. Accounts and rooms are never locked, so
+// nobody can lock out another.
 type guesses struct {
 	mu        sync.Mutex
 	perMinute float64 // 0: no limit
@@ -94,6 +94,19 @@ func (g *guesses) wrong(from netip.Prefix) {
 	if c.used > g.perMinute-1 && !now.Before(c.until) {
 		g.prolong(c, now)
 	}
+}
+
+// check holds what was typed at an address against a verifier, if the address may still
+// guess: 3002, or 3006.
+func (g *guesses) check(from netip.Prefix, h *hasher, v *verifier, typed string) error {
+	if err := g.allow(from); err != nil {
+		return err
+	}
+	err := h.check(v, typed)
+	if isStatus(err, statusWrongPassword) {
+		g.wrong(from)
+	}
+	return err
 }
 
 // forget makes room: addresses that are quiet go first, then a tenth of the

@@ -72,6 +72,7 @@ func (srv *server) reload(by string) (changes []string, err error) {
 func (srv *server) apply(next *config) {
 	srv.admission.configure(next)
 	srv.guesses.configure(next.Limits.LoginsPerMinute)
+	srv.doorGuesses.configure(next.Limits.LoginsPerMinute)
 	srv.log.configure(next)
 	srv.live.Store(next)
 }

@@ -28,7 +28,9 @@ func TestReload(t *testing.T) {
 		`"limits.message_parts is 2 now; it was 200"`, `"limits.rooms is 1 now; it was 1000"`,
 		`"persist.mode stays commit until the server is started anew; then it is periodic"`,
 		`"server.listen stays 127.0.0.1:0 until the server is started anew; then it is :1"`, `"server.name is Annex now; it was Homeroom"`)
-	alice.ask("#createroom one", "@status 0")
+	alice.ask("#createroom one sesame", "@status 0")
+	alice.ask("#changeroom one wrong", "@status 3101")
+	alice.ask("#changeroom one wrong", "@status 3006")
 	alice.ask("#createroom two", "@status -2")
 	alice.ask("#creategroup news \"\" anon", "@status 0")
 	alice.ask("#joingroup news", "@status 0")

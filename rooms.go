@@ -110,14 +110,20 @@ func (s *session) mayEnter(ps *places, p *place, words []string) (*door, error) 
 	if d.lock == nil {
 		return d, nil
 	}
-	if len(words) < 2 {
+	if len(words) < 2 || words[1] == "" { // no guess
 		return nil, fail(ps.wrong)
 	}
-	err := s.srv.doors.check(d.lock, words[1])
+	return d, s.checkLock(ps, d.lock, words[1])
+}
+
+// checkLock holds what a user typed against the password of a room or group: ps.wrong,
+// or 3006 as checkPassword.
+func (s *session) checkLock(ps *places, lock *verifier, typed string) error {
+	err := s.srv.doorGuesses.check(s.source(), s.srv.doors, lock, typed)
 	if isStatus(err, statusWrongPassword) {
-		return nil, fail(ps.wrong)
+		return fail(ps.wrong)
 	}
-	return d, err
+	return err
 }
 
 // cmdListRooms is "#listrooms".
@@ -170,9 +176,7 @@ func (s *session) cmdRmRoom(words []string, _ *reply) error {
 		return fail(statusNotOwner)
 	}
 	if lock := p.door.Load().lock; len(words) > 1 && lock != nil {
-		if err := s.srv.doors.check(lock, words[1]); isStatus(err, statusWrongPassword) {
-			return fail(statusRoomPassword)
-		} else if err != nil {
+		if err := s.checkLock(s.srv.rooms, lock, words[1]); err != nil {
 			return err
 		}
 	}

@@ -298,14 +298,7 @@ func (srv *server) findAccount(word string) *account {
 // checkPassword holds what a user typed against an account's verifier: 3002, or
 // 3006 when too many are at it or this address has guessed too often.
 func (s *session) checkPassword(v *verifier, typed string) error {
-	if err := s.srv.guesses.allow(s.source()); err != nil {
-		return err
-	}
-	err := s.srv.hasher.check(v, typed)
-	if isStatus(err, statusWrongPassword) {
-		s.srv.guesses.wrong(s.source())
-	}
-	return err
+	return s.srv.guesses.check(s.source(), s.srv.hasher, v, typed)
 }
 
 // become gives a session its new identity and puts it into Home. An account's

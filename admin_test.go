@@ -171,7 +171,7 @@ func TestBansAgainst(t *testing.T) {
 				t.Errorf("%s: %s is met by %v", test.word, addr, got)
 			}
 		}
-		if err := ts.bans.drop(b); err != nil {
+		if err := ts.bans.lift(b.key); err != nil {
 			t.Error(err)
 		}
 	}

@@ -22,6 +22,8 @@ type ban struct {
 	reason string
 	ends   instant
 	expiry expiry
+
+	before []int64 // earlier ones of the same key that are still stored; for who has taken bans.changing
 }
 
 // banKey is whom a ban is against.
@@ -48,6 +50,8 @@ type bans struct {
 	limit  func() int // 0: none
 	lifted func(*ban)
 
+	changing chan struct{} // is full while somebody adds or drops a ban
+
 	suspended atomic.Pointer[ban] // nil: the server is open to all
 
 	mu    sync.Mutex
@@ -59,16 +63,25 @@ type bans struct {
 func newBans(srv *server) (*bans, error) {
 	bs := &bans{
 		store: srv.store, clock: srv.clock, exp: srv.expirer, limit: func() int { return srv.settings().Limits.Bans }, lifted: srv.banLifted,
-		byKey: map[banKey]*ban{},
+		byKey: map[banKey]*ban{}, changing: make(chan struct{}, 1),
 	}
+	var stored []*ban
 	err := srv.store.load(kindBan, func(r record) error {
 		b, err := unpackBan(r)
-		if err == nil {
-			bs.show(b)
-		}
+		stored = append(stored, b)
 		return err
 	})
-	return bs, err
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(stored, func(a, b *ban) int { return cmp.Compare(a.id, b.id) })
+	for _, b := range stored {
+		bs.show(b)
+	}
+	for _, b := range bs.byKey {
+		bs.dropBefore(b)
+	}
+	return bs, nil
 }
 
 // pack is a ban as it is stored.
@@ -122,10 +135,11 @@ func parseNetwork(word string) (p netip.Prefix, ok bool) {
 // add stores a ban and then has it hold, in place of an earlier one of the same
 // target. It fails with -2 past the limit.
 func (bs *bans) add(b *ban) error {
+	bs.changing <- struct{}{}
+	defer func() { <-bs.changing }()
 	bs.mu.Lock()
-	old := bs.byKey[b.key]
 	most := bs.limit()
-	full := old == nil && b.key.what != banAll && most > 0 && len(bs.byKey) >= most
+	full := bs.byKey[b.key] == nil && b.key.what != banAll && most > 0 && len(bs.byKey) >= most
 	bs.mu.Unlock()
 	if full {
 		return fail(statusLimit)
@@ -136,18 +150,17 @@ func (bs *bans) add(b *ban) error {
 	}
 	b.id = r.id
 	bs.show(b)
-	if old == nil {
-		return nil
-	}
-	return bs.drop(old)
+	bs.dropBefore(b)
+	return nil
 }
 
-// show has a stored ban hold.
+// show has a stored ban hold, in place of an earlier one.
 func (bs *bans) show(b *ban) {
 	b.expiry.run = func() { bs.expire(b) }
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	if old := bs.byKey[b.key]; old != nil {
+		b.before = append(old.before, old.id)
 		bs.forget(old)
 	}
 	bs.byKey[b.key] = b
@@ -162,36 +175,73 @@ func (bs *bans) show(b *ban) {
 
 // forget takes a ban out of memory. bs.mu is held.
 func (bs *bans) forget(b *ban) {
-	if bs.byKey[b.key] != b {
-		return
-	}
 	delete(bs.byKey, b.key)
 	if b.key.what == banNet {
 		bs.nets--
 	}
 	bs.suspended.CompareAndSwap(b, nil)
+	bs.exp.set(&b.expiry, never)
 }
 
-// drop deletes a ban, on disk first. While that fails, it holds.
+// dropBefore deletes on disk what a ban has taken the place of. Where that fails, or the
+// power is cut before, it is done at the next start, or before the ban itself is dropped:
+// an earlier ban must not outlive it.
+func (bs *bans) dropBefore(b *ban) {
+	if err := bs.removeBefore(b); err != nil {
+		slog.Error("a ban that another one has replaced could not be deleted; it is tried again", "id", b.before[0], "error", err)
+	}
+}
+
+// removeBefore deletes them until one cannot be deleted.
+func (bs *bans) removeBefore(b *ban) error {
+	for ; len(b.before) > 0; b.before = b.before[1:] {
+		if err := bs.store.remove(kindBan, b.before[0]); err != nil && !isStatus(err, statusNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// lift ends the ban of a key: -3 where there is none.
+func (bs *bans) lift(key banKey) error {
+	bs.changing <- struct{}{}
+	defer func() { <-bs.changing }()
+	b := bs.find(key)
+	if b == nil {
+		return fail(statusNotFound)
+	}
+	return bs.drop(b)
+}
+
+// drop deletes a ban, on disk first. While that fails, it holds. bs.changing is taken.
 func (bs *bans) drop(b *ban) error {
+	if err := bs.removeBefore(b); err != nil {
+		return err
+	}
 	if err := bs.store.remove(kindBan, b.id); err != nil {
 		return err
 	}
-	bs.exp.set(&b.expiry, never)
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	bs.forget(b)
 	return nil
 }
 
-// expire ends a ban whose time is over.
+// expire ends a ban whose time is over, unless it was lifted or replaced this moment.
 func (bs *bans) expire(b *ban) {
-	if err := bs.drop(b); err != nil {
+	bs.changing <- struct{}{}
+	over := bs.find(b.key) == b
+	var err error
+	if over {
+		err = bs.drop(b)
+	}
+	<-bs.changing
+	if err != nil {
 		slog.Error("a ban that is over could not be deleted; it is tried again", "id", b.id, "error", err)
 		bs.exp.set(&b.expiry, bs.clock.now()+retryExpiry)
-		return
+	} else if over {
+		bs.lifted(b)
 	}
-	bs.lifted(b)
 }
 
 // find looks a ban up by its key; nil: there is none.
@@ -368,11 +418,7 @@ func (s *session) cmdUnban(words []string, _ *reply) error {
 	} else if n, err := userName(words[0]); err == nil {
 		key = nameBan(n).key
 	}
-	b := s.srv.bans.find(key)
-	if b == nil {
-		return fail(statusNotFound)
-	}
-	return s.srv.bans.drop(b)
+	return s.srv.bans.lift(key)
 }
 
 // cmdListBans is "#listbans".
@@ -409,11 +455,7 @@ func (s *session) cmdSuspend(words []string, _ *reply) error {
 
 // cmdResume is "#resume": -3 where nothing is suspended.
 func (s *session) cmdResume(_ []string, _ *reply) error {
-	b := s.srv.bans.suspended.Load()
-	if b == nil {
-		return fail(statusNotFound)
-	}
-	if err := s.srv.bans.drop(b); err != nil {
+	if err := s.srv.bans.lift(banKey{what: banAll}); err != nil {
 		return err
 	}
 	s.srv.announce(messFrame("announce", s.who.Load().name.shown, "the server is open again"))

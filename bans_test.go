@@ -1,0 +1,145 @@
+package main
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// gatedStore is a store that adds nothing before it may.
+type gatedStore struct {
+	store
+	may chan struct{}
+}
+
+func (s *gatedStore) add(r *record) error {
+	<-s.may
+	return s.store.add(r)
+}
+
+// storedBans is how many bans are in the database.
+func (b *bubble) storedBans() (n int) {
+	b.t.Helper()
+	if err := b.store.load(kindBan, func(record) error { n++; return nil }); err != nil {
+		b.t.Error(err)
+	}
+	return n
+}
+
+// TestBansAtOnce: of two who ban the same at once, and of one who lifts the ban
+// meanwhile, the last has their way, also after a restart.
+func TestBansAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, lines := range map[string]struct{ ban, again, lift string }{
+		"a name": {"#ban carol 100000", "#ban carol 200000", "#unban carol"},
+		"a net":  {"#ban 192.0.2.0/24", "#ban 192.0.2.7/24 100000", "#unban 192.0.2.0/24"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, func(b *bubble) {
+				b.guest("bob").ask("#createlogin carol pw real mail", "@status 0")
+				synctest.Wait()
+				slow := &gatedStore{b.bans.store, make(chan struct{})}
+				b.bans.store = slow
+				one, other := b.dialHost(), b.dialHost()
+				one.send(lines.ban)
+				synctest.Wait()
+				other.send(lines.again)
+				synctest.Wait()
+				close(slow.may)
+				one.expect("@status 0")
+				other.expect("@status 0")
+				if n, all := b.storedBans(), b.bans.all(); n != 1 || len(all) != 1 || all[0].id != 2 {
+					t.Errorf("%d bans are stored, those that hold are %+v", n, all)
+				}
+				one.ask(lines.lift, "@status 0")
+				if n := b.storedBans(); n != 0 {
+					t.Errorf("%d bans are stored after it was lifted", n)
+				}
+				b = b.restart(time.Second)
+				b.dialHost().ask("#listbans", "@ret #listbans 0")
+			})
+		})
+	}
+}
+
+// TestUnbanDuringBan: a ban is lifted while another one takes its place.
+func TestUnbanDuringBan(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		one, other := b.dialHost(), b.dialHost()
+		one.ask("#ban 192.0.2.1 100", "@status 0")
+		synctest.Wait()
+		slow := &gatedStore{b.bans.store, make(chan struct{})}
+		b.bans.store = slow
+		one.send("#ban 192.0.2.1 200")
+		synctest.Wait()
+		other.send("#unban 192.0.2.1")
+		synctest.Wait()
+		close(slow.may)
+		one.expect("@status 0")
+		other.expect("@status 0")
+		if n := b.storedBans(); n != 0 {
+			t.Errorf("%d bans are stored after it was lifted", n)
+		}
+	})
+}
+
+// TestBanReplacedByHalf: the power is cut after a ban is stored and before the one
+// whose place it takes is deleted. The newer one holds, and is the only one.
+func TestBanReplacedByHalf(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		for _, key := range []banKey{{what: banName, name: "carol"}, {what: banAll}} {
+			for _, reason := range []string{"first", "second", "third"} {
+				old := &ban{key: key, target: key.name, by: "root", reason: reason, ends: never}
+				if reason == "third" { // which may be shorter
+					old.ends = b.clock.now() + 3_600_000
+				}
+				if err := b.store.add(&record{kind: kindBan, ends: old.ends, head: old.pack()}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		b = b.restart(time.Second)
+		if n := b.storedBans(); n != 2 {
+			t.Errorf("%d bans are stored, want 2", n)
+		}
+		carol, all := b.bans.find(banKey{what: banName, name: "carol"}), b.bans.suspended.Load()
+		if carol == nil || all == nil || carol.reason != "third" || all.reason != "third" {
+			t.Fatalf("the bans that hold are %+v and %+v", carol, all)
+		}
+		b.dialHost().ask("#unban carol", "@status 0")
+		b.pass(time.Hour)
+		if n := b.storedBans(); n != 0 {
+			t.Errorf("%d bans are stored after one was lifted and the other is over", n)
+		}
+		b = b.restart(time.Second)
+		b.guest("carol")
+	})
+}
+
+// TestBanReplacedOnBadDisk: an earlier ban that could not be deleted goes before the one
+// that has taken its place: while that fails, this one holds.
+func TestBanReplacedOnBadDisk(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		host := b.dialHost()
+		broken := &refusingStore{store: b.bans.store}
+		synctest.Wait()
+		b.bans.store = broken
+		host.ask("#ban 192.0.2.1 100000", "@status 0")
+		broken.refuses.Store(true)
+		host.ask("#ban 192.0.2.1", "@status 0")
+		host.ask("#ban 192.0.2.1 200000", "@status 0")
+		host.ask("#unban 192.0.2.1", "@status -1")
+		if n := b.storedBans(); n != 3 || len(b.bans.all()) != 1 {
+			t.Errorf("%d bans are stored, %d hold", n, len(b.bans.all()))
+		}
+		broken.refuses.Store(false)
+		host.ask("#unban 192.0.2.1", "@status 0")
+		if n := b.storedBans(); n != 0 {
+			t.Errorf("%d bans are stored after it was lifted", n)
+		}
+	})
+}

@@ -175,7 +175,7 @@ func (s *session) cmdRmRoom(words []string, _ *reply) error {
 	case !p.door.Load().owner.is(s.who.Load()):
 		return fail(statusNotOwner)
 	}
-	if lock := p.door.Load().lock; len(words) > 1 && lock != nil {
+	if lock := p.door.Load().lock; len(words) > 1 && words[1] != "" && lock != nil {
 		if err := s.checkLock(s.srv.rooms, lock, words[1]); err != nil {
 			return err
 		}

@@ -322,8 +322,8 @@ func (s *session) become(i *identity) error {
 		}
 		return err
 	}
-	if was != nil && was.account == nil && i.account == nil && was.name == i.name {
-		i = was // the same guest still owns what it made
+	if was != nil && was.account == nil && i.account == nil && was.name.key == i.name.key {
+		i = was // the same guest still owns what it made, and is written as at first
 	}
 	s.forgetIdentity(i)
 	s.setEvents(false)

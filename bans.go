@@ -251,6 +251,24 @@ func (bs *bans) find(key banKey) *ban {
 	return bs.byKey[key]
 }
 
+// ofName looks up the ban of a name that somebody typed; nil: there is none.
+func (bs *bans) ofName(word string) *ban {
+	n, err := userName(word)
+	if err != nil {
+		return nil
+	}
+	return bs.find(nameBan(n).key)
+}
+
+// shown is how lists show whom a ban is against, and how #unban finds it: an address
+// that is a banned name, too, with its length.
+func (bs *bans) shown(b *ban) string {
+	if b.key.what == banNet && bs.ofName(b.target) != nil {
+		return b.key.net.String()
+	}
+	return b.target
+}
+
 // against is the ban that keeps a name or an address out; nil: none does.
 func (bs *bans) against(key string, from netip.Addr) *ban {
 	bs.mu.Lock()
@@ -357,17 +375,22 @@ func banWords(words []string) (secs int64, reason string, err error) {
 // years. Longer is for ever, which is no number.
 const longestBan = 100 * 365 * 86400
 
-// banTarget finds what a ban is to be against: an address, a network, or the name
-// of an account or of who is logged in.
+// banTarget finds what a ban is to be against: the name of an account or of who is
+// logged in, an address or a network. Names come first: 192.168.1.20 may be one, and who
+// bans that user must not ban somebody else's address, or 0.0.0.0/0.
 func (srv *server) banTarget(word string) (*ban, error) {
-	if p, ok := parseNetwork(word); ok {
-		return netBan(p), nil
-	}
 	if a := srv.findAccount(word); a != nil {
 		return nameBan(a.name), nil
 	}
 	if s := srv.findOnline(word); s != nil {
-		return nameBan(s.who.Load().name), nil
+		n, err := userName(word)
+		if i := s.who.Load(); i != nil && i.name.key == n.key { // else it is only just becoming that user
+			n = i.name
+		}
+		return nameBan(n), err
+	}
+	if p, ok := parseNetwork(word); ok {
+		return netBan(p), nil
 	}
 	return nil, fail(statusNotFound)
 }
@@ -412,13 +435,14 @@ func (srv *server) endSessions(last *frame, which func(*session, *identity) bool
 
 // cmdUnban is "#unban <uname or ip or ip/len>".
 func (s *session) cmdUnban(words []string, _ *reply) error {
-	var key banKey
-	if p, ok := parseNetwork(words[0]); ok {
-		key = netBan(p).key
-	} else if n, err := userName(words[0]); err == nil {
-		key = nameBan(n).key
+	if b := s.srv.bans.ofName(words[0]); b != nil {
+		return s.srv.bans.lift(b.key)
 	}
-	return s.srv.bans.lift(key)
+	p, ok := parseNetwork(words[0])
+	if !ok {
+		return fail(statusNotFound)
+	}
+	return s.srv.bans.lift(netBan(p).key)
 }
 
 // cmdListBans is "#listbans".
@@ -426,7 +450,7 @@ func (s *session) cmdListBans(_ []string, r *reply) error {
 	list := s.srv.bans.all()
 	r.line = r.line.word("@ret #listbans").num(int64(len(list))).end()
 	for _, b := range list {
-		r.line = r.line.name(b.target).num(b.until(s.srv.clock, s.srv.now())).name(b.by).text(b.reason).end()
+		r.line = r.line.name(s.srv.bans.shown(b)).num(b.until(s.srv.clock, s.srv.now())).name(b.by).text(b.reason).end()
 		if err := r.flushFull(); err != nil {
 			return err
 		}

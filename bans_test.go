@@ -143,3 +143,22 @@ func TestBanReplacedOnBadDisk(t *testing.T) {
 		}
 	})
 }
+
+// TestBanOfWhoIsLoggingIn: somebody is banned who has a name already, but is still
+// somebody else.
+func TestBanOfWhoIsLoggingIn(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	host, c := ts.dialHost(), ts.guest("carol")
+	c.ask("#createroom den", "@status 0")
+	c.ask("#changeroom den", "@status 0")
+	den := ts.rooms.find("den")
+	den.mu.Lock() // carol cannot leave it
+	c.send("#login anon eve")
+	until(t, "the name is taken", func() bool { return ts.findOnline("eve") != nil })
+	host.ask("#ban Eve", "@status 0")
+	den.mu.Unlock()
+	c.expect(`@mess #warning "you are banned"`, "@status 3005")
+	host.ask("#listbans", "@ret #listbans 1", `Eve 0 Host ""`)
+	c.ask("#login anon carol", "@status 0")
+}

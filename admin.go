@@ -186,7 +186,7 @@ func (s *session) cmdResetPass(words []string, _ *reply) error {
 	if err != nil {
 		return err
 	}
-	if err := s.srv.storePassword(a, stored, password, whateverChanged); err != nil {
+	if err := s.storePassword(a, stored, password, whateverChanged); err != nil {
 		return err
 	}
 	s.endAccount(a, "your password was changed by "+s.shownName())

@@ -40,7 +40,7 @@ var adminWords = map[string][2]string{
 	"#reload": {"", `@mess #warning "this server cannot`},
 	"#resume": {"", `@mess #announce root "the server is open again"`}, "#role": {" alice user", "@status 0"},
 	"#resetpass": {" alice other", "@status 0"}, "#rmuser": {" alice", "@status 0"},
-	"#rmgroup": {" nothing", "@status -3"},
+	"#rmgroup":  {" nothing", "@status -3"},
 	"#shutdown": {"", ""}, "#restart": {"", ""}, "#reboot": {"", "@status 3508"}, "#poweroff": {"", "@status 3508"},
 }
 

@@ -8,10 +8,8 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
-	"runtime"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -115,61 +113,6 @@ func parseVerifier(s string) (*verifier, error) {
 		}
 	}
 	return v, nil
-}
-
-// hashQueue is how many may wait to have a password hashed, for each core.
-const hashQueue = 16
-
-// hasher lets a few passwords be hashed at a time, one a core at most and a core
-// left over where there are several; a few more wait, and it refuses the rest,
-// so that logins never take the machine away from the chat.
-type hasher struct {
-	cores   chan struct{}
-	waiting atomic.Int64
-}
-
-func newHasher() *hasher {
-	return &hasher{cores: make(chan struct{}, max(1, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))-1))}
-}
-
-// do runs hash when a core is free. It fails with 3006 when too many wait.
-func (h *hasher) do(hash func()) error {
-	if h.waiting.Add(1) > int64(cap(h.cores))*(hashQueue+1) {
-		h.waiting.Add(-1)
-		return fail(statusThrottled)
-	}
-	h.cores <- struct{}{}
-	defer func() {
-		<-h.cores
-		h.waiting.Add(-1)
-	}()
-	hash()
-	return nil
-}
-
-// newVerifier hashes a prepared password when it is its turn.
-func (h *hasher) newVerifier(password string, rounds int) (v *verifier, err error) {
-	if busy := h.do(func() { v, err = newVerifier(password, rounds) }); busy != nil {
-		return nil, busy
-	}
-	return v, err
-}
-
-// check holds what a user typed against a verifier: 3002, or 3006 when too many
-// are at it.
-func (h *hasher) check(v *verifier, typed string) error {
-	password, err := preparePassword(typed)
-	if err != nil {
-		password = "" // no password is empty, but the time is spent all the same
-	}
-	var right bool
-	if err := h.do(func() { right = v.matches(password) }); err != nil {
-		return err
-	}
-	if !right {
-		return fail(statusWrongPassword)
-	}
-	return nil
 }
 
 // calibrateRounds finds how many rounds take hashTime on this machine.

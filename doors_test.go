@@ -6,18 +6,6 @@ import (
 	"testing/synctest"
 )
 
-// holdDoors keeps passwords of rooms from being checked until it is released.
-func (srv *server) holdDoors() (release func()) {
-	for range cap(srv.doors.cores) {
-		srv.doors.cores <- struct{}{}
-	}
-	return func() {
-		for range cap(srv.doors.cores) {
-			<-srv.doors.cores
-		}
-	}
-}
-
 // TestDoorChangesMeanwhile: while a room's password is being checked, its owner changes
 // the door. Whoever it keeps out then stays where they were.
 func TestDoorChangesMeanwhile(t *testing.T) {
@@ -58,7 +46,7 @@ func TestDoorChangesMeanwhile(t *testing.T) {
 				owner.ask("#changeroom den sesame", "@status 0")
 				bob.ask("#createroom lobby", "@status 0")
 				bob.ask("#changeroom lobby", "@status 0")
-				release := b.holdDoors()
+				release := b.doors.hold()
 				bob.send("#changeroom den sesame")
 				synctest.Wait()
 				test.change(b, owner, b.rooms.find("den"))

@@ -102,7 +102,7 @@ func (g *guesses) check(from netip.Prefix, h *hasher, v *verifier, typed string)
 	if err := g.allow(from); err != nil {
 		return err
 	}
-	err := h.check(v, typed)
+	err := h.check(from, v, typed)
 	if isStatus(err, statusWrongPassword) {
 		g.wrong(from)
 	}

@@ -23,7 +23,7 @@ func (s *session) newLock(word string) (*verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.srv.doors.newVerifier(password, roomRounds)
+	return s.srv.doors.newVerifier(s.source(), password, roomRounds)
 }
 
 // changeDoor stores what change makes of a room's door, and then has it hold. It

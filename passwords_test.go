@@ -131,17 +131,13 @@ func (b *bubble) loginWaits(change string, login func(*client) string) {
 	b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
 	first, second, host := b.dial(), b.guest("carol"), b.dialHost()
 	first.ask("#login regd alice pw", "@status 0")
-	for range cap(b.doors.cores) {
-		b.doors.cores <- struct{}{}
-	}
+	release := b.doors.hold()
 	first.send("#createroom den sesame") // its password waits for a core
 	synctest.Wait()
 	want := login(second)
 	synctest.Wait()
 	host.ask(change, "@status 0")
-	for range cap(b.doors.cores) {
-		<-b.doors.cores
-	}
+	release()
 	second.expect(want)
 	second.ask("#whoami", "@ret #whoami carol Home 2 - 0") // a login that fails changes nothing
 	if b.findOnline("alice") != nil {

@@ -1,6 +1,9 @@
 package main
 
-import "log/slog"
+import (
+	"log/slog"
+	"net/netip"
+)
 
 // maxRenewals bounds how many verifiers wait to be renewed.
 const maxRenewals = 64
@@ -58,7 +61,7 @@ func (srv *server) renewVerifiers(stop <-chan struct{}) {
 func (srv *server) renew(r renewal) error {
 	renewed := *r.stored
 	var err error
-	if renewed.verifier, err = srv.hasher.newVerifier(r.password, srv.rounds); err != nil {
+	if renewed.verifier, err = srv.hasher.newVerifier(netip.Prefix{}, r.password, srv.rounds); err != nil {
 		return err
 	}
 	if !srv.settings().Auth.ChallengeMD5 {

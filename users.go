@@ -443,7 +443,7 @@ func (s *session) cmdCreateLogin(words []string, _ *reply) error {
 	if err := s.srv.reserveAccount(s, a); err != nil {
 		return err
 	}
-	v, err := s.srv.hasher.newVerifier(password, s.srv.rounds)
+	v, err := s.srv.hasher.newVerifier(s.source(), password, s.srv.rounds)
 	if err == nil {
 		r := accountRecord(n, &accountBody{v, words[2], words[3], s.srv.toRecover(password)})
 		r.ends = instant(s.srv.now().Unix())
@@ -496,7 +496,7 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 	if err := s.checkPassword(stored.verifier, words[1]); err != nil {
 		return err
 	}
-	return s.srv.storePassword(a, stored, password, changes)
+	return s.storePassword(a, stored, password, changes)
 }
 
 // whateverChanged has storePassword store without a look at what was changed
@@ -506,9 +506,10 @@ const whateverChanged = -1
 // storePassword gives an account a new password, which is prepared. changes is what
 // account.changes was before the old one was read that was found right: where it was
 // changed since, it is wrong now, and 3002.
-func (srv *server) storePassword(a *account, stored *accountBody, password string, changes int64) (err error) {
+func (s *session) storePassword(a *account, stored *accountBody, password string, changes int64) (err error) {
+	srv := s.srv
 	stored.recoverable = srv.toRecover(password)
-	stored.verifier, err = srv.hasher.newVerifier(password, srv.rounds)
+	stored.verifier, err = srv.hasher.newVerifier(s.source(), password, srv.rounds)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -24,8 +25,9 @@ type ipCount struct {
 	key netip.Prefix // its source; fixed when it is made
 
 	// guarded by the admission's mu
-	open, asking int
-	forgetting   bool // soon
+	open       int
+	asking     []*session // those that have not logged in; the longest first
+	forgetting bool       // soon
 
 	mu   sync.Mutex
 	full time.Time // when its connections together will have all their commands again
@@ -92,8 +94,21 @@ func source(from, to netip.Addr) netip.Prefix {
 	return p
 }
 
+// displaced is the last that a connection hears that has given way to another one.
+var displaced = warningFrame("others are waiting to log in; the connection ends")
+
 // admit counts a new connection in, or says why not.
 func (a *admission) admit(s *session) (refusal string) {
+	refusal, old := a.count(s)
+	if old != nil {
+		old.end(displaced)
+	}
+	return refusal
+}
+
+// count is admit. It returns the session that is to end, if it was counted out in
+// favour of the new one.
+func (a *admission) count(s *session) (refusal string, old *session) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	key := source(s.addr, addressOf(s.conn.LocalAddr()))
@@ -104,38 +119,65 @@ func (a *admission) admit(s *session) (refusal string) {
 	past := func(n, limit int) bool { return limit > 0 && n >= limit }
 	switch {
 	case past(a.open, a.limits.all):
-		return "the server is full; try again later"
+		return "the server is full; try again later", nil
 	case past(ip.open, a.limits.perIP):
-		return "too many connections from your address"
+		return "too many connections from your address", nil
+	case past(len(ip.asking), a.limits.waitingPerIP):
+		return "too many connections from your address are waiting to log in", nil
 	case past(a.asking, a.limits.waiting):
-		return "too many connections are waiting to log in; try again later"
-	case past(ip.asking, a.limits.waitingPerIP):
-		return "too many connections from your address are waiting to log in"
+		if old = a.longestAsking(len(ip.asking) + 1); old == nil {
+			return "too many connections are waiting to log in; try again later", nil
+		}
+		a.setAsking(old, false)
 	}
 	a.byIP[key] = ip
 	a.open++
-	a.asking++
 	ip.open++
-	ip.asking++
 	s.share = ip
-	return ""
+	a.setAsking(s, true)
+	return "", old
+}
+
+// longestAsking is the session that has not logged in for longest, of the address
+// with the most of them, if that has more than so many; else nil. Who has several
+// addresses cannot keep everybody else out then. a.mu is held.
+func (a *admission) longestAsking(most int) (s *session) {
+	for _, ip := range a.byIP {
+		if len(ip.asking) > most {
+			s, most = ip.asking[0], len(ip.asking)
+		}
+	}
+	return s
 }
 
 // loggedIn takes a session off those that have not logged in.
-func (a *admission) loggedIn(s *session) { a.setWaiting(s, false, -1) }
-
-// loggedOut puts it back there.
-func (a *admission) loggedOut(s *session) { a.setWaiting(s, true, 1) }
-
-func (a *admission) setWaiting(s *session, waiting bool, change int) {
-	if s.waiting == waiting {
-		return
-	}
-	s.waiting = waiting
+func (a *admission) loggedIn(s *session) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.asking += change
-	s.share.asking += change
+	a.setAsking(s, false)
+}
+
+// loggedOut puts it back there.
+func (a *admission) loggedOut(s *session) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.setAsking(s, true)
+}
+
+// setAsking counts a session among those that have not logged in, or no more. a.mu
+// is held.
+func (a *admission) setAsking(s *session, asking bool) {
+	ip := s.share
+	switch {
+	case s.asking == asking:
+	case asking:
+		a.asking++
+		ip.asking = append(ip.asking, s)
+	default:
+		a.asking--
+		ip.asking = slices.DeleteFunc(ip.asking, func(other *session) bool { return other == s })
+	}
+	s.asking = asking
 }
 
 // leave counts a connection out.
@@ -143,9 +185,9 @@ func (a *admission) leave(s *session) {
 	if s.host {
 		return
 	}
-	a.loggedIn(s)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.setAsking(s, false)
 	a.open--
 	if s.share.open--; s.share.open == 0 {
 		a.forget(s.share)
@@ -167,7 +209,7 @@ func (a *admission) forget(ip *ipCount) {
 	time.AfterFunc(wait, func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		if ip.forgetting = false; ip.open == 0 {
+		if ip.forgetting = false; ip.open == 0 && a.byIP[ip.key] == ip {
 			a.forget(ip)
 		}
 	})

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"net"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -79,4 +81,41 @@ func TestComingAgainUnlimited(t *testing.T) {
 	}, func(c *config) {
 		c.Limits.CommandsPerSecond, c.Limits.CommandBurst, c.Limits.ConnectionsPerIP = 1, 1, 0
 	})
+}
+
+// TestWaitingGiveWay: an address that has taken all the places of those who have not
+// logged in gives way to others, up to the same share, the longest first.
+func TestWaitingGiveWay(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		const thief, alice = "192.0.2.1", "192.0.2.2"
+		var thieves []*client
+		for range 4 {
+			thieves = append(thieves, b.dialFrom(thief))
+		}
+		first := b.dialFrom(alice)
+		thieves[0].ended(`@mess #warning "others are waiting to log in; the connection ends"`)
+		b.refused(thief)
+		b.dialFrom(alice)
+		thieves[1].ended(`@mess #warning "others are waiting to log in; the connection ends"`)
+		b.refused(alice) // each has two
+		first.ask("#login anon alice", "@status 0")
+		b.dialFrom(thief)
+		b.refused(thief)
+		thieves[2].ask("#login anon thief", "@status 0")
+		if synctest.Wait(); b.admission.asking != 3 {
+			t.Errorf("%d have not logged in, want 3", b.admission.asking)
+		}
+	}, func(c *config) { c.Limits.Waiting = 4 })
+}
+
+// refused connects from an address, and expects that it may not wait to log in.
+func (b *bubble) refused(address string) {
+	b.t.Helper()
+	conn, servers := net.Pipe()
+	defer conn.Close()
+	go b.serve(fromElsewhere{servers, net.ParseIP(address)}) // a pipe takes nothing before it is read
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if want := "@mess #warning \"too many connections are waiting to log in; try again later\"\r\n"; line != want {
+		b.t.Fatalf("%s got %q, %v, want %q", address, line, err, want)
+	}
 }

@@ -168,7 +168,13 @@ func (srv *server) serve(conn net.Conn) { srv.serveWith(conn, nil) }
 
 // serveWith is serve, with TLS where a config is given.
 func (srv *server) serveWith(conn net.Conn, secure *tls.Config) {
-	s := &session{srv: srv, conn: conn, addr: addressOf(conn.RemoteAddr()), waiting: true}
+	s := &session{srv: srv, conn: conn, addr: addressOf(conn.RemoteAddr()), out: newOutbox(conn, &srv.counts.bytesOut)}
+	if tcp, ok := conn.(*net.TCPConn); ok && secure != nil {
+		s.link = newTLSLink(tcp, secure)
+		s.out.seal = s.link.tls
+	} else {
+		s.in.open(conn)
+	}
 	if refusal := srv.admission.admit(s); refusal != "" {
 		if secure == nil {
 			refuse(conn, refusal)
@@ -176,13 +182,6 @@ func (srv *server) serveWith(conn net.Conn, secure *tls.Config) {
 			conn.Close()
 		}
 		return
-	}
-	s.out = newOutbox(conn, &srv.counts.bytesOut)
-	if tcp, ok := conn.(*net.TCPConn); ok && secure != nil {
-		s.link = newTLSLink(tcp, secure)
-		s.out.seal = s.link.tls
-	} else {
-		s.in.open(conn)
 	}
 	srv.begin(s)
 }

@@ -35,7 +35,6 @@ type session struct {
 	budget    budget    // of commands
 	exchange  *exchange // a login by #auth that is half done; nil: none
 	challenge string    // of #challenge, not used yet; "": none
-	waiting   bool      // it counts among those that have not logged in
 	loggedIn  bool      // just now
 	watch     func()    // ends what #watchlog began; nil: nothing did
 
@@ -52,6 +51,9 @@ type session struct {
 
 	// guarded by the place's mu: the position among its members
 	slots [2]int
+
+	// guarded by the admission's mu
+	asking bool // it counts among those that have not logged in
 
 	// guarded by users.mu
 	taken bool          // another session has its name

@@ -130,7 +130,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		from := &session{conn: conn, addr: addressOf(conn.RemoteAddr()), waiting: true}
+		from := &session{conn: conn, addr: addressOf(conn.RemoteAddr())}
 		if l.admission.admit(from) == "" {
 			return &countedConn{Conn: conn, leave: sync.OnceFunc(func() { l.admission.leave(from) })}, nil
 		}

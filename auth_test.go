@@ -275,6 +275,12 @@ func (b *bubble) dialFrom(address string) *client {
 	b.t.Helper()
 	mine, servers := net.Pipe()
 	b.serve(fromElsewhere{servers, net.ParseIP(address)})
+	return b.greeted(mine)
+}
+
+// greeted is the client at this end of a connection; the server has just got the other.
+func (b *bubble) greeted(mine net.Conn) *client {
+	b.t.Helper()
 	conn := &readingConn{Conn: mine}
 	conn.wake = sync.NewCond(&conn.mu)
 	go conn.pump()

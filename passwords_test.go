@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"net"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -38,13 +36,7 @@ func (b *bubble) dialHost() *client {
 	b.t.Helper()
 	mine, servers := net.Pipe()
 	b.serveHost(servers)
-	conn := &readingConn{Conn: mine}
-	conn.wake = sync.NewCond(&conn.mu)
-	go conn.pump()
-	b.t.Cleanup(func() { conn.Close() })
-	c := &client{t: b.t, conn: conn, in: bufio.NewReader(conn)}
-	c.expect(`@mess #hello "Homeroom" "type #help for help"`)
-	return c
+	return b.greeted(mine)
 }
 
 // TestResetBeatsChange: who was about to change the password when an administrator

@@ -324,14 +324,6 @@ func (b *ban) text(c *clock, now time.Time) string {
 	return text + because(b.reason)
 }
 
-// because is a reason as it follows what was done; there may be none.
-func because(reason string) string {
-	if reason == "" {
-		return ""
-	}
-	return ": " + reason
-}
-
 // refuse fails with 3005 if a ban keeps somebody out who wants to log in, and with
 // 3507 while the server is suspended; both are explained.
 func (srv *server) refuse(s *session, i *identity) error {

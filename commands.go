@@ -6,44 +6,6 @@ import (
 	"strings"
 )
 
-// access is who may use a command.
-type access uint8
-
-const (
-	forAll access = iota
-	forUsers
-	forAccounts
-	forAdmins
-)
-
-// command is one row of the command table. It drives dispatch, the checks that
-// all commands share, and #help.
-type command struct {
-	name   string // as help shows it, with its #
-	args   string
-	help   string
-	who    access
-	least  int  // words after the command
-	most   int  // anyNumber: the handler checks
-	text   bool // the last word is free text: more words are joined to it
-	run    func(*session, []string, *reply) error
-	host   bool // the operator on the control socket may use it too, who is in no room
-	posted bool // lines of text follow: the session takes them before it runs anything
-	waits  bool // it may wait for the disk or for a password's hash
-	login  bool // its failures are refused logins
-	audit  int  // it is logged, with so many of its words at the most; 0: it is not
-
-	countAt int // the word of its @ret line that counts the lines after it; 0: none come
-}
-
-const anyNumber = -1
-
-// protocolVersion is the version of the protocol that clients of 2001 speak.
-const protocolVersion = "0.03"
-
-// extensions are the capabilities that "#version" lists.
-var extensions = []string{"help", "ping", "quit", "events", "auth", "owners", "admin"}
-
 // commandRows is the table, in the order in which #help shows it.
 func commandRows() []command {
 	return []command{
@@ -126,40 +88,6 @@ func commandTable() map[string]*command {
 	return table
 }
 
-// findCommand looks a line's first word up without regard to case.
-func (srv *server) findCommand(word string) *command {
-	if c := srv.commands[word]; c != nil {
-		return c
-	}
-	return srv.commands[strings.ToLower(word)]
-}
-
-// check applies the rules that all commands share and returns the words that
-// the handler gets.
-func (c *command) check(s *session, words []string) ([]string, error) {
-	i := s.who.Load()
-	if c.who > forAll && i == nil {
-		return nil, fail(statusNoLogin)
-	}
-	if c.who == forAdmins && !i.isAdmin() {
-		return nil, s.refuseAdmin(c)
-	}
-	if c.who > forAll && s.srv.bans.suspended.Load() != nil && !i.isAdmin() {
-		return nil, fail(statusSuspended)
-	}
-	if i != nil && i.host && !c.host || c.who == forAccounts && i.account == nil {
-		return nil, fail(statusNoGuests)
-	}
-	if c.text && len(words) > c.most {
-		words[c.most-1] = strings.Join(words[c.most-1:], " ")
-		words = words[:c.most]
-	}
-	if c.most != anyNumber && (len(words) < c.least || len(words) > c.most) {
-		return nil, fail(statusBadArgs)
-	}
-	return words, nil
-}
-
 // cmdHelp is "#help [command]"; the command's # may be left out.
 func (s *session) cmdHelp(words []string, r *reply) error {
 	if len(words) == 1 {
@@ -226,17 +154,4 @@ func (s *session) cmdEvents(words []string, _ *reply) error {
 	}
 	s.setEvents(words[0] == "on")
 	return nil
-}
-
-// setEvents notes whether the session wants events, also where it is counted.
-func (s *session) setEvents(on bool) {
-	if s.events.Load() == on {
-		return
-	}
-	s.events.Store(on)
-	for i := range s.at {
-		if p := s.at[i].Load(); p != nil {
-			p.setEvents(s, on)
-		}
-	}
 }

@@ -513,3 +513,13 @@ func (o *outbox) next(behind int) *frame {
 	}
 	return o.pop()
 }
+
+// wake makes the session's reader come back from its socket at once.
+func (o *outbox) wake() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_ = o.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// replyChunk is how much of a long reply is sent at a time.
+const replyChunk = 8 << 10

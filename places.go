@@ -427,20 +427,33 @@ func (p *place) users() []*identity {
 	return users
 }
 
-// access is how listings show whether there is a password.
-func (p *place) access() string {
-	if p.door.Load().lock != nil {
-		return "priv"
-	}
-	return "pub"
-}
-
-// whom is how listings show who may enter.
-func (p *place) whom() string { return whomWord(p.regdOnly) }
-
 func whomWord(regd bool) string {
 	if regd {
 		return "regd"
 	}
 	return "anon"
+}
+
+// newPlace makes a place out of the words that create one: name, password and
+// who may enter.
+func (s *session) newPlace(words []string, regdOnly bool) (*place, error) {
+	if len(words) > 2 {
+		if words[2] != "anon" && words[2] != "regd" {
+			return nil, fail(statusBadArgs)
+		}
+		regdOnly = words[2] == "regd"
+	}
+	n, err := placeName(words[0])
+	if err != nil {
+		return nil, err
+	}
+	d := &door{owner: ownerOf(s.who.Load())}
+	if len(words) > 1 && words[1] != "" {
+		if d.lock, err = s.newLock(words[1]); err != nil {
+			return nil, err
+		}
+	}
+	p := &place{name: n, regdOnly: regdOnly, talk: talk{rings: s.srv.rings}}
+	p.door.Store(d)
+	return p, nil
 }

@@ -291,3 +291,17 @@ func (l lineOf) space() lineOf {
 	}
 	return append(l, ' ')
 }
+
+// because is a reason as it follows what was done; there may be none.
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+// protocolVersion is the version of the protocol that clients of 2001 speak.
+const protocolVersion = "0.03"
+
+// extensions are the capabilities that "#version" lists.
+var extensions = []string{"help", "ping", "quit", "events", "auth", "owners", "admin"}

@@ -2,9 +2,6 @@ package main
 
 import "slices"
 
-// replyChunk is how much of a long reply is sent at a time.
-const replyChunk = 8 << 10
-
 // reply is what a command answers with. A short one is sent as a whole; one that
 // grows past replyChunk goes out in pieces, and nothing comes between them.
 type reply struct {

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"fmt"
-	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -67,62 +64,6 @@ func (srv *server) loadRooms(accounts map[int64]*account) error {
 		return nil
 	})
 	slices.SortFunc(srv.rooms.listed, byName)
-	return err
-}
-
-// newPlace makes a place out of the words that create one: name, password and
-// who may enter.
-func (s *session) newPlace(words []string, regdOnly bool) (*place, error) {
-	if len(words) > 2 {
-		if words[2] != "anon" && words[2] != "regd" {
-			return nil, fail(statusBadArgs)
-		}
-		regdOnly = words[2] == "regd"
-	}
-	n, err := placeName(words[0])
-	if err != nil {
-		return nil, err
-	}
-	d := &door{owner: ownerOf(s.who.Load())}
-	if len(words) > 1 && words[1] != "" {
-		if d.lock, err = s.newLock(words[1]); err != nil {
-			return nil, err
-		}
-	}
-	p := &place{name: n, regdOnly: regdOnly, talk: talk{rings: s.srv.rings}}
-	p.door.Store(d)
-	return p, nil
-}
-
-// mayEnter checks a place's door and returns it: 3501 for guests where only accounts
-// may, 3005 for whom its owner has banned, and ps.wrong where the password is.
-func (s *session) mayEnter(ps *places, p *place, words []string) (*door, error) {
-	if p.isDeleting() {
-		return nil, fail(statusDeleting)
-	}
-	if p.regdOnly && s.who.Load().account == nil {
-		return nil, fail(statusNoGuests)
-	}
-	d := p.door.Load()
-	if d.keepsOut(s.who.Load()) {
-		return nil, fail(statusBanned)
-	}
-	if d.lock == nil {
-		return d, nil
-	}
-	if len(words) < 2 || words[1] == "" { // no guess
-		return nil, fail(ps.wrong)
-	}
-	return d, s.checkLock(ps, d.lock, words[1])
-}
-
-// checkLock holds what a user typed against the password of a room or group: ps.wrong,
-// or 3006 as checkPassword.
-func (s *session) checkLock(ps *places, lock *verifier, typed string) error {
-	err := s.srv.doorGuesses.check(s.source(), s.srv.doors, lock, typed)
-	if isStatus(err, statusWrongPassword) {
-		return fail(ps.wrong)
-	}
 	return err
 }
 
@@ -220,33 +161,6 @@ func (s *session) cmdSendTo(words []string, _ *reply) error {
 	s.srv.counts.said(time.Since(s.srv.began))
 	other.put(messFrame("sendto", s.who.Load().name.shown, words[1]))
 	return nil
-}
-
-// cmdPeer2Peer is "#peer2peer <uname> <port> <ip>", anywhere on the server.
-func (s *session) cmdPeer2Peer(words []string, _ *reply) error {
-	port, ok := parseNumber(words[1])
-	addr, err := netip.ParseAddr(words[2])
-	if !ok || port < 1 || port > 65535 || err != nil || addr.Zone() != "" {
-		return fail(statusBadArgs)
-	}
-	other := s.srv.findOnline(words[0])
-	if other == nil {
-		return fail(statusNotFound)
-	}
-	text := fmt.Sprintf("%s %s", strconv.FormatInt(port, 10), words[2])
-	other.put(messFrame("peer2peer", s.who.Load().name.shown, text))
-	return nil
-}
-
-// findOnline finds who is logged in under a name; nil: nobody.
-func (srv *server) findOnline(word string) *session {
-	n, err := userName(word)
-	if err != nil {
-		return nil
-	}
-	srv.users.mu.Lock()
-	defer srv.users.mu.Unlock()
-	return srv.users.online[n.key]
 }
 
 // cmdArchStatus, cmdRoomStatus and cmdUserStatus are the rooms' three numbers.

@@ -2,13 +2,11 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -251,74 +249,6 @@ func (s *session) line(line string, work *scratch) error {
 	return s.command(words, &work.reply)
 }
 
-// command looks a command up, checks what all commands share, runs it and
-// answers.
-func (s *session) command(words []string, r *reply) error {
-	c := s.srv.findCommand(words[0])
-	args := words[1:]
-	if s.putOut.Load() != nil {
-		if err := s.goHome(); err != nil {
-			return err
-		}
-	}
-	err := s.spend()
-	if c != nil && c.posted && !isFatal(err) {
-		if err == nil {
-			_, err = c.check(s, args)
-		}
-		before := s.post
-		if err = s.startPost(args, err); s.post != before {
-			return nil
-		}
-		return s.answer(err, r)
-	}
-	if err == nil && c == nil {
-		err = fail(statusNoCommand)
-	}
-	if err == nil {
-		if args, err = c.check(s, args); err == nil {
-			if c.waits {
-				s.flush()
-			}
-			err = s.run(c, args, r)
-		}
-	}
-	if err != nil && c != nil && c.login {
-		s.srv.counts.refusedLogins.Add(1)
-	}
-	return s.finish(err, r)
-}
-
-// finish answers, and then lets happen what must not before.
-func (s *session) finish(err error, r *reply) error {
-	then := r.then
-	r.then = nil
-	if err := s.answer(err, r); err != nil {
-		return err
-	}
-	if then != nil {
-		s.flush()
-		then()
-	}
-	return nil
-}
-
-// run runs a command's handler. A fault in it is the command's failure, and no
-// more.
-func (s *session) run(c *command, args []string, r *reply) (err error) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			err = fmt.Errorf("a fault in %s: %v\n%s", c.name, fault, debug.Stack())
-		}
-	}()
-	who := s.shownName()
-	err = c.run(s, args, r)
-	if err == nil && c.audit > 0 {
-		s.audit(c, who, args)
-	}
-	return err
-}
-
 // answer sends a command's one reply: what it wrote, or its status. It is the
 // one place where a failure becomes a line, and where its cause is logged.
 func (s *session) answer(err error, r *reply) error {
@@ -437,4 +367,33 @@ func (s *session) spend() error {
 		return errFlooding
 	}
 	return fail(statusFlood)
+}
+
+// goHome leads the session out of the room that its owner has put it out of, if it
+// has not gone yet. Only its reader calls it.
+func (s *session) goHome() error {
+	p := s.putOut.Swap(nil)
+	s.flush() // what it has said there
+	if p != nil && s.room() == p {
+		if err := s.srv.rooms.enter(s.srv.home, s, nil); err != nil {
+			return err
+		}
+	}
+	if s.who.Load() == nil {
+		return s.startGrace()
+	}
+	return s.out.readUntil(noDeadline)
+}
+
+// setEvents notes whether the session wants events, also where it is counted.
+func (s *session) setEvents(on bool) {
+	if s.events.Load() == on {
+		return
+	}
+	s.events.Store(on)
+	for i := range s.at {
+		if p := s.at[i].Load(); p != nil {
+			p.setEvents(s, on)
+		}
+	}
 }

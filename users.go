@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -566,5 +567,32 @@ func (s *session) cmdWhoami(_ []string, r *reply) error {
 	}
 	r.line = r.line.word("@ret #whoami").name(s.who.Load().name.shown).name(here)
 	r.line = r.line.num(int64(count)).name(group).num(id).end()
+	return nil
+}
+
+// findOnline finds who is logged in under a name; nil: nobody.
+func (srv *server) findOnline(word string) *session {
+	n, err := userName(word)
+	if err != nil {
+		return nil
+	}
+	srv.users.mu.Lock()
+	defer srv.users.mu.Unlock()
+	return srv.users.online[n.key]
+}
+
+// cmdPeer2Peer is "#peer2peer <uname> <port> <ip>", anywhere on the server.
+func (s *session) cmdPeer2Peer(words []string, _ *reply) error {
+	port, ok := parseNumber(words[1])
+	addr, err := netip.ParseAddr(words[2])
+	if !ok || port < 1 || port > 65535 || err != nil || addr.Zone() != "" {
+		return fail(statusBadArgs)
+	}
+	other := s.srv.findOnline(words[0])
+	if other == nil {
+		return fail(statusNotFound)
+	}
+	text := fmt.Sprintf("%s %s", strconv.FormatInt(port, 10), words[2])
+	other.put(messFrame("peer2peer", s.who.Load().name.shown, text))
 	return nil
 }

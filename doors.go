@@ -3,7 +3,6 @@ package main
 import (
 	"slices"
 	"strings"
-	"time"
 )
 
 // door is what an owner can change of a room: nobody changes a door, a new one is
@@ -49,35 +48,12 @@ func (s *session) changeDoor(p *place, change func(*door) error) error {
 	return err
 }
 
-// goHome leads the session out of the room that its owner has put it out of, if it
-// has not gone yet. Only its reader calls it.
-func (s *session) goHome() error {
-	p := s.putOut.Swap(nil)
-	s.flush() // what it has said there
-	if p != nil && s.room() == p {
-		if err := s.srv.rooms.enter(s.srv.home, s, nil); err != nil {
-			return err
-		}
-	}
-	if s.who.Load() == nil {
-		return s.startGrace()
-	}
-	return s.out.readUntil(noDeadline)
-}
-
 // dismiss has a member of a room leave it, and tells it why. Only its own reader
 // moves a session, so that is woken.
 func (s *session) dismiss(other *session, p *place, why string, words []string) {
 	other.putOut.Store(p)
 	other.put(warningFrame(why + " " + p.name.shown + " by " + s.shownName() + because(strings.Join(words, " "))))
 	other.out.wake()
-}
-
-// wake makes the session's reader come back from its socket at once.
-func (o *outbox) wake() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	_ = o.conn.SetReadDeadline(time.Unix(1, 0))
 }
 
 // cmdRoomKick is `#roomkick <user> ["reason"]`, for the owner of the room.
@@ -180,3 +156,46 @@ func (s *session) cmdRoomGive(words []string, _ *reply) error {
 	}
 	return err
 }
+
+// mayEnter checks a place's door and returns it: 3501 for guests where only accounts
+// may, 3005 for whom its owner has banned, and ps.wrong where the password is.
+func (s *session) mayEnter(ps *places, p *place, words []string) (*door, error) {
+	if p.isDeleting() {
+		return nil, fail(statusDeleting)
+	}
+	if p.regdOnly && s.who.Load().account == nil {
+		return nil, fail(statusNoGuests)
+	}
+	d := p.door.Load()
+	if d.keepsOut(s.who.Load()) {
+		return nil, fail(statusBanned)
+	}
+	if d.lock == nil {
+		return d, nil
+	}
+	if len(words) < 2 || words[1] == "" { // no guess
+		return nil, fail(ps.wrong)
+	}
+	return d, s.checkLock(ps, d.lock, words[1])
+}
+
+// checkLock holds what a user typed against the password of a room or group: ps.wrong,
+// or 3006 as checkPassword.
+func (s *session) checkLock(ps *places, lock *verifier, typed string) error {
+	err := s.srv.doorGuesses.check(s.source(), s.srv.doors, lock, typed)
+	if isStatus(err, statusWrongPassword) {
+		return fail(ps.wrong)
+	}
+	return err
+}
+
+// access is how listings show whether there is a password.
+func (p *place) access() string {
+	if p.door.Load().lock != nil {
+		return "priv"
+	}
+	return "pub"
+}
+
+// whom is how listings show who may enter.
+func (p *place) whom() string { return whomWord(p.regdOnly) }

@@ -159,8 +159,7 @@ func (s *session) cmdRole(words []string, _ *reply) error {
 // setRole stores an account's role and then has it hold. One change at a time:
 // what is stored last must be what holds.
 func (srv *server) setRole(a *account, admin bool) error {
-	srv.roles <- struct{}{}
-	defer func() { <-srv.roles }()
+	defer srv.roles.take()()
 	err := srv.store.replace(record{kind: kindAccount, id: a.id, head: accountHead(a.name, admin)})
 	if err == nil {
 		a.admin.Store(admin)

@@ -50,7 +50,7 @@ type bans struct {
 	limit  func() int // 0: none
 	lifted func(*ban)
 
-	changing chan struct{} // is full while somebody adds or drops a ban
+	changing turn // of whoever adds or drops a ban
 
 	suspended atomic.Pointer[ban] // nil: the server is open to all
 
@@ -63,7 +63,7 @@ type bans struct {
 func newBans(srv *server) (*bans, error) {
 	bs := &bans{
 		store: srv.store, clock: srv.clock, exp: srv.expirer, limit: func() int { return srv.settings().Limits.Bans }, lifted: srv.banLifted,
-		byKey: map[banKey]*ban{}, changing: make(chan struct{}, 1),
+		byKey: map[banKey]*ban{}, changing: newTurn(),
 	}
 	var stored []*ban
 	err := srv.store.load(kindBan, func(r record) error {
@@ -135,8 +135,7 @@ func parseNetwork(word string) (p netip.Prefix, ok bool) {
 // add stores a ban and then has it hold, in place of an earlier one of the same
 // target. It fails with -2 past the limit.
 func (bs *bans) add(b *ban) error {
-	bs.changing <- struct{}{}
-	defer func() { <-bs.changing }()
+	defer bs.changing.take()()
 	bs.mu.Lock()
 	most := bs.limit()
 	full := bs.byKey[b.key] == nil && b.key.what != banAll && most > 0 && len(bs.byKey) >= most
@@ -204,8 +203,7 @@ func (bs *bans) removeBefore(b *ban) error {
 
 // lift ends the ban of a key: -3 where there is none.
 func (bs *bans) lift(key banKey) error {
-	bs.changing <- struct{}{}
-	defer func() { <-bs.changing }()
+	defer bs.changing.take()()
 	b := bs.find(key)
 	if b == nil {
 		return fail(statusNotFound)
@@ -229,13 +227,13 @@ func (bs *bans) drop(b *ban) error {
 
 // expire ends a ban whose time is over, unless it was lifted or replaced this moment.
 func (bs *bans) expire(b *ban) {
-	bs.changing <- struct{}{}
+	release := bs.changing.take()
 	over := bs.find(b.key) == b
 	var err error
 	if over {
 		err = bs.drop(b)
 	}
-	<-bs.changing
+	release()
 	if err != nil {
 		slog.Error("a ban that is over could not be deleted; it is tried again", "id", b.id, "error", err)
 		bs.exp.set(&b.expiry, bs.clock.now()+retryExpiry)

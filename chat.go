@@ -21,7 +21,7 @@ type server struct {
 	cfg            config // as it was started; what can change since is in settings
 	live           atomic.Pointer[config]
 	reread         func() (config, error) // reads the settings anew; nil: it cannot
-	reloading      chan struct{}          // is full while that is done
+	reloading      turn                   // of whoever reads them
 	began          time.Time
 	folder         *folderLock
 	store          store
@@ -45,10 +45,10 @@ type server struct {
 	admission      *admission
 	stopBackground chan struct{}
 	bans           *bans
-	roles          chan struct{} // is full while a role is being changed
-	passwords      chan struct{} // is full while an account's new password is being stored
-	orders         chan order    // to the whole program
-	rings          *ringSet      // for what is said in rooms
+	roles          turn       // of whoever changes a role
+	passwords      turn       // of whoever stores an account's new password
+	orders         chan order // to the whole program
+	rings          *ringSet   // for what is said in rooms
 	counts         counts
 	diskFailed     chan error // gets the reason, once, when nothing can be saved any more
 	background     sync.WaitGroup
@@ -84,7 +84,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 		cfg: cfg, began: time.Now(), now: time.Now, folder: folder, hasher: newHasher(), doors: newHasher(),
 		guesses: newGuesses(cfg.Limits.LoginsPerMinute), doorGuesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
-		diskFailed: make(chan error, 1), roles: make(chan struct{}, 1), passwords: make(chan struct{}, 1), orders: make(chan order, 1), reloading: make(chan struct{}, 1), renewals: make(chan renewal, maxRenewals),
+		diskFailed: make(chan error, 1), roles: newTurn(), passwords: newTurn(), orders: make(chan order, 1), reloading: newTurn(), renewals: make(chan renewal, maxRenewals),
 		log:   newServerLog(io.Discard),
 		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
 	}

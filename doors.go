@@ -29,8 +29,7 @@ func (s *session) newLock(word string) (*verifier, error) {
 // fails with 3103 for who does not own the room.
 func (s *session) changeDoor(p *place, change func(*door) error) error {
 	ps := s.srv.rooms
-	ps.doors <- struct{}{}
-	defer func() { <-ps.doors }()
+	defer ps.changing.take()()
 	d := *p.door.Load()
 	if !d.owner.is(s.who.Load()) {
 		return fail(statusNotOwner)

@@ -9,7 +9,7 @@ import (
 func newGroups(srv *server) *places {
 	groups := &places{
 		kind: kindGroup, store: srv.store, clock: srv.clock, exp: srv.expirer,
-		limit: func() int { return srv.settings().Limits.Groups }, order: byNumber, pack: packGroup, doors: make(chan struct{}, 1), wrong: statusGroupPassword,
+		limit: func() int { return srv.settings().Limits.Groups }, order: byNumber, pack: packGroup, changing: newTurn(), wrong: statusGroupPassword,
 		byKey: map[string]*place{},
 	}
 	groups.number.Store(srv.store.nextNumber())

@@ -68,7 +68,7 @@ func TestChangesOfPasswordsInTurn(t *testing.T) {
 		b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
 		alice, host := b.dial(), b.dialHost()
 		alice.ask("#login regd alice pw", "@status 0")
-		b.passwords <- struct{}{} // somebody else's is being stored
+		release := b.passwords.take() // somebody else's is being stored
 		alice.send("#changepass mine pw")
 		synctest.Wait()
 		host.send("#resetpass alice other")
@@ -76,7 +76,7 @@ func TestChangesOfPasswordsInTurn(t *testing.T) {
 		if n := b.findAccount("alice").changes.Load(); n != 0 {
 			t.Errorf("%d changes were made while another one was being stored", n)
 		}
-		<-b.passwords
+		release()
 		alice.expect("@status 0", `@mess #warning "your password was changed by Host"`)
 		host.expect("@status 0")
 		b.dial().ask("#login regd alice mine", "@status 3002")

@@ -21,7 +21,7 @@ type place struct {
 	regdOnly bool
 	ttl      time.Duration // how long it lives with nobody in it; 0: for ever
 
-	door atomic.Pointer[door] // replaced, not changed, by one at a time (places.doors)
+	door atomic.Pointer[door] // replaced, not changed, by one at a time (places.changing)
 
 	// guarded by places.mu
 	pending bool // it is being stored; nobody sees it yet
@@ -44,15 +44,15 @@ type place struct {
 // places is all rooms, or all groups.
 type places struct {
 	// fixed when it is made
-	kind  kind
-	store store
-	clock *clock
-	exp   *expirer
-	limit func() int                 // 0: none
-	order func(a, b *place) int      // how they are listed
-	pack  func(*place, *door) []byte // a place as it is stored
-	doors chan struct{}              // is full while somebody changes a door
-	wrong status                     // what a wrong password is
+	kind     kind
+	store    store
+	clock    *clock
+	exp      *expirer
+	limit    func() int                 // 0: none
+	order    func(a, b *place) int      // how they are listed
+	pack     func(*place, *door) []byte // a place as it is stored
+	changing turn                       // of whoever changes a door
+	wrong    status                     // what a wrong password is
 
 	removed func() // runs after one was deleted; nil: nothing does
 

@@ -45,8 +45,7 @@ var errNoReload = errors.New("this server cannot read its settings anew")
 // runs, and says what changed, a line each. Where they are refused, all stays as it
 // was.
 func (srv *server) reload(by string) (changes []string, err error) {
-	srv.reloading <- struct{}{}
-	defer func() { <-srv.reloading }()
+	defer srv.reloading.take()()
 	if srv.reread == nil {
 		return nil, errNoReload
 	}

@@ -15,7 +15,7 @@ func newRooms(srv *server) (rooms *places, home *place) {
 	home.number.Store(srv.store.nextNumber())
 	rooms = &places{
 		kind: kindRoom, store: srv.store, clock: srv.clock, exp: srv.expirer,
-		limit: func() int { return srv.settings().Limits.Rooms }, order: byName, pack: packRoom, doors: make(chan struct{}, 1), wrong: statusRoomPassword,
+		limit: func() int { return srv.settings().Limits.Rooms }, order: byName, pack: packRoom, changing: newTurn(), wrong: statusRoomPassword,
 		byKey: map[string]*place{home.name.key: home}, listed: []*place{home},
 	}
 	rooms.number.Store(srv.store.nextNumber())

@@ -514,8 +514,7 @@ func (s *session) storePassword(a *account, stored *accountBody, password string
 	if err != nil {
 		return err
 	}
-	srv.passwords <- struct{}{}
-	defer func() { <-srv.passwords }()
+	defer srv.passwords.take()()
 	if changes != whateverChanged && a.changes.Load() != changes {
 		return fail(statusWrongPassword)
 	}

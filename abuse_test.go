@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-// abuse makes the tests of this file as long and as hard as RELIABILITY.md says,
+// abuse makes the tests of this file as long and as hard as docs/RELIABILITY.md says,
 // on a quiet machine; without it they are short and bound no times.
-var abuse = flag.Bool("abuse", false, "measure on the built program what abuse costs others (RELIABILITY.md)")
+var abuse = flag.Bool("abuse", false, "measure on the built program what abuse costs others (docs/RELIABILITY.md)")
 
 // harder is n with -abuse, and few without.
 func harder(n, few int) int {

@@ -13,8 +13,8 @@ import (
 )
 
 // measureLatency switches on the tests of this file: they need a minute and a
-// quiet machine. Their figures are in BENCHMARKS.md.
-var measureLatency = flag.Bool("latency", false, "measure on the built program how much work holds others up (BENCHMARKS.md)")
+// quiet machine. Their figures are in docs/BENCHMARKS.md.
+var measureLatency = flag.Bool("latency", false, "measure on the built program how much work holds others up (docs/BENCHMARKS.md)")
 
 // latencyArgs is the command line of the program that is measured.
 func latencyArgs(t *testing.T) []string {

@@ -15,8 +15,8 @@ import (
 )
 
 // measureLogins switches on the tests of this file: they need minutes and a
-// quiet machine. Their figures are in RELIABILITY.md, Logins.
-var measureLogins = flag.Bool("logins", false, "measure logins on the built program (RELIABILITY.md)")
+// quiet machine. Their figures are in docs/RELIABILITY.md, Logins.
+var measureLogins = flag.Bool("logins", false, "measure logins on the built program (docs/RELIABILITY.md)")
 
 // startMeasured starts the built program with the hashing that it chooses itself.
 func startMeasured(t *testing.T) *program {

@@ -1,5 +1,5 @@
 // Homeroom is a chat server in one file: rooms, private messages and threaded
-// message groups for telnet and programs (README.md, PROTOCOL.md).
+// message groups for telnet and programs (README.md, docs/PROTOCOL.md).
 package main
 
 import (

@@ -10,10 +10,10 @@ import (
 )
 
 // maxLine is the longest line a client may send, in bytes, its line end
-// included (PROTOCOL.md, Lines).
+// included (docs/PROTOCOL.md, Lines).
 const maxLine = 1000
 
-// status is the number of an @status reply (PROTOCOL.md, Status codes).
+// status is the number of an @status reply (docs/PROTOCOL.md, Status codes).
 type status int
 
 const (
@@ -102,7 +102,7 @@ func fatal(text string) error { return &replyError{text: text, fatal: true} }
 
 // splitWords cuts a line into its words, appended to words. Quotes count at the
 // start of a word only; inside them \" and \\ stand for the second character
-// (PROTOCOL.md, Words). The words share the line's memory where they can.
+// (docs/PROTOCOL.md, Words). The words share the line's memory where they can.
 func splitWords(line string, words []string) []string {
 	for {
 		line = strings.TrimLeft(line, " \t")

@@ -33,17 +33,6 @@ func listenedAt(l net.Listener) netip.AddrPort {
 	return publicAddress(l.Addr())
 }
 
-// publicAddress is an address as others have it; not valid, where it is for this
-// machine alone.
-func publicAddress(a net.Addr) netip.AddrPort {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok || tcp.IP.IsLoopback() {
-		return netip.AddrPort{}
-	}
-	at := tcp.AddrPort()
-	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
-}
-
 // reach tells whether one of the ports is open on an address.
 func (p openPorts) reach(ip netip.Addr) bool {
 	for _, at := range []netip.AddrPort{p.plain, p.tls, p.web} {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -13,48 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 )
-
-// oneFile reads the command line of a command that wants one FILE.
-func oneFile(env environment, flags *flag.FlagSet, args []string) (file string, code int, done bool) {
-	if code, done := parse(flags, args, 1); done {
-		return "", code, true
-	}
-	if flags.Arg(0) == "" {
-		fmt.Fprintf(env.stderr, "%s: name a FILE; `%s -h` explains\n", flags.Name(), flags.Name())
-		return "", exitUsage, true
-	}
-	return flags.Arg(0), exitDone, false
-}
-
-// runBackup is "homeroom backup FILE".
-func runBackup(env environment, flags *flag.FlagSet, args []string) int {
-	settings := folderFlags(flags)
-	file, code, done := oneFile(env, flags, args)
-	if done {
-		return code
-	}
-	cfg, err := settings()
-	if err == nil {
-		err = backup(env.ctx, env.stdout, cfg.Server.Data, file)
-	}
-	return report(env, err)
-}
-
-// runRestore is "homeroom restore FILE".
-func runRestore(env environment, flags *flag.FlagSet, args []string) int {
-	settings := folderFlags(flags)
-	force := flags.Bool("force", false, "put the backup in the place of a database that is there; that one is kept under another name")
-	file, code, done := oneFile(env, flags, args)
-	if done {
-		return code
-	}
-	cfg, err := settings()
-	if err == nil {
-		src := newKeySource(cfg.Server.Key, cfg.Server.Data, nil)
-		err = restore(env.ctx, env.stdout, cfg.Server.Data, file, *force, src)
-	}
-	return report(env, err)
-}
 
 // openForReading opens the database of a folder for reading, whether a server uses it
 // or not. Where none does, none can start until release.

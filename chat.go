@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -206,15 +205,6 @@ func refuse(conn net.Conn, why string) {
 	_ = conn.SetWriteDeadline(time.Now().Add(farewell))
 	_, _ = conn.Write(warningFrame(why).line)
 	conn.Close()
-}
-
-// addressOf is the IP address of one end of a connection; invalid if it has none.
-func addressOf(end net.Addr) netip.Addr {
-	ap, err := netip.ParseAddrPort(end.String())
-	if err != nil {
-		return netip.Addr{}
-	}
-	return ap.Addr().Unmap().WithZone("")
 }
 
 // nameFree tells who waits for an ending session's name and place.

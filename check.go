@@ -4,23 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 )
-
-// runCheck is "homeroom check".
-func runCheck(env environment, flags *flag.FlagSet, args []string) int {
-	settings := folderFlags(flags)
-	if code, done := parse(flags, args, 0); done {
-		return code
-	}
-	cfg, err := settings()
-	if err == nil {
-		err = check(env.ctx, env.stdout, cfg.Server.Data, newKeySource(cfg.Server.Key, cfg.Server.Data, env.ask))
-	}
-	return report(env, err)
-}
 
 // check goes through all that is stored, whether a server uses it or not, as it
 // is at one moment.

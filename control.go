@@ -2,17 +2,12 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 )
-
-// controlFile is the socket in the data folder through which this machine's
-// operator speaks to the running server. Who may open it may do everything.
-const controlFile = "control.sock"
 
 // hostName is who speaks over the control socket and at the server's own
 // keyboard. Nobody else can have that name (names.go).
@@ -21,25 +16,6 @@ const hostName = "Host"
 // hostIdentity is the operator on a connection: logged in, in no room.
 func hostIdentity() *identity {
 	return &identity{name: name{shown: hostName, key: "host"}, host: true}
-}
-
-// longestSocketPath is how long the path of a socket may be (unix(7)); one byte
-// ends it.
-const longestSocketPath = 107
-
-// socketPath is a path by which a folder's control socket can be reached: a way
-// around the limit of its length where the folder's own path is too long. It
-// holds until release.
-func socketPath(folder string) (path string, release func(), err error) {
-	path = filepath.Join(folder, controlFile)
-	if len(path) <= longestSocketPath {
-		return path, func() {}, nil
-	}
-	dir, err := os.Open(folder)
-	if err != nil {
-		return "", nil, err
-	}
-	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), controlFile), func() { dir.Close() }, nil
 }
 
 // listenControl opens the control socket. What a killed server left is removed:

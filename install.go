@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -274,20 +273,4 @@ func (m *machine) sayNext(cfg *config) {
 	m.say("  %-14s %s; after a change: sudo homeroom reload", "settings", m.at(installedSettings))
 	m.say("  %-14s %s; keep a copy of its homeroom.key in another place", "data", m.at(cfg.Server.Data))
 	m.say("  %-14s sudo homeroom logs -f", "log")
-}
-
-// waysIn is how each address under which a listener can be reached is written.
-func waysIn(listen string, write func(host, port string) string) (ways []string) {
-	at, err := net.ResolveTCPAddr("tcp", listen)
-	if err != nil {
-		return []string{listen}
-	}
-	ip := at.IP
-	if ip == nil {
-		ip = net.IPv6unspecified
-	}
-	for _, host := range reachable(ip) {
-		ways = append(ways, write(host, strconv.Itoa(at.Port)))
-	}
-	return ways
 }

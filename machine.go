@@ -44,14 +44,6 @@ func (e errNotRoot) Error() string {
 	return "this needs the rights of root: sudo homeroom " + e.command
 }
 
-// rootMachine is this machine, for a command that changes it.
-func rootMachine(env environment, command string) (*machine, error) {
-	if os.Geteuid() != 0 {
-		return nil, errNotRoot{command}
-	}
-	return thisMachine(env)
-}
-
 // thisMachine is this machine, if it has a service manager that can be used.
 func thisMachine(env environment) (*machine, error) {
 	platform := service.Platform()

@@ -298,11 +298,3 @@ func tellChanges(kernel *os.File, changed chan<- struct{}) {
 		}
 	}
 }
-
-// isTentative tells whether a list like /proc/net/if_inet6 shows an address as not
-// usable yet, or never: somebody else may have it.
-func isTentative(ip netip.Addr, list string) bool {
-	const tentative, failed = 0x40, 0x08
-	flags, _ := inet6Flags(ip, list)
-	return flags&(tentative|failed) != 0
-}

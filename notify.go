@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -72,38 +70,4 @@ func (srv *server) feedWatchdog(n notifier, stop <-chan struct{}) {
 func (srv *server) prove(within time.Duration) error {
 	srv.store.heartbeat()
 	return pingLine(srv.listener.Addr(), within)
-}
-
-// pingLine connects to a port of this machine and has a word come back.
-func pingLine(at net.Addr, within time.Duration) error {
-	conn, err := net.DialTimeout("tcp", localAddress(at), within)
-	if err != nil {
-		return fmt.Errorf("connecting to the server's own port: %w", err)
-	}
-	defer conn.Close()
-	err = conn.SetDeadline(time.Now().Add(within))
-	if err == nil {
-		_, err = conn.Write([]byte("#ping watchdog\r\n"))
-	}
-	if err != nil {
-		return fmt.Errorf("speaking to the server's own port: %w", err)
-	}
-	for in := bufio.NewReader(conn); ; {
-		line, err := in.ReadString('\n')
-		if err != nil {
-			return fmt.Errorf("no line comes back from the server's own port: %w", err)
-		}
-		if strings.HasPrefix(line, "@ret #ping") || strings.HasPrefix(line, "@mess #warning") {
-			return nil
-		}
-	}
-}
-
-// localAddress is how a program on this machine reaches a listener.
-func localAddress(at net.Addr) string {
-	tcp, ok := at.(*net.TCPAddr)
-	if !ok || !tcp.IP.IsUnspecified() {
-		return at.String()
-	}
-	return net.JoinHostPort("", strconv.Itoa(tcp.Port))
 }

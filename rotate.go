@@ -4,74 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
 )
-
-// folderFlags declares the flags of every command that works on a data folder,
-// and returns what reads the settings with them.
-func folderFlags(flags *flag.FlagSet) func() (config, error) {
-	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, else "+installedSettings+", if there is one)")
-	data := flags.String("data", "", "the data folder `DIR` (server.data)")
-	return func() (config, error) {
-		cfg, err := loadConfig(settingsPath(*path, installedSettings))
-		if err == nil && *data != "" {
-			cfg.Server.Data = *data
-		}
-		syscall.Umask(0o077) // what is written is nobody else's business
-		return cfg, err
-	}
-}
-
-// report says how a command went, and returns its exit code.
-func report(env environment, err error) int {
-	if err != nil {
-		fmt.Fprintf(env.stderr, "homeroom: %v%s\n", oneLine(explainFull(err)), rootHint(err))
-		return exitFailed
-	}
-	return exitDone
-}
-
-// rootHint is what to add to an error that root would not get.
-func rootHint(err error) string {
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
-		return "; for the installed service, use sudo"
-	}
-	return ""
-}
-
-// runKey is "homeroom key rotate".
-func runKey(env environment, flags *flag.FlagSet, args []string) int {
-	settings := folderFlags(flags)
-	to := flags.String("to", "", "change to this `KEY`: a file, or \"ask\" for a passphrase (default: as server.key)")
-	if code, done := parse(flags, args, 1); done {
-		return code
-	}
-	if flags.Arg(0) != "rotate" {
-		fmt.Fprintf(env.stderr, "homeroom key: what is to be done with it? there is: homeroom key rotate\n")
-		return exitUsage
-	}
-	cfg, err := settings()
-	if err != nil {
-		return report(env, err)
-	}
-	from := newKeySource(cfg.Server.Key, cfg.Server.Data, env.ask)
-	next := from
-	if *to != "" {
-		next = newKeySource(*to, cfg.Server.Data, env.ask)
-	}
-	err = rotateKey(env.ctx, env.stdout, cfg.Server.Data, from, next)
-	if err == nil && *to != "" {
-		fmt.Fprintf(env.stdout, "now have server.key in the settings say where the key comes from: %q\n", *to)
-	}
-	return report(env, err)
-}
 
 // rotateKey seals everything in a data folder that no server uses with a new
 // key. It may be cut off at any moment: what is sealed with which key stands in

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+)
+
+// oneFile reads the command line of a command that wants one FILE.
+func oneFile(env environment, flags *flag.FlagSet, args []string) (file string, code int, done bool) {
+	if code, done := parse(flags, args, 1); done {
+		return "", code, true
+	}
+	if flags.Arg(0) == "" {
+		fmt.Fprintf(env.stderr, "%s: name a FILE; `%s -h` explains\n", flags.Name(), flags.Name())
+		return "", exitUsage, true
+	}
+	return flags.Arg(0), exitDone, false
+}
+
+// runBackup is "homeroom backup FILE".
+func runBackup(env environment, flags *flag.FlagSet, args []string) int {
+	settings := folderFlags(flags)
+	file, code, done := oneFile(env, flags, args)
+	if done {
+		return code
+	}
+	cfg, err := settings()
+	if err == nil {
+		err = backup(env.ctx, env.stdout, cfg.Server.Data, file)
+	}
+	return report(env, err)
+}
+
+// runRestore is "homeroom restore FILE".
+func runRestore(env environment, flags *flag.FlagSet, args []string) int {
+	settings := folderFlags(flags)
+	force := flags.Bool("force", false, "put the backup in the place of a database that is there; that one is kept under another name")
+	file, code, done := oneFile(env, flags, args)
+	if done {
+		return code
+	}
+	cfg, err := settings()
+	if err == nil {
+		src := newKeySource(cfg.Server.Key, cfg.Server.Data, nil)
+		err = restore(env.ctx, env.stdout, cfg.Server.Data, file, *force, src)
+	}
+	return report(env, err)
+}
+
+// runCheck is "homeroom check".
+func runCheck(env environment, flags *flag.FlagSet, args []string) int {
+	settings := folderFlags(flags)
+	if code, done := parse(flags, args, 0); done {
+		return code
+	}
+	cfg, err := settings()
+	if err == nil {
+		err = check(env.ctx, env.stdout, cfg.Server.Data, newKeySource(cfg.Server.Key, cfg.Server.Data, env.ask))
+	}
+	return report(env, err)
+}
+
+// runKey is "homeroom key rotate".
+func runKey(env environment, flags *flag.FlagSet, args []string) int {
+	settings := folderFlags(flags)
+	to := flags.String("to", "", "change to this `KEY`: a file, or \"ask\" for a passphrase (default: as server.key)")
+	if code, done := parse(flags, args, 1); done {
+		return code
+	}
+	if flags.Arg(0) != "rotate" {
+		fmt.Fprintf(env.stderr, "homeroom key: what is to be done with it? there is: homeroom key rotate\n")
+		return exitUsage
+	}
+	cfg, err := settings()
+	if err != nil {
+		return report(env, err)
+	}
+	from := newKeySource(cfg.Server.Key, cfg.Server.Data, env.ask)
+	next := from
+	if *to != "" {
+		next = newKeySource(*to, cfg.Server.Data, env.ask)
+	}
+	err = rotateKey(env.ctx, env.stdout, cfg.Server.Data, from, next)
+	if err == nil && *to != "" {
+		fmt.Fprintf(env.stdout, "now have server.key in the settings say where the key comes from: %q\n", *to)
+	}
+	return report(env, err)
+}

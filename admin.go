@@ -156,17 +156,6 @@ func (s *session) cmdRole(words []string, _ *reply) error {
 	return s.srv.setRole(a, admin)
 }
 
-// setRole stores an account's role and then has it hold. One change at a time:
-// what is stored last must be what holds.
-func (srv *server) setRole(a *account, admin bool) error {
-	defer srv.roles.take()()
-	err := srv.store.replace(record{kind: kindAccount, id: a.id, head: accountHead(a.name, admin)})
-	if err == nil {
-		a.admin.Store(admin)
-	}
-	return err
-}
-
 // cmdResetPass is "#resetpass <uname> <new password>". Who is logged in to the
 // account is logged out.
 func (s *session) cmdResetPass(words []string, _ *reply) error {

@@ -9,15 +9,6 @@ import (
 	"path/filepath"
 )
 
-// hostName is who speaks over the control socket and at the server's own
-// keyboard. Nobody else can have that name (names.go).
-const hostName = "Host"
-
-// hostIdentity is the operator on a connection: logged in, in no room.
-func hostIdentity() *identity {
-	return &identity{name: name{shown: hostName, key: "host"}, host: true}
-}
-
 // listenControl opens the control socket. What a killed server left is removed:
 // the folder's lock is held, so nobody uses it. A disk without sockets (FAT, say)
 // does not keep the chat from running.

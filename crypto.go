@@ -10,14 +10,10 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 )
 
 const (
-	maxRounds   = 600_000                // more costs the server more than a thief
-	minRounds   = 15_000                 // what calibration goes down to on a slow machine
-	roomRounds  = 4096                   // of the passwords of rooms and groups (RFC 7677 section 4)
-	hashTime    = 250 * time.Millisecond // what one check of an account's password is to cost
+	roomRounds  = 4096 // of the passwords of rooms and groups (RFC 7677 section 4)
 	saltBytes   = 16
 	secretBytes = 32 // of what made-up salts come from
 )
@@ -115,17 +111,84 @@ func parseVerifier(s string) (*verifier, error) {
 	return v, nil
 }
 
-// calibrateRounds finds how many rounds take hashTime on this machine.
-func calibrateRounds() int {
-	const sample = 20_000
-	best := time.Duration(1<<63 - 1)
-	for range 3 {
-		start := time.Now()
-		if _, err := makeVerifier("calibration", make([]byte, saltBytes), sample); err != nil {
-			return maxRounds
-		}
-		best = min(best, time.Since(start))
+// clientFirst is a client's first message, taken apart.
+type clientFirst struct {
+	header string // "n,," or "y,,", with an authorization identity or without
+	bare   string // the rest
+	user   string
+	nonce  string
+}
+
+// parseClientFirst reads "n,,n=user,r=nonce" (RFC 5802 section 7). Who wants
+// channel binding, an extension that must be understood, or to act for somebody
+// else is refused like who sends nonsense.
+func parseClientFirst(text string) (m clientFirst, ok bool) {
+	parts := strings.SplitN(text, ",", 3)
+	if len(parts) < 3 || parts[0] != "n" && parts[0] != "y" {
+		return m, false
 	}
-	rounds := int(sample * float64(hashTime) / float64(max(best, 1)))
-	return min(max(rounds, minRounds), maxRounds)
+	m.header, m.bare = parts[0]+","+parts[1]+",", parts[2]
+	fields := strings.Split(m.bare, ",")
+	if len(fields) < 2 || !areExtensions(fields[2:]) {
+		return m, false
+	}
+	user, ok1 := strings.CutPrefix(fields[0], "n=")
+	nonce, ok2 := strings.CutPrefix(fields[1], "r=")
+	if !ok1 || !ok2 || !isNonce(nonce) || parts[1] != "" && parts[1] != "a="+user {
+		return m, false
+	}
+	m.nonce = nonce
+	m.user, ok = unescapeSASL(user)
+	return m, ok
+}
+
+// unescapeSASL reads a user name in which =2C is a comma and =3D is "=".
+func unescapeSASL(text string) (user string, ok bool) {
+	rest := strings.NewReplacer("=2C", "", "=3D", "").Replace(text)
+	return strings.NewReplacer("=2C", ",", "=3D", "=").Replace(text), text != "" && !strings.Contains(rest, "=")
+}
+
+// isNonce tells whether a text is printable ASCII without spaces and commas.
+func isNonce(text string) bool {
+	return text != "" && isASCII(text, '!') && !strings.Contains(text, ",")
+}
+
+// areExtensions tells whether fields are "x=value" for some letter x.
+func areExtensions(fields []string) bool {
+	for _, f := range fields {
+		if len(f) < 3 || f[1] != '=' || f[0]|0x20 < 'a' || f[0]|0x20 > 'z' {
+			return false
+		}
+	}
+	return true
+}
+
+// clientFinal is a client's second message, taken apart.
+type clientFinal struct {
+	header       string // the GS2 header again
+	nonce        string
+	withoutProof string
+	proof        []byte
+}
+
+// parseClientFinal reads "c=biws,r=nonce,p=proof" (RFC 5802 section 7).
+func parseClientFinal(text string) (m clientFinal, ok bool) {
+	fields := strings.Split(text, ",")
+	last := len(fields) - 1
+	if last < 2 || !areExtensions(fields[2:last]) {
+		return m, false
+	}
+	binding, ok1 := strings.CutPrefix(fields[0], "c=")
+	nonce, ok2 := strings.CutPrefix(fields[1], "r=")
+	proof, ok3 := strings.CutPrefix(fields[last], "p=")
+	if !ok1 || !ok2 || !ok3 || !isNonce(nonce) {
+		return m, false
+	}
+	header, err := base64.StdEncoding.DecodeString(binding)
+	if err != nil {
+		return m, false
+	}
+	m = clientFinal{header: string(header), nonce: nonce, withoutProof: strings.Join(fields[:last], ",")}
+	m.proof, err = base64.StdEncoding.DecodeString(proof)
+	return m, err == nil && len(m.proof) == len(hmacSHA256(nil, ""))
 }

@@ -12,10 +12,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-const (
-	maxName     = 30  // code points of a name or heading, after preparation
-	maxPassword = 100 // bytes of a password, after preparation
-)
+// maxName is the longest name or heading: in code points, after preparation.
+const maxName = 30
 
 var errBadName = fail(statusInvalidName)
 
@@ -147,19 +145,4 @@ func scriptOf(r rune) string {
 		}
 	}
 	return ""
-}
-
-// preparePassword is PRECIS OpaqueString (RFC 8265 section 4.2), 1 to 100 bytes.
-func preparePassword(word string) (string, error) {
-	prepared := word
-	if !isASCII(word, ' ') {
-		var err error
-		if prepared, err = precis.OpaqueString.String(word); err != nil {
-			return "", fail(statusBadArgs)
-		}
-	}
-	if prepared == "" || len(prepared) > maxPassword {
-		return "", fail(statusBadArgs)
-	}
-	return prepared, nil
 }

@@ -1,167 +1,252 @@
 package main
 
 import (
-	"net"
-	"sync/atomic"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
-// lateStore is a store that, while late is set, gives what it has read of an account
-// only after a word from the test: by then it may be out of date.
-type lateStore struct {
-	store
-	late atomic.Bool
-	now  chan struct{}
+// handClock is guesses with a clock that the test moves by hand.
+type handClock struct {
+	*guesses
+	t   *testing.T
+	now time.Time
 }
 
-func (s *lateStore) get(k kind, id int64) (record, error) {
-	r, err := s.store.get(k, id)
-	if s.late.CompareAndSwap(true, false) {
-		<-s.now
-	}
-	return r, err
+func newHandClock(t *testing.T, perMinute int) *handClock {
+	h := &handClock{guesses: newGuesses(perMinute), t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	h.clock = func() time.Time { return h.now }
+	return h
 }
 
-// lateReads has a bubble's server read accounts from a lateStore.
-func (b *bubble) lateReads() *lateStore {
-	synctest.Wait() // until nobody uses the store
-	late := &lateStore{store: b.store, now: make(chan struct{})}
-	b.store = late
-	return late
-}
+// sourceOf is what counts as an address that comes from the internet.
+func sourceOf(from string) netip.Prefix { return source(netip.MustParseAddr(from), netip.Addr{}) }
 
-// dialHost connects to a bubble's server as the machine's operator.
-func (b *bubble) dialHost() *client {
-	b.t.Helper()
-	mine, servers := net.Pipe()
-	b.serveHost(servers)
-	return b.greeted(mine)
-}
-
-// TestResetBeatsChange: who was about to change the password when an administrator
-// gave the account another one does not undo that.
-func TestResetBeatsChange(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(b *bubble) {
-		b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
-		late, thief, host := b.lateReads(), b.dial(), b.dialHost()
-		thief.ask("#login regd alice pw", "@status 0")
-		late.late.Store(true)
-		thief.send("#changepass mine pw")
-		synctest.Wait()
-		host.ask("#resetpass alice other", "@status 0")
-		late.now <- struct{}{}
-		synctest.Wait()
-		c := b.dial()
-		c.ask("#login regd alice mine", "@status 3002")
-		c.ask("#login regd alice pw", "@status 3002")
-		c.ask("#login regd alice other", "@status 0")
-	})
-}
-
-// TestChangesOfPasswordsInTurn: while one new password is being stored another waits,
-// so that the one that is answered last is the one that holds.
-func TestChangesOfPasswordsInTurn(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(b *bubble) {
-		b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
-		alice, host := b.dial(), b.dialHost()
-		alice.ask("#login regd alice pw", "@status 0")
-		release := b.passwords.take() // somebody else's is being stored
-		alice.send("#changepass mine pw")
-		synctest.Wait()
-		host.send("#resetpass alice other")
-		synctest.Wait()
-		if n := b.findAccount("alice").changes.Load(); n != 0 {
-			t.Errorf("%d changes were made while another one was being stored", n)
+// tries makes so many wrong tries from an address and returns how many of them
+// were let through.
+func (h *handClock) tries(n int, from string) (let int) {
+	a := sourceOf(from)
+	for range n {
+		if h.allow(a) == nil {
+			h.wrong(a)
+			let++
 		}
-		release()
-		alice.expect("@status 0", `@mess #warning "your password was changed by Host"`)
-		host.expect("@status 0")
-		b.dial().ask("#login regd alice mine", "@status 3002")
-		b.dial().ask("#login regd alice other", "@status 0")
-	})
+	}
+	return let
 }
 
-// TestLoginWaitsPastReset: a login waits for the account's earlier session to end; when
-// the password is changed meanwhile, or the account deleted, it is wrong after all.
-func TestLoginWaitsPastReset(t *testing.T) {
+// wantWait expects that an address is refused up to the end of a wait, and not
+// after it. (It looks without trying: a try would make the wait longer.)
+func (h *handClock) wantWait(from string, want time.Duration) {
+	h.t.Helper()
+	c := h.byIP[sourceOf(from)]
+	if got := c.until.Sub(h.now); got != want {
+		h.t.Fatalf("%s has to wait %v, want %v", from, got, want)
+	}
+}
+
+const thief = "203.0.113.9"
+
+// TestGuessesPerMinute is an address that guesses at the speed that it may.
+func TestGuessesPerMinute(t *testing.T) {
 	t.Parallel()
-	for change, want := range map[string]string{"#resetpass alice other": "@status 3002", "#rmuser alice": "@status 3001"} {
-		for how, login := range map[string]func(*client) string{
-			"by password": func(c *client) string {
-				c.send("#login regd alice pw")
-				return want
-			},
-			"by challenge": func(c *client) string {
-				c.send("#login regd alice " + c.challenged("pw"))
-				return want
-			},
-			"by SCRAM": func(c *client) string {
-				talk := scramTalk(c.t, "alice", "pw")
-				final, err := talk.Step(c.firstStep(talk))
-				if err != nil {
-					c.t.Fatal(err)
+	h := newHandClock(t, 20)
+	for range 1000 {
+		if h.tries(1, thief) != 1 {
+			t.Fatal("one guess in 3 s is refused, 20 in a minute are allowed")
+		}
+		h.now = h.now.Add(3 * time.Second)
+	}
+	if let := h.tries(100, "203.0.113.10"); let != 20 {
+		t.Errorf("%d guesses at once were let through, want 20", let)
+	}
+}
+
+// TestGuesserWaitsLonger tries while it has to wait: each try doubles the wait, up
+// to an hour.
+func TestGuesserWaitsLonger(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 20)
+	if let := h.tries(20, thief); let != 20 {
+		t.Fatalf("%d guesses were let through, want 20", let)
+	}
+	h.wantWait(thief, 3*time.Second)
+	for want := 6 * time.Second; want < longestWait; want *= 2 {
+		h.now = h.now.Add(2 * time.Second)
+		if h.tries(1, thief) != 0 {
+			t.Fatal("a try during the wait was let through")
+		}
+		h.wantWait(thief, want)
+	}
+	for range 3 {
+		h.tries(10, thief)
+		h.wantWait(thief, longestWait)
+	}
+	h.now = h.now.Add(longestWait - 1)
+	if h.tries(1, thief) != 0 {
+		t.Error("let through before the end of the wait")
+	}
+	h.now = h.now.Add(longestWait)
+	if h.tries(1, thief) != 1 {
+		t.Error("refused after the end of the wait")
+	}
+}
+
+// TestPatientGuesser never tries while it has to wait; its waits double all the
+// same, whenever its guesses are used up.
+func TestPatientGuesser(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 20)
+	start, let := h.now, 0
+	for h.now.Sub(start) < 24*time.Hour {
+		for h.now.Before(start) || h.byIP[sourceOf(thief)] == nil ||
+			!h.now.Before(h.byIP[sourceOf(thief)].until) {
+			let += h.tries(1, thief)
+		}
+		h.now = h.byIP[sourceOf(thief)].until
+	}
+	if let > 700 {
+		t.Errorf("%d guesses in a day were let through, want 700 at the most", let)
+	}
+}
+
+// TestWaitsAreForgotten: after an hour of quiet the first wait is short again.
+func TestWaitsAreForgotten(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 20)
+	h.tries(23, thief)
+	h.wantWait(thief, 24*time.Second)
+	h.now = h.now.Add(24*time.Second + longestWait - 1)
+	h.tries(20, thief)
+	h.wantWait(thief, 48*time.Second)
+	h.now = h.now.Add(48*time.Second + longestWait)
+	h.tries(20, thief)
+	h.wantWait(thief, 3*time.Second)
+}
+
+// TestGuessesUnderWay: what was being checked when the wait began does not make
+// it longer.
+func TestGuessesUnderWay(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 20)
+	h.tries(20, thief)
+	for range 10 {
+		h.wrong(sourceOf(thief))
+	}
+	h.wantWait(thief, 3*time.Second)
+}
+
+// TestGuessersApart: an IPv6 /64 of the internet is one address, others are not
+// touched.
+func TestGuessersApart(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 3)
+	for i := range 3 {
+		h.tries(1, fmt.Sprintf("2001:db8::%x", i+1))
+		h.tries(1, fmt.Sprintf("fd00::%x", i+1))
+	}
+	for from, want := range map[string]int{
+		"2001:db8::ffff:0:0:1": 0, "2001:db8:0:1::1": 1, "fd00::1": 1, "fd00::9": 1, thief: 1,
+	} {
+		if let := h.tries(1, from); let != want {
+			t.Errorf("%d guesses from %s were let through, want %d", let, from, want)
+		}
+	}
+	if err := h.allow(netip.Prefix{}); err != nil {
+		t.Errorf("no address at all: %v", err)
+	}
+}
+
+// TestGuessersAreBounded: many addresses do not take much memory, and cannot make
+// the server forget who has to wait for long.
+func TestGuessersAreBounded(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 3)
+	h.tries(8, thief)
+	a := netip.MustParseAddr("10.0.0.0")
+	for i := range maxGuessers * 3 / 2 {
+		a = a.Next()
+		h.tries(1+i%4, a.String())
+		if len(h.byIP) > maxGuessers {
+			t.Fatalf("%d addresses are remembered", len(h.byIP))
+		}
+	}
+	if h.tries(1, thief) != 0 {
+		t.Error("who has to wait was forgotten")
+	}
+	h.now = h.now.Add(24 * time.Hour)
+	for range maxGuessers {
+		a = a.Next()
+		h.tries(1, a.String())
+	}
+	if h.tries(1, thief) != 1 {
+		t.Error("the wait does not end")
+	}
+}
+
+// TestGuessesUnlimited is the limit switched off.
+func TestGuessesUnlimited(t *testing.T) {
+	t.Parallel()
+	h := newHandClock(t, 0)
+	if let := h.tries(100, thief); let != 100 || len(h.byIP) != 0 {
+		t.Errorf("%d of 100 guesses were let through, %d addresses are remembered", let, len(h.byIP))
+	}
+}
+
+// hold takes all cores, so that who wants a password hashed waits until they are
+// released. No password is being hashed.
+func (h *hasher) hold() (release func()) {
+	cores := h.free
+	for range cores {
+		h.begin(netip.Prefix{})
+	}
+	return func() {
+		for range cores {
+			h.end()
+		}
+	}
+}
+
+// TestHashersTurns: while one core hashes, four may wait. An address that has them
+// all gives way to others, up to the same share, and they are served by turns.
+func TestHashersTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h, busy := &hasher{most: 4, free: 1}, make(chan struct{})
+		var served, refused []string
+		come := func(from string) {
+			go func() {
+				address := netip.MustParsePrefix(from)
+				if err := h.do(address, func() { served = append(served, from) }); isStatus(err, statusThrottled) {
+					refused = append(refused, from) // not at the same time as another: the test waits
+				} else if err != nil {
+					t.Error(err)
 				}
-				c.send("#auth " + final)
-				return "@status 3002"
-			},
-		} {
-			t.Run(change+" "+how, func(t *testing.T) {
-				t.Parallel()
-				inBubble(t, func(b *bubble) { b.loginWaits(change, login) }, withChallenge)
-			})
+			}()
+			synctest.Wait()
 		}
-	}
-}
-
-// loginWaits keeps alice's earlier session at work, so that a login has to wait for
-// its end, and has the operator change something then.
-func (b *bubble) loginWaits(change string, login func(*client) string) {
-	b.t.Helper()
-	b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
-	first, second, host := b.dial(), b.guest("carol"), b.dialHost()
-	first.ask("#login regd alice pw", "@status 0")
-	release := b.doors.hold()
-	first.send("#createroom den sesame") // its password waits for a core
-	synctest.Wait()
-	want := login(second)
-	synctest.Wait()
-	host.ask(change, "@status 0")
-	release()
-	second.expect(want)
-	second.ask("#whoami", "@ret #whoami carol Home 2 - 0") // a login that fails changes nothing
-	if b.findOnline("alice") != nil {
-		b.t.Error("somebody has the account's name")
-	}
-}
-
-// TestResetAtTheLastMoment: the password is changed after a login has looked at it for
-// the last time before it has its name. Who changes it sees nobody to disconnect, so
-// the login has to see it.
-func TestResetAtTheLastMoment(t *testing.T) {
-	t.Parallel()
-	for change, want := range map[string]string{"#resetpass alice other": "@status 3002", "#rmuser alice": "@status 3001"} {
-		t.Run(change, func(t *testing.T) {
-			t.Parallel()
-			ts := startServer(t)
-			ts.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
-			host, c := ts.dialHost(), ts.guest("carol")
-			c.ask("#createroom den", "@status 0")
-			c.ask("#changeroom den", "@status 0")
-			c.ask(`#creategroup news "" anon`, "@status 0")
-			c.ask("#joingroup news", "@status 0")
-			s := ts.findOnline("carol")
-			den := s.room()
-			den.mu.Lock() // the login cannot leave the room; it has left the group by then
-			c.send("#login regd alice pw")
-			until(t, "carol leaves the group", func() bool { return s.group() == nil })
-			host.ask(change, "@status 0")
-			den.mu.Unlock()
-			c.expect(want)
-			c.ask("#whoami", "@status 3500")
-			ts.guest("carol")
-		})
-	}
+		go func() { _ = h.do(netip.Prefix{}, func() { <-busy }) }()
+		synctest.Wait()
+		const thief, alice, bob = "192.0.2.1/32", "192.0.2.2/32", "2001:db8::/64"
+		for _, from := range []string{thief, thief, thief, thief, thief, alice, alice, alice, bob} {
+			come(from)
+		}
+		// The fifth of the thief finds no room; alice takes two of its places; her third finds
+		// none, since she has as many; bob takes the last of hers, which came after the thief's.
+		if want := []string{thief, thief, thief, alice, alice}; !slices.Equal(refused, want) {
+			t.Errorf("refused: %s, want %s", strings.Join(refused, " "), strings.Join(want, " "))
+		}
+		close(busy)
+		synctest.Wait()
+		if want := []string{thief, alice, thief, bob}; !slices.Equal(served, want) {
+			t.Errorf("served: %s, want %s", strings.Join(served, " "), strings.Join(want, " "))
+		}
+		if h.free != 1 || len(h.queue) != 0 {
+			t.Errorf("%d cores are free and %d wait, want 1 and 0", h.free, len(h.queue))
+		}
+	})
 }

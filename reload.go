@@ -100,13 +100,6 @@ func shown(value string) string {
 	return visible(value)
 }
 
-// configure takes over another limit.
-func (g *guesses) configure(perMinute int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.perMinute = float64(perMinute)
-}
-
 // cmdReload is "#reload": what changed, or why the settings are refused and 3504.
 func (s *session) cmdReload(_ []string, r *reply) error {
 	changes, err := s.srv.reload(s.shownName())

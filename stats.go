@@ -218,13 +218,6 @@ func residentKiB() (kib int64, ok bool) {
 	return kib, err == nil
 }
 
-// count is how many are logged in, and how many accounts there are.
-func (u *users) count() (online, accounts int) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return len(u.online), len(u.accounts)
-}
-
 // connections is how many are open.
 func (a *admission) connections() int {
 	a.mu.Lock()

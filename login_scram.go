@@ -1,6 +1,9 @@
 package main
 
-import "encoding/base64"
+import (
+	"encoding/base64"
+	"strconv"
+)
 
 // cmdAuth is `#auth SCRAM-SHA-256 "<client-first>"`, then `#auth "<client-final>"`:
 // a login in which no password crosses the network, so it may come from anywhere.
@@ -83,4 +86,39 @@ func (srv *server) madeUp(user string) *verifier {
 		salt: hmacSHA256(srv.secret, "salt of "+key)[:saltBytes], rounds: srv.rounds,
 		storedKey: srv.decoy.storedKey, serverKey: srv.decoy.serverKey,
 	}
+}
+
+// nonceBytes is how much chance the server puts into an exchange.
+const nonceBytes = 18
+
+// scramMechanism is the one way that #auth knows (RFC 7677).
+const scramMechanism = "SCRAM-SHA-256"
+
+// exchange is a SCRAM login between its two steps (RFC 5802 section 5).
+type exchange struct {
+	header      string    // the GS2 header of the client's first message
+	nonce       string    // the client's part and the server's
+	authMessage string    // what was said so far, as both sides sign it
+	verifier    *verifier // made up where nobody has the name
+	account     *account  // nil: nobody has the name
+	changes     int64     // of the account's password, when the verifier was read
+}
+
+// begin answers a client's first message with the server's, "r=nonce,s=salt,i=rounds".
+func (x *exchange) begin(m clientFirst, chance string) (serverFirst string) {
+	x.header, x.nonce = m.header, m.nonce+chance
+	serverFirst = "r=" + x.nonce + ",s=" + base64.StdEncoding.EncodeToString(x.verifier.salt) +
+		",i=" + strconv.Itoa(x.verifier.rounds)
+	x.authMessage = m.bare + "," + serverFirst
+	return serverFirst
+}
+
+// finish answers a client's second message with the server's, "v=signature". ok
+// is false where it does not belong to this exchange or does not prove that the
+// client knows the password.
+func (x *exchange) finish(m clientFinal) (serverFinal string, ok bool) {
+	signed := x.authMessage + "," + m.withoutProof
+	proved := x.verifier.proves(m.proof, signed) // whatever the rest says, so that the time tells nothing
+	ok = proved && m.header == x.header && m.nonce == x.nonce && x.account != nil
+	return "v=" + base64.StdEncoding.EncodeToString(x.verifier.signature(signed)), ok
 }

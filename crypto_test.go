@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"strings"
 	"testing"
@@ -195,6 +196,42 @@ func FuzzClientMessages(f *testing.F) {
 		}
 		if m, ok := parseClientFinal(text); ok && (!strings.HasPrefix(text, m.withoutProof+",p=") || len(m.proof) != 32) {
 			t.Fatalf("%q was read as %q", text, m)
+		}
+	})
+}
+
+func TestVerifier(t *testing.T) {
+	v, err := newVerifier("secret", 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := parseVerifier(v.String())
+	if err != nil || !again.matches("secret") || again.matches("Secret") || again.matches("") {
+		t.Errorf("%s does not check its password after it was stored: %v", v, err)
+	}
+	for _, bad := range []string{
+		"", "x", "SCRAM-SHA-1$16:c2FsdA==$c2FsdA==:c2FsdA==", "SCRAM-SHA-256$0:c2FsdA==$c2FsdA==:c2FsdA==",
+		"SCRAM-SHA-256$-1:c2FsdA==$c2FsdA==:c2FsdA==", "SCRAM-SHA-256$x:c2FsdA==$c2FsdA==:c2FsdA==",
+		"SCRAM-SHA-256$16:!$c2FsdA==:c2FsdA==", "SCRAM-SHA-256$16:c2FsdA==$c2FsdA==",
+	} {
+		if v, err := parseVerifier(bad); err == nil {
+			t.Errorf("%q was read as %v", bad, v)
+		}
+	}
+}
+
+func FuzzVerifier(f *testing.F) {
+	f.Add("SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy")
+	f.Add("SCRAM-SHA-256$$::1:c2FsdA==$c3RvcmVk:c2VydmVy")
+	f.Fuzz(func(t *testing.T, text string) {
+		v, err := parseVerifier(text)
+		if err != nil {
+			return
+		}
+		again, err := parseVerifier(v.String())
+		if err != nil || again.rounds != v.rounds || !bytes.Equal(again.salt, v.salt) ||
+			!bytes.Equal(again.storedKey, v.storedKey) || !bytes.Equal(again.serverKey, v.serverKey) {
+			t.Fatalf("%q was read, written as %q and read as %v, %v", text, v, again, err)
 		}
 	})
 }

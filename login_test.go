@@ -1,0 +1,325 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// lateStore is a store that, while late is set, gives what it has read of an account
+// only after a word from the test: by then it may be out of date.
+type lateStore struct {
+	store
+	late atomic.Bool
+	now  chan struct{}
+}
+
+func (s *lateStore) get(k kind, id int64) (record, error) {
+	r, err := s.store.get(k, id)
+	if s.late.CompareAndSwap(true, false) {
+		<-s.now
+	}
+	return r, err
+}
+
+// lateReads has a bubble's server read accounts from a lateStore.
+func (b *bubble) lateReads() *lateStore {
+	synctest.Wait() // until nobody uses the store
+	late := &lateStore{store: b.store, now: make(chan struct{})}
+	b.store = late
+	return late
+}
+
+// dialHost connects to a bubble's server as the machine's operator.
+func (b *bubble) dialHost() *client {
+	b.t.Helper()
+	mine, servers := net.Pipe()
+	b.serveHost(servers)
+	return b.greeted(mine)
+}
+
+// TestResetBeatsChange: who was about to change the password when an administrator
+// gave the account another one does not undo that.
+func TestResetBeatsChange(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+		late, thief, host := b.lateReads(), b.dial(), b.dialHost()
+		thief.ask("#login regd alice pw", "@status 0")
+		late.late.Store(true)
+		thief.send("#changepass mine pw")
+		synctest.Wait()
+		host.ask("#resetpass alice other", "@status 0")
+		late.now <- struct{}{}
+		synctest.Wait()
+		c := b.dial()
+		c.ask("#login regd alice mine", "@status 3002")
+		c.ask("#login regd alice pw", "@status 3002")
+		c.ask("#login regd alice other", "@status 0")
+	})
+}
+
+// TestChangesOfPasswordsInTurn: while one new password is being stored another waits,
+// so that the one that is answered last is the one that holds.
+func TestChangesOfPasswordsInTurn(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+		alice, host := b.dial(), b.dialHost()
+		alice.ask("#login regd alice pw", "@status 0")
+		release := b.passwords.take() // somebody else's is being stored
+		alice.send("#changepass mine pw")
+		synctest.Wait()
+		host.send("#resetpass alice other")
+		synctest.Wait()
+		if n := b.findAccount("alice").changes.Load(); n != 0 {
+			t.Errorf("%d changes were made while another one was being stored", n)
+		}
+		release()
+		alice.expect("@status 0", `@mess #warning "your password was changed by Host"`)
+		host.expect("@status 0")
+		b.dial().ask("#login regd alice mine", "@status 3002")
+		b.dial().ask("#login regd alice other", "@status 0")
+	})
+}
+
+// TestLoginWaitsPastReset: a login waits for the account's earlier session to end; when
+// the password is changed meanwhile, or the account deleted, it is wrong after all.
+func TestLoginWaitsPastReset(t *testing.T) {
+	t.Parallel()
+	for change, want := range map[string]string{"#resetpass alice other": "@status 3002", "#rmuser alice": "@status 3001"} {
+		for how, login := range map[string]func(*client) string{
+			"by password": func(c *client) string {
+				c.send("#login regd alice pw")
+				return want
+			},
+			"by challenge": func(c *client) string {
+				c.send("#login regd alice " + c.challenged("pw"))
+				return want
+			},
+			"by SCRAM": func(c *client) string {
+				talk := scramTalk(c.t, "alice", "pw")
+				final, err := talk.Step(c.firstStep(talk))
+				if err != nil {
+					c.t.Fatal(err)
+				}
+				c.send("#auth " + final)
+				return "@status 3002"
+			},
+		} {
+			t.Run(change+" "+how, func(t *testing.T) {
+				t.Parallel()
+				inBubble(t, func(b *bubble) { b.loginWaits(change, login) }, withChallenge)
+			})
+		}
+	}
+}
+
+// loginWaits keeps alice's earlier session at work, so that a login has to wait for
+// its end, and has the operator change something then.
+func (b *bubble) loginWaits(change string, login func(*client) string) {
+	b.t.Helper()
+	b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+	first, second, host := b.dial(), b.guest("carol"), b.dialHost()
+	first.ask("#login regd alice pw", "@status 0")
+	release := b.doors.hold()
+	first.send("#createroom den sesame") // its password waits for a core
+	synctest.Wait()
+	want := login(second)
+	synctest.Wait()
+	host.ask(change, "@status 0")
+	release()
+	second.expect(want)
+	second.ask("#whoami", "@ret #whoami carol Home 2 - 0") // a login that fails changes nothing
+	if b.findOnline("alice") != nil {
+		b.t.Error("somebody has the account's name")
+	}
+}
+
+// TestResetAtTheLastMoment: the password is changed after a login has looked at it for
+// the last time before it has its name. Who changes it sees nobody to disconnect, so
+// the login has to see it.
+func TestResetAtTheLastMoment(t *testing.T) {
+	t.Parallel()
+	for change, want := range map[string]string{"#resetpass alice other": "@status 3002", "#rmuser alice": "@status 3001"} {
+		t.Run(change, func(t *testing.T) {
+			t.Parallel()
+			ts := startServer(t)
+			ts.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+			host, c := ts.dialHost(), ts.guest("carol")
+			c.ask("#createroom den", "@status 0")
+			c.ask("#changeroom den", "@status 0")
+			c.ask(`#creategroup news "" anon`, "@status 0")
+			c.ask("#joingroup news", "@status 0")
+			s := ts.findOnline("carol")
+			den := s.room()
+			den.mu.Lock() // the login cannot leave the room; it has left the group by then
+			c.send("#login regd alice pw")
+			until(t, "carol leaves the group", func() bool { return s.group() == nil })
+			host.ask(change, "@status 0")
+			den.mu.Unlock()
+			c.expect(want)
+			c.ask("#whoami", "@status 3500")
+			ts.guest("carol")
+		})
+	}
+}
+
+// storedRounds is how many rounds the verifier of an account has, as stored.
+func (srv *server) storedRounds(t testing.TB, name string) int {
+	t.Helper()
+	stored, err := srv.readAccount(srv.findAccount(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stored.verifier.rounds
+}
+
+// faster restarts a bubble's server with more rounds than alice's account has.
+func (b *bubble) faster() *bubble {
+	b.t.Helper()
+	b.guest("bob").ask(`#createlogin alice pw "Alice A" alice@example.org`, "@status 0")
+	b.cfg.Auth.Iterations = 32
+	return b.restart(time.Second)
+}
+
+// TestRenewal: a login whose verifier has too few rounds gets a new one, with the
+// same password and all else as it was.
+func TestRenewal(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"commit", "periodic"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, func(b *bubble) {
+				b = b.faster()
+				if got := b.storedRounds(t, "alice"); got != 16 {
+					t.Fatalf("alice's verifier has %d rounds at first, want 16", got)
+				}
+				c := b.dial()
+				c.ask("#login regd alice wrong", "@status 3002")
+				b.pass(time.Minute)
+				if got := b.storedRounds(t, "alice"); got != 16 {
+					t.Errorf("after a wrong password, alice's verifier has %d rounds, want 16", got)
+				}
+				c.ask("#login regd alice pw", "@status 0")
+				b.pass(time.Minute)
+				b = b.restart(time.Second)
+				stored, err := b.readAccount(b.findAccount("alice"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if stored.verifier.rounds != 32 || stored.realName != "Alice A" || stored.email != "alice@example.org" {
+					t.Errorf("stored are %d rounds, %q, %q; want 32 rounds", stored.verifier.rounds, stored.realName, stored.email)
+				}
+				c = b.dial()
+				c.ask("#login regd alice wrong", "@status 3002")
+				c.ask("#login regd alice pw", "@status 0")
+				b.pass(time.Minute)
+				again, err := b.readAccount(b.findAccount("alice"))
+				if err != nil || again.verifier.String() != stored.verifier.String() {
+					t.Error("a verifier with enough rounds was made anew")
+				}
+			}, func(cfg *config) { cfg.Persist.Mode = mode })
+		})
+	}
+}
+
+// noSwap is a store that cannot renew a verifier.
+type noSwap struct {
+	store
+	tried chan record
+}
+
+func (s noSwap) swap(r record, _ []byte) error {
+	s.tried <- r
+	return errors.New("the disk is on fire")
+}
+
+// TestRenewalFails: a verifier that cannot be stored does not keep anybody out.
+func TestRenewalFails(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		b = b.faster()
+		broken := noSwap{b.store, make(chan record, 2)}
+		synctest.Wait() // until nobody uses the store
+		b.store = broken
+		for range 2 {
+			c := b.dial()
+			c.ask("#login regd alice pw", "@status 0")
+			<-broken.tried
+			c.ask("#whoami", "@ret #whoami alice Home 1 - 0")
+			c.ask("#quit", "@status 0")
+		}
+		if got := b.storedRounds(t, "alice"); got != 16 {
+			t.Errorf("alice's verifier has %d rounds, want 16", got)
+		}
+	})
+}
+
+// TestRenewalComesLate: a password that was changed, and an account that was
+// deleted, while a verifier was made anew stay so.
+func TestRenewalComesLate(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		b = b.faster()
+		a := b.findAccount("alice")
+		stored, err := b.readAccount(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was, err := b.store.get(kindAccount, a.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		late := renewal{a, stored, "pw"}
+		c := b.dial()
+		c.ask("#login regd alice pw", "@status 0")
+		c.ask("#changepass new pw", "@status 0")
+		synctest.Wait()
+		changed, err := b.store.get(kindAccount, a.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(b.renew(late), b.store.swap(was, was.body)); err != nil {
+			t.Errorf("renewing too late: %v", err)
+		}
+		if now, err := b.store.get(kindAccount, a.id); err != nil || string(now.body) != string(changed.body) {
+			t.Errorf("the changed password was overwritten (%v)", err)
+		}
+		c.ask("#rmlogin", "@status 0")
+		if err := b.store.swap(was, changed.body); err != nil {
+			t.Errorf("renewing a deleted account: %v", err)
+		}
+		if _, err := b.store.get(kindAccount, a.id); !isStatus(err, statusNotFound) {
+			t.Errorf("the deleted account is back: %v", err)
+		}
+	})
+}
+
+// TestRenewalsAreBounded: where too many wait, a login does not wait for a place.
+func TestRenewalsAreBounded(t *testing.T) {
+	t.Parallel()
+	srv := &server{rounds: 32, renewals: make(chan renewal, maxRenewals)}
+	srv.live.Store(&config{})
+	for range maxRenewals + 5 {
+		srv.renewLater(&account{}, &accountBody{verifier: &verifier{rounds: 16}}, "pw")
+	}
+	srv.renewLater(&account{}, &accountBody{verifier: &verifier{rounds: 32}}, "pw")
+	if n := len(srv.renewals); n != maxRenewals {
+		t.Errorf("%d wait, want %d", n, maxRenewals)
+	}
+}
+
+// TestDecoyCostsTheSame: a password for an unknown name is held against as many
+// rounds as new accounts have.
+func TestDecoyCostsTheSame(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t)
+	srv.member("alice")
+	if got := srv.storedRounds(t, "alice"); srv.decoy.rounds != got || len(srv.decoy.salt) != saltBytes {
+		t.Errorf("the decoy has %d rounds, a new account %d", srv.decoy.rounds, got)
+	}
+}

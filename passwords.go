@@ -1,0 +1,298 @@
+package main
+
+import (
+	"cmp"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/text/secure/precis"
+)
+
+const (
+	maxGuessers  = 10_000      // addresses that are remembered
+	shortestWait = time.Second // the first wait of an address whose guesses are used up, at least
+	longestWait  = time.Hour   // the longest; also the quiet time after which waits are forgotten
+)
+
+const (
+	maxPassword = 100                    // bytes of a password, after preparation
+	maxRounds   = 600_000                // more costs the server more than a thief
+	minRounds   = 15_000                 // what calibration goes down to on a slow machine
+	hashTime    = 250 * time.Millisecond // what one check of an account's password is to cost
+)
+
+// guesses counts wrong passwords per address: each address may make so many a
+// minute. One that has used them up waits, each time twice as long as before;
+// trying while it has to wait counts too. Accounts and rooms are never locked, so
+// nobody can lock out another.
+type guesses struct {
+	mu        sync.Mutex
+	perMinute float64 // 0: no limit
+	byIP      map[netip.Prefix]*guessCount
+	clock     func() time.Time
+}
+
+// guessCount is the guesses that an address has used up, less what the time
+// since has given back, and how long it has to wait.
+type guessCount struct {
+	used  float64
+	at    time.Time     // when used was brought up to the present
+	wait  time.Duration // the last one; 0: none so far
+	until time.Time     // its end
+}
+
+func newGuesses(perMinute int) *guesses {
+	return &guesses{perMinute: float64(perMinute), byIP: map[netip.Prefix]*guessCount{}, clock: time.Now}
+}
+
+// bringUp gives a count back what the time since has earned. g.mu is held.
+func (g *guesses) bringUp(c *guessCount, now time.Time) {
+	c.used = max(0, c.used-g.perMinute*now.Sub(c.at).Minutes())
+	c.at = now
+	if now.Sub(c.until) >= longestWait {
+		c.wait = 0
+	}
+}
+
+// prolong makes an address wait from now on, twice as long as the last time. The
+// first wait is what it takes to get a guess back. g.mu is held.
+func (g *guesses) prolong(c *guessCount, now time.Time) {
+	first := max(shortestWait, time.Duration(float64(time.Minute)/g.perMinute))
+	c.wait = min(max(first, 2*c.wait), longestWait)
+	c.until = now.Add(c.wait)
+}
+
+// allow fails with 3006 when an address has guessed too often, and makes it wait
+// longer for having tried.
+func (g *guesses) allow(from netip.Prefix) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.perMinute == 0 {
+		return nil
+	}
+	c, now := g.byIP[from], g.clock()
+	if c == nil || !now.Before(c.until) {
+		return nil
+	}
+	g.bringUp(c, now)
+	g.prolong(c, now)
+	return fail(statusThrottled)
+}
+
+// wrong counts a wrong password. Those that were being checked when the wait
+// began do not make it longer.
+func (g *guesses) wrong(from netip.Prefix) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.perMinute == 0 {
+		return
+	}
+	now := g.clock()
+	c := g.byIP[from]
+	if c == nil {
+		if len(g.byIP) >= maxGuessers {
+			g.forget(now)
+		}
+		c = &guessCount{at: now}
+		g.byIP[from] = c
+	}
+	g.bringUp(c, now)
+	c.used++
+	if c.used > g.perMinute-1 && !now.Before(c.until) {
+		g.prolong(c, now)
+	}
+}
+
+// check holds what was typed at an address against a verifier, if the address may still
+// guess: 3002, or 3006.
+func (g *guesses) check(from netip.Prefix, h *hasher, v *verifier, typed string) error {
+	if err := g.allow(from); err != nil {
+		return err
+	}
+	err := h.check(from, v, typed)
+	if isStatus(err, statusWrongPassword) {
+		g.wrong(from)
+	}
+	return err
+}
+
+// forget makes room: addresses that are quiet go first, then a tenth of the
+// others, those with the shortest wait. g.mu is held.
+func (g *guesses) forget(now time.Time) {
+	keys := make([]netip.Prefix, 0, len(g.byIP))
+	for key, c := range g.byIP {
+		if g.bringUp(c, now); c.used == 0 && c.wait == 0 {
+			delete(g.byIP, key)
+		} else {
+			keys = append(keys, key)
+		}
+	}
+	if len(g.byIP) <= maxGuessers*9/10 {
+		return
+	}
+	slices.SortFunc(keys, func(a, b netip.Prefix) int {
+		x, y := g.byIP[a], g.byIP[b]
+		return cmp.Or(cmp.Compare(x.wait, y.wait), cmp.Compare(x.used, y.used))
+	})
+	for _, key := range keys[:len(g.byIP)-maxGuessers*9/10] {
+		delete(g.byIP, key)
+	}
+}
+
+// hashQueue is how many may wait to have a password hashed, for each core.
+const hashQueue = 16
+
+// hasher lets a few passwords be hashed at a time, one a core at most and a core
+// left over where there are several; a few more wait, and it refuses the rest,
+// so that logins never take the machine away from the chat. Those who wait are
+// served by turns, an address each, so that one address cannot have it for itself.
+type hasher struct {
+	most int // that wait
+
+	mu     sync.Mutex
+	free   int          // cores
+	queue  []*hashTurn  // who waits; oldest first
+	served netip.Prefix // whose turn was the last one
+}
+
+// do runs hash when a core is free. It fails with 3006 when too many wait.
+func (h *hasher) do(from netip.Prefix, hash func()) error {
+	if turn := h.begin(from); turn != nil {
+		if err := <-turn.come; err != nil {
+			return err
+		}
+	}
+	defer h.end()
+	hash()
+	return nil
+}
+
+// begin takes a core, or a place in the queue; then it returns the turn to wait for.
+func (h *hasher) begin(from netip.Prefix) *hashTurn {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.free > 0 {
+		h.free--
+		return nil
+	}
+	turn := &hashTurn{from: from, come: make(chan error, 1)}
+	if len(h.queue) >= h.most && !h.makeRoom(from) {
+		turn.come <- fail(statusThrottled)
+		return turn
+	}
+	h.queue = append(h.queue, turn)
+	return turn
+}
+
+// makeRoom sends away the last one of the address that has the most waiting, if that
+// has more than from will have. h.mu is held.
+func (h *hasher) makeRoom(from netip.Prefix) bool {
+	waiting := map[netip.Prefix]int{}
+	for _, turn := range h.queue {
+		waiting[turn.from]++
+	}
+	last := -1
+	for i, turn := range h.queue {
+		if last < 0 || waiting[turn.from] >= waiting[h.queue[last].from] {
+			last = i
+		}
+	}
+	if last < 0 || waiting[h.queue[last].from] <= waiting[from]+1 {
+		return false
+	}
+	h.queue[last].come <- fail(statusThrottled)
+	h.queue = slices.Delete(h.queue, last, last+1)
+	return true
+}
+
+// end gives a core to who has waited longest, of an address that was not the last one
+// served if there is any.
+func (h *hasher) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.queue) == 0 {
+		h.free++
+		return
+	}
+	next := max(0, slices.IndexFunc(h.queue, func(turn *hashTurn) bool { return turn.from != h.served }))
+	turn := h.queue[next]
+	h.queue = slices.Delete(h.queue, next, next+1)
+	h.served = turn.from
+	turn.come <- nil
+}
+
+// newVerifier hashes a prepared password when it is its turn.
+func (h *hasher) newVerifier(from netip.Prefix, password string, rounds int) (v *verifier, err error) {
+	if busy := h.do(from, func() { v, err = newVerifier(password, rounds) }); busy != nil {
+		return nil, busy
+	}
+	return v, err
+}
+
+// check holds what a user typed against a verifier: 3002, or 3006 when too many
+// are at it.
+func (h *hasher) check(from netip.Prefix, v *verifier, typed string) error {
+	password, err := preparePassword(typed)
+	if err != nil {
+		password = "" // no password is empty, but the time is spent all the same
+	}
+	var right bool
+	if err := h.do(from, func() { right = v.matches(password) }); err != nil {
+		return err
+	}
+	if !right {
+		return fail(statusWrongPassword)
+	}
+	return nil
+}
+
+// hashTurn is the wait of somebody from an address.
+type hashTurn struct {
+	from netip.Prefix
+	come chan error // gets nil when it is its turn, or 3006
+}
+
+func newHasher() *hasher {
+	cores := max(1, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))-1)
+	return &hasher{most: cores * hashQueue, free: cores}
+}
+
+// configure takes over another limit.
+func (g *guesses) configure(perMinute int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.perMinute = float64(perMinute)
+}
+
+// calibrateRounds finds how many rounds take hashTime on this machine.
+func calibrateRounds() int {
+	const sample = 20_000
+	best := time.Duration(1<<63 - 1)
+	for range 3 {
+		start := time.Now()
+		if _, err := makeVerifier("calibration", make([]byte, saltBytes), sample); err != nil {
+			return maxRounds
+		}
+		best = min(best, time.Since(start))
+	}
+	rounds := int(sample * float64(hashTime) / float64(max(best, 1)))
+	return min(max(rounds, minRounds), maxRounds)
+}
+
+// preparePassword is PRECIS OpaqueString (RFC 8265 section 4.2), 1 to 100 bytes.
+func preparePassword(word string) (string, error) {
+	prepared := word
+	if !isASCII(word, ' ') {
+		var err error
+		if prepared, err = precis.OpaqueString.String(word); err != nil {
+			return "", fail(statusBadArgs)
+		}
+	}
+	if prepared == "" || len(prepared) > maxPassword {
+		return "", fail(statusBadArgs)
+	}
+	return prepared, nil
+}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"homeroom/datadir"
 	"io"
 	"io/fs"
 	"net/url"
@@ -20,8 +21,8 @@ func openForReading(folder string) (db *sql.DB, release func() error, err error)
 	if err := checkHeader(path); err != nil {
 		return nil, nil, err
 	}
-	lock, err := lockFolder(folder)
-	var used *inUseError
+	lock, err := datadir.Lock(folder)
+	var used *datadir.InUseError
 	if errors.As(err, &used) {
 		db, err = openURI(path, url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(5000)"}})
 		return db, func() error { return db.Close() }, err
@@ -30,9 +31,9 @@ func openForReading(folder string) (db *sql.DB, release func() error, err error)
 		return nil, nil, err
 	}
 	if db, err = openUntouched(path); err != nil {
-		return nil, nil, errors.Join(err, lock.release())
+		return nil, nil, errors.Join(err, lock.Release())
 	}
-	return db, func() error { return errors.Join(db.Close(), lock.release()) }, nil
+	return db, func() error { return errors.Join(db.Close(), lock.Release()) }, nil
 }
 
 // backup writes a folder's database, as it is at one moment, to a file. What is
@@ -72,7 +73,7 @@ func checkTarget(folder, file string) error {
 	into, errInto := os.Stat(filepath.Dir(file))
 	name := filepath.Base(file)
 	if err == nil && errInto == nil && os.SameFile(used, into) &&
-		(name == lockFile || name == controlFile || strings.HasPrefix(name, databaseFile) || strings.HasPrefix(name, keyFile)) {
+		(name == datadir.LockFile || name == controlFile || strings.HasPrefix(name, databaseFile) || strings.HasPrefix(name, keyFile)) {
 		return fmt.Errorf("%s is a name that the server uses; write the backup somewhere else", file)
 	}
 	err = checkHeader(file)
@@ -103,7 +104,7 @@ func copyTo(ctx context.Context, db *sql.DB, file string) (err error) {
 	if err := checkWhole(ctx, temp.Name()); err != nil {
 		return err
 	}
-	return giveName(temp.Name(), file)
+	return datadir.Rename(temp.Name(), file)
 }
 
 // checkWhole checks all of a database file that nobody uses.
@@ -135,7 +136,7 @@ func restore(ctx context.Context, out io.Writer, folder, file string, force bool
 	if err := checkBackup(ctx, file); err != nil {
 		return err
 	}
-	lock, err := lockFolder(folder)
+	lock, err := datadir.Lock(folder)
 	if err != nil {
 		return err
 	}
@@ -145,7 +146,7 @@ func restore(ctx context.Context, out io.Writer, folder, file string, force bool
 		fmt.Fprintf(out, "%s is restored from %s\n", path, file)
 		warnOfKey(out, path, src)
 	}
-	return errors.Join(err, lock.release())
+	return errors.Join(err, lock.Release())
 }
 
 // checkBackup finds out whether a file is a whole backup.
@@ -182,7 +183,7 @@ func restoreLocked(ctx context.Context, out io.Writer, path, file string, force 
 		}
 		fmt.Fprintf(out, "the database that was there is kept as %s\n", kept)
 	}
-	if err := errors.Join(os.Rename(fresh, path), syncFile(filepath.Dir(path))); err != nil {
+	if err := errors.Join(os.Rename(fresh, path), datadir.Sync(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("putting the backup in its place: %w", err)
 	}
 	return nil
@@ -220,7 +221,7 @@ func setAside(path string) (kept string, err error) {
 			return kept, err
 		}
 	}
-	return kept, syncFile(filepath.Dir(path))
+	return kept, datadir.Sync(filepath.Dir(path))
 }
 
 // linkBoth gives a database and its log another name beside their own.
@@ -230,7 +231,7 @@ func linkBoth(path, kept string) error {
 			return err
 		}
 	}
-	return syncFile(filepath.Dir(path))
+	return datadir.Sync(filepath.Dir(path))
 }
 
 // copyFile copies a file, for its owner's eyes, and has the copy on the disk.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"homeroom/datadir"
 	"io"
 	"os"
 	"path/filepath"
@@ -198,14 +199,14 @@ func TestRestore(t *testing.T) {
 	after := fingerprint(t, killed)
 	delete(after, "lock")
 	wantSame(t, before, after)
-	lock, err := lockFolder(killed)
+	lock, err := datadir.Lock(killed)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := restore(t.Context(), io.Discard, killed, file, true, o.key); err == nil || !strings.Contains(err.Error(), "uses the data folder") {
 		t.Errorf("while a server runs: %v", err)
 	}
-	if err := lock.release(); err != nil {
+	if err := lock.Release(); err != nil {
 		t.Fatal(err)
 	}
 	if err := restore(t.Context(), io.Discard, killed, file, true, o.key); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"homeroom/datadir"
 	"io"
 	"log/slog"
 	"net"
@@ -22,7 +23,7 @@ type server struct {
 	reread         func() (config, error) // reads the settings anew; nil: it cannot
 	reloading      turn                   // of whoever reads them
 	began          time.Time
-	folder         *folderLock
+	folder         *datadir.Locked
 	store          store
 	clock          *clock
 	now            wallClock // for what people are shown
@@ -75,7 +76,7 @@ type server struct {
 // newServer opens the data folder and makes a server that is ready to listen. It
 // asks for a passphrase if the settings say so.
 func newServer(cfg config, ask asker) (*server, error) {
-	folder, err := lockFolder(cfg.Server.Data)
+	folder, err := datadir.Lock(cfg.Server.Data)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +103,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 	st, err := openStore(o)
 	if err != nil {
 		srv.rings.close()
-		return nil, errors.Join(err, folder.release())
+		return nil, errors.Join(err, folder.Release())
 	}
 	srv.store, srv.clock, srv.rounds, srv.secret = st, st.clock, st.rounds, st.secret
 	if cfg.Auth.Iterations > 0 {
@@ -110,7 +111,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 	}
 	if err := srv.load(); err != nil {
 		srv.rings.close()
-		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), st.close(), folder.release())
+		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), st.close(), folder.Release())
 	}
 	srv.background.Go(func() { srv.expirer.run(srv.stopBackground) })
 	srv.background.Go(func() { srv.renewVerifiers(srv.stopBackground) })
@@ -266,7 +267,7 @@ func (srv *server) stop(why string) error {
 	close(srv.stopBackground)
 	srv.background.Wait()
 	srv.rings.close()
-	return errors.Join(srv.store.close(), failed, srv.folder.release())
+	return errors.Join(srv.store.close(), failed, srv.folder.Release())
 }
 
 // cutAll cuts off the sessions that did not end by themselves.

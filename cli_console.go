@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"homeroom/datadir"
 	"io"
 	"log/slog"
 	"net"
@@ -326,6 +327,6 @@ func openOperator(ctx context.Context, cfg config, ask asker) (o *operator, clos
 	srv.serveHost(far)
 	o = newOperator(near)
 	return o, func() error {
-		return errors.Join(o.close(), srv.stop("the command is done"), giveToOwner(cfg.Server.Data))
+		return errors.Join(o.close(), srv.stop("the command is done"), datadir.GiveToOwner(cfg.Server.Data))
 	}, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"homeroom/datadir"
 	"io"
 	"runtime"
 	"runtime/debug"
@@ -44,7 +45,7 @@ func writeService(env environment, runs bool) {
 
 // writeStatus writes one fact a line.
 func writeStatus(w io.Writer, cfg *config) (runs bool, err error) {
-	process, err := folderUser(cfg.Server.Data)
+	process, err := datadir.User(cfg.Server.Data)
 	if err != nil {
 		return false, err
 	}

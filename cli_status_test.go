@@ -85,44 +85,6 @@ func TestStatusWrong(t *testing.T) {
 	}
 }
 
-// TestStatusDisturbsNobody: a server that starts while somebody looks is not
-// refused.
-func TestStatusDisturbsNobody(t *testing.T) {
-	t.Parallel()
-	folder := t.TempDir()
-	first, err := lockFolder(folder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := first.release(); err != nil {
-		t.Fatal(err)
-	}
-	stop, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				_, _ = folderUser(folder) // whatever it sees
-			}
-		}
-	}()
-	for range 50 {
-		l, err := lockFolder(folder)
-		if err != nil {
-			t.Error(err)
-			break
-		}
-		if err := l.release(); err != nil {
-			t.Error(err)
-		}
-	}
-	close(stop)
-	<-ended
-}
-
 // TestVersion: every line of `homeroom version` is there.
 func TestVersion(t *testing.T) {
 	t.Parallel()

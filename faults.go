@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"modernc.org/sqlite"
@@ -134,37 +133,4 @@ func renewLog(path string) error {
 		return fmt.Errorf("renewing the log of the database: %w", err)
 	}
 	return nil
-}
-
-// giveName gives a file its name once all of it is on the disk. What had the name
-// stays if that fails.
-func giveName(file, name string) error {
-	if err := syncFile(file); err != nil {
-		return err
-	}
-	if err := os.Rename(file, name); err != nil {
-		return err
-	}
-	return syncFile(filepath.Dir(name))
-}
-
-// makeFolder makes a folder, and those above it that are missing, and brings
-// their names to the disk: what is stored in a folder is lost with its name.
-func makeFolder(path string) error {
-	if info, err := os.Stat(path); err == nil {
-		if !info.IsDir() {
-			return &fs.PathError{Op: "mkdir", Path: path, Err: syscall.ENOTDIR}
-		}
-		return nil
-	}
-	above := filepath.Dir(path)
-	if above != path {
-		if err := makeFolder(above); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncFile(above)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"homeroom/datadir"
 	"io"
 	"net"
 	"os"
@@ -93,7 +94,7 @@ func (m *machine) makeData(folder string) error {
 	}
 	err := makeOpenFolder(filepath.Dir(path))
 	if err == nil {
-		err = makeFolder(path)
+		err = datadir.Make(path)
 	}
 	if err == nil {
 		err = errors.Join(os.Chmod(path, 0o700), os.Chown(path, user.id, user.group))
@@ -101,7 +102,7 @@ func (m *machine) makeData(folder string) error {
 	if err != nil {
 		return fmt.Errorf("cannot make the data folder: %w", err)
 	}
-	return giveFiles(path, user.id, user.group)
+	return datadir.GiveFiles(path, user.id, user.group)
 }
 
 // makeOpenFolder makes a folder, and those above it that are missing, so that the
@@ -111,7 +112,7 @@ func makeOpenFolder(path string) error {
 	for above := path; !exists(above); above = filepath.Dir(above) {
 		missing = append(missing, above)
 	}
-	err := makeFolder(path)
+	err := datadir.Make(path)
 	for _, made := range missing {
 		err = errors.Join(err, os.Chmod(made, 0o755))
 	}
@@ -169,7 +170,7 @@ func (m *machine) writeWhole(path string, content io.Reader, mode os.FileMode) e
 	_, err = io.Copy(file, content)
 	err = errors.Join(err, file.Chmod(mode), file.Close())
 	if err == nil {
-		err = giveName(file.Name(), path)
+		err = datadir.Rename(file.Name(), path)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(file.Name()))
@@ -193,7 +194,7 @@ func (m *machine) writeUnit(service manager, cfg *config) error {
 		err = m.enable(upgrade)
 	}
 	if err == nil {
-		err = errors.Join(syncFile(path), syncFile(filepath.Dir(path)))
+		err = errors.Join(datadir.Sync(path), datadir.Sync(filepath.Dir(path)))
 	}
 	if err != nil {
 		return fmt.Errorf("cannot install the service: %w", err)
@@ -239,7 +240,7 @@ func waitReady(ctx context.Context, cfg *config) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, longest, errors.New("it does not answer"))
 	defer cancel()
 	for {
-		process, err := folderUser(cfg.Server.Data)
+		process, err := datadir.User(cfg.Server.Data)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"homeroom/datadir"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -286,7 +287,7 @@ func TestPurgeLeavesOthers(t *testing.T) {
 	t.Parallel()
 	sys := newFakeSystem(t, onSystemd)
 	sys.mustInstall()
-	lock, err := lockFolder(sys.at(serviceData))
+	lock, err := datadir.Lock(sys.at(serviceData))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +295,7 @@ func TestPurgeLeavesOthers(t *testing.T) {
 	if err := uninstallAll(env, sys.machine, true); err == nil || !strings.Contains(err.Error(), "; end that first") {
 		t.Errorf("a folder that is in use: %v", err)
 	}
-	if err := lock.release(); err != nil {
+	if err := lock.Release(); err != nil {
 		t.Fatal(err)
 	}
 	sys.write("/etc/passwd", "homeroom:x:999:999::/somewhere:/bin/bash\n")
@@ -370,7 +371,7 @@ func TestRootGivesBack(t *testing.T) {
 	if code, _, stderr := runLine("restore", "-data", folder, file); code != exitDone {
 		t.Fatal(stderr)
 	}
-	for path, want := range map[string]uint32{filepath.Join(folder, databaseFile): user, filepath.Join(folder, lockFile): user, outside: 0} {
+	for path, want := range map[string]uint32{filepath.Join(folder, databaseFile): user, filepath.Join(folder, datadir.LockFile): user, outside: 0} {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"homeroom/datadir"
 	"io"
 	"io/fs"
 	"os"
@@ -315,7 +316,7 @@ func writeKeyFile(path string, secret []byte) error {
 	if err != nil {
 		return fmt.Errorf("cannot write the key %s: %w", path, errors.Join(err, os.Remove(f.Name())))
 	}
-	if err := syncFile(filepath.Dir(path)); err != nil {
+	if err := datadir.Sync(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("cannot write the key %s: %w", path, err)
 	}
 	return nil

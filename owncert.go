@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"homeroom/datadir"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -207,7 +208,7 @@ func writeFile(path string, text []byte) error {
 	if err := os.Rename(fresh, path); err != nil {
 		return err
 	}
-	return syncFile(filepath.Dir(path))
+	return datadir.Sync(filepath.Dir(path))
 }
 
 // inode is a file's number: a file that was put in another's place has its own.

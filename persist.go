@@ -3,13 +3,6 @@ package main
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
-	"syscall"
-	"time"
 )
 
 // kind is a kind of stored record.
@@ -139,97 +132,4 @@ func unpackFields(b []byte, least int) ([]string, error) {
 		return nil, errBadRecord
 	}
 	return fields, nil
-}
-
-// folderLock is the lock on a data folder; it goes with the process.
-type folderLock struct{ file *os.File }
-
-const lockFile = "lock"
-
-// inUseError is that another process has a data folder.
-type inUseError struct{ owner, folder string }
-
-func (e *inUseError) Error() string {
-	return fmt.Sprintf("another homeroom, process %s, uses the data folder %s; stop it first, or give this one another folder with -data",
-		e.owner, e.folder)
-}
-
-// lockFolder makes the data folder and takes it for this process. A folder that
-// another process has is refused, with that process's number.
-func lockFolder(folder string) (*folderLock, error) {
-	if err := makeFolder(folder); err != nil {
-		return nil, fmt.Errorf("cannot make the data folder: %w", err)
-	}
-	path := filepath.Join(folder, lockFile)
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot write to the data folder: %w", err)
-	}
-	if err := takeLock(file); err != nil {
-		defer file.Close()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("cannot lock the data folder %s: %w", folder, err)
-		}
-		owner, _ := os.ReadFile(path)
-		return nil, &inUseError{strings.TrimSpace(string(owner)), folder}
-	}
-	err = errors.Join(file.Truncate(0), writeAt(file, fmt.Sprintf("%d\n", os.Getpid())))
-	if err != nil {
-		file.Close()
-		return nil, fmt.Errorf("cannot write to the data folder: %w", err)
-	}
-	return &folderLock{file}, nil
-}
-
-// takeLock locks the file for this process. It tries for a moment: who asks for
-// the status holds the lock while it looks.
-func takeLock(file *os.File) error {
-	const tries, pause = 5, 20 * time.Millisecond
-	for try := 1; ; try++ {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if try == tries || !errors.Is(err, syscall.EWOULDBLOCK) {
-			return err
-		}
-		time.Sleep(pause)
-	}
-}
-
-// folderUser is the number of the process that has a data folder; "": none has.
-func folderUser(folder string) (process string, err error) {
-	path := filepath.Join(folder, "lock")
-	file, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("cannot see whether a server runs: %w", err)
-	}
-	defer file.Close()
-	err = syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
-	if err == nil {
-		return "", nil
-	}
-	if !errors.Is(err, syscall.EWOULDBLOCK) {
-		return "", fmt.Errorf("cannot see whether a server runs: locking %s: %w", path, err)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("cannot see which process runs the server: %w", err)
-	}
-	if process = strings.TrimSpace(string(text)); process == "" {
-		process = "unknown" // it is about to write it
-	}
-	return process, nil
-}
-
-func writeAt(file *os.File, text string) error {
-	_, err := file.WriteAt([]byte(text), 0)
-	return err
-}
-
-// release gives the folder back. To close the file would not do while a process
-// that is just being started still has it open too.
-func (l *folderLock) release() error {
-	err := giveToOwner(filepath.Dir(l.file.Name()))
-	return errors.Join(err, syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
 }

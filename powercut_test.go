@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"homeroom/datadir"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -356,7 +357,7 @@ func TestPowerCutRotate(t *testing.T) {
 	o := commitStore(t)
 	o.folder = filepath.Join(disk.folder, "data")
 	o.key.path = filepath.Join(o.folder, keyFile)
-	if err := makeFolder(o.folder); err != nil {
+	if err := datadir.Make(o.folder); err != nil {
 		t.Fatal(err)
 	}
 	all := fillStore(t, o, 2000)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"homeroom/datadir"
 	"io"
 	"io/fs"
 	"os"
@@ -21,12 +22,12 @@ func rotateKey(ctx context.Context, out io.Writer, folder string, from, to keySo
 	if err := checkHeader(path); err != nil {
 		return err
 	}
-	lock, err := lockFolder(folder)
+	lock, err := datadir.Lock(folder)
 	if err != nil {
 		return err
 	}
 	err = rotateLocked(ctx, out, path, from, to)
-	return errors.Join(err, lock.release())
+	return errors.Join(err, lock.Release())
 }
 
 func rotateLocked(ctx context.Context, out io.Writer, path string, from, to keySource) error {
@@ -189,7 +190,7 @@ func (src keySource) promote(newest masterKey) (kept string, err error) {
 		err = nil
 	}
 	if err == nil {
-		err = errors.Join(os.Rename(src.next(), src.path), syncFile(filepath.Dir(src.path)))
+		err = errors.Join(os.Rename(src.next(), src.path), datadir.Sync(filepath.Dir(src.path)))
 	}
 	if err != nil {
 		return "", fmt.Errorf("putting the new key in its place: %w", err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"homeroom/datadir"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -185,12 +186,12 @@ func TestRotateRefuses(t *testing.T) {
 	refused("another place", "to have the key in another place", o.folder, o.key, elsewhere)
 	refused("systemd's", "only you can change", o.folder, keySource{path: o.key.path, fixed: true}, o.key)
 	refused("not the same twice", "not the same", o.folder, o.key, keySource{ask: answers(t, "a passphrase, a", "a passphrase, b"), cost: cheapCost})
-	lock, err := lockFolder(o.folder)
+	lock, err := datadir.Lock(o.folder)
 	if err != nil {
 		t.Fatal(err)
 	}
 	refused("a server runs", "uses the data folder", o.folder, o.key, o.key)
-	if err := errors.Join(lock.release(), os.WriteFile(o.key.path+".1", []byte("something else"), 0o600)); err != nil {
+	if err := errors.Join(lock.Release(), os.WriteFile(o.key.path+".1", []byte("something else"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	wantRotated(t, o, 1)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"homeroom/datadir"
 	"io"
 	"io/fs"
 	"net/url"
@@ -144,7 +145,7 @@ func (st *sqliteStore) start(o storeOptions) error {
 	}
 	st.writer = w
 	// SQLite does not tell when it could not bring the log's name to the disk.
-	if err := syncFile(o.folder); err != nil {
+	if err := datadir.Sync(o.folder); err != nil {
 		return errors.Join(fmt.Errorf("saving the data folder: %w", err), w.stop())
 	}
 	for range o.readers {
@@ -187,7 +188,7 @@ func ensureDatabase(path string) error {
 	if err := errors.Join(migrate(db), foldAll(db), db.Close()); err != nil {
 		return fmt.Errorf("making the database %s: %w", path, err)
 	}
-	if err := giveName(fresh, path); err != nil {
+	if err := datadir.Rename(fresh, path); err != nil {
 		return fmt.Errorf("making the database: %w", err)
 	}
 	return nil
@@ -207,15 +208,6 @@ func setPageSize(path string) error {
 	db.SetMaxOpenConns(1)
 	_, err = db.Exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA journal_mode = WAL", pageSize))
 	return errors.Join(err, db.Close())
-}
-
-// syncFile brings a file's, or a folder's, content to the disk.
-func syncFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // checkHeader looks at a database file before SQLite does: it must be there, be

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"homeroom/datadir"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -106,7 +107,7 @@ func isLink(path string) bool {
 
 // removeData removes a data folder, if nobody uses it.
 func removeData(path string) error {
-	if user, err := folderUser(path); err != nil || user != "" {
+	if user, err := datadir.User(path); err != nil || user != "" {
 		return errors.Join(err, fmt.Errorf("process %s uses %s; end that first", user, path))
 	}
 	return os.RemoveAll(path)

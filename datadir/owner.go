@@ -1,4 +1,4 @@
-package main
+package datadir
 
 import (
 	"errors"
@@ -9,9 +9,10 @@ import (
 	"syscall"
 )
 
-// giveToOwner gives what root has made in a data folder to the one who has the
-// folder: after `sudo homeroom restore` the service must be able to read it.
-func giveToOwner(folder string) error {
+// GiveToOwner gives what root has made in a data folder to the user that the folder
+// belongs to: after `sudo homeroom restore` the service must be able to read it.
+// For anybody but root it does nothing.
+func GiveToOwner(folder string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -23,12 +24,12 @@ func giveToOwner(folder string) error {
 		return fmt.Errorf("cannot see whose the data folder is: %w", err)
 	}
 	owner := info.Sys().(*syscall.Stat_t)
-	return giveFiles(folder, int(owner.Uid), int(owner.Gid))
+	return GiveFiles(folder, int(owner.Uid), int(owner.Gid))
 }
 
-// giveFiles gives the files in a folder to a user. A link, or a file that has
-// another name too, is left: it may lead to what is not in the folder.
-func giveFiles(folder string, user, group int) error {
+// GiveFiles gives the files in a folder to a user. A link, or a file that has
+// another name too, is left: it may lead to something outside of the folder.
+func GiveFiles(folder string, user, group int) error {
 	files, err := os.ReadDir(folder)
 	if err != nil {
 		return fmt.Errorf("cannot see what is in the data folder: %w", err)
@@ -36,7 +37,7 @@ func giveFiles(folder string, user, group int) error {
 	for _, file := range files {
 		info, err := file.Info()
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // it was for a moment
+			continue // it was there for a moment only
 		}
 		if err != nil {
 			return fmt.Errorf("cannot see whose a file is: %w", err)

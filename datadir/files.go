@@ -1,0 +1,60 @@
+// Package datadir takes care of a folder that a server keeps its data in.
+//
+// One process at a time has the folder: Lock takes it, Release gives it back, and
+// User finds out who has it, without disturbing anybody.
+//
+// Make and Rename sync the folder as well: a file is lost with its name.
+//
+// What root makes in the folder, GiveToOwner gives to the user that the folder
+// belongs to.
+package datadir
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Make makes a folder, and those above it that are missing, and syncs their names:
+// what is stored in a folder is lost with its name.
+func Make(folder string) error {
+	if info, err := os.Stat(folder); err == nil {
+		if !info.IsDir() {
+			return &fs.PathError{Op: "mkdir", Path: folder, Err: syscall.ENOTDIR}
+		}
+		return nil
+	}
+	above := filepath.Dir(folder)
+	if above != folder {
+		if err := Make(above); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return Sync(above)
+}
+
+// Rename gives a file its name once all of it is on the disk. What had the name
+// stays if that fails.
+func Rename(fresh, name string) error {
+	if err := Sync(fresh); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, name); err != nil {
+		return err
+	}
+	return Sync(filepath.Dir(name))
+}
+
+// Sync brings the content of a file, or the names in a folder, to the disk.
+func Sync(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
+}

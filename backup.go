@@ -169,12 +169,8 @@ func restoreLocked(ctx context.Context, out io.Writer, path, file string, force 
 		return fmt.Errorf("there is a database in %s; with -force it is kept under another name and replaced", filepath.Dir(path))
 	}
 	fresh := path + restoring
-	err := copyFile(file, fresh)
-	if err == nil {
-		err = checkWhole(ctx, fresh)
-	}
-	if err != nil {
-		return fmt.Errorf("copying %s: %w", file, errors.Join(err, os.Remove(fresh)))
+	if err := copyChecked(ctx, file, fresh); err != nil {
+		return fmt.Errorf("copying %s: %w", file, err)
 	}
 	if there {
 		kept, err := setAside(path)
@@ -183,8 +179,24 @@ func restoreLocked(ctx context.Context, out io.Writer, path, file string, force 
 		}
 		fmt.Fprintf(out, "the database that was there is kept as %s\n", kept)
 	}
-	if err := errors.Join(os.Rename(fresh, path), datadir.Sync(filepath.Dir(path))); err != nil {
+	if err := datadir.Rename(fresh, path); err != nil {
 		return fmt.Errorf("putting the backup in its place: %w", err)
+	}
+	return nil
+}
+
+// copyChecked copies a backup and checks the copy; nothing is left of one that fails.
+func copyChecked(ctx context.Context, from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := datadir.Create(to, in, 0o600); err != nil {
+		return err
+	}
+	if err := checkWhole(ctx, to); err != nil {
+		return errors.Join(err, os.Remove(to))
 	}
 	return nil
 }
@@ -232,24 +244,6 @@ func linkBoth(path, kept string) error {
 		}
 	}
 	return datadir.Sync(filepath.Dir(path))
-}
-
-// copyFile copies a file, for its owner's eyes, and has the copy on the disk.
-func copyFile(from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Sync(), out.Close())
 }
 
 // warnOfKey says so where the key that is there does not open what was restored.

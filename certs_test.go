@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"homeroom/datadir"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -195,7 +196,7 @@ func TestOwnCertDamaged(t *testing.T) {
 func TestOwnCertNotStored(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(ownCertPath(folder)+".new", "in the way"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(ownCertPath(folder)+".tmp", "in the way"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	c := newOwnCert(folder)
@@ -204,7 +205,7 @@ func TestOwnCertNotStored(t *testing.T) {
 	}
 	full := t.TempDir()
 	first := ownIn(t, full, someDay, "10.0.0.1")
-	if err := os.MkdirAll(filepath.Join(ownCertPath(full)+".new", "in the way"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(ownCertPath(full)+".tmp", "in the way"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	c = newOwnCert(full)
@@ -273,7 +274,7 @@ func newPair(t testing.TB, host string) (text []byte) {
 // put writes a file in another's place, as who renews certificates does.
 func put(t testing.TB, path string, text []byte) {
 	t.Helper()
-	if err := writeFile(path, text); err != nil {
+	if err := datadir.WriteFile(path, bytes.NewReader(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -126,7 +126,7 @@ func (m *machine) writeSettings() error {
 		m.say("kept  %s", path)
 		return nil
 	}
-	if err := m.writeWhole(path, strings.NewReader(serviceSample(m.platform)), 0o644); err != nil {
+	if err := writeWhole(path, strings.NewReader(serviceSample(m.platform)), 0o644); err != nil {
 		return fmt.Errorf("cannot write the settings: %w", err)
 	}
 	m.say("wrote %s", path)
@@ -149,33 +149,19 @@ func (m *machine) copyProgram() error {
 		m.say("kept  %s", path)
 		return nil
 	}
-	if err := m.writeWhole(path, from, 0o755); err != nil {
+	if err := writeWhole(path, from, 0o755); err != nil {
 		return fmt.Errorf("cannot write the program: %w", err)
 	}
 	m.say("wrote %s", path)
 	return nil
 }
 
-// writeWhole writes a file under another name and gives it its own when all of it
-// is on the disk.
-func (m *machine) writeWhole(path string, content io.Reader, mode os.FileMode) error {
-	folder := filepath.Dir(path)
-	if err := makeOpenFolder(folder); err != nil {
+// writeWhole writes a file whole, in a folder that everybody can go through.
+func writeWhole(path string, content io.Reader, mode os.FileMode) error {
+	if err := makeOpenFolder(filepath.Dir(path)); err != nil {
 		return err
 	}
-	file, err := os.CreateTemp(folder, "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(file, content)
-	err = errors.Join(err, file.Chmod(mode), file.Close())
-	if err == nil {
-		err = datadir.Rename(file.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(file.Name()))
-	}
-	return nil
+	return datadir.WriteFile(path, content, mode)
 }
 
 // writeUnit tells the service manager of the service, which is to start at every boot.
@@ -186,7 +172,7 @@ func (m *machine) writeUnit(service manager, cfg *config) error {
 	upgrade := exists(path)
 	var err error
 	if upgrade {
-		err = m.writeWhole(path, strings.NewReader(m.ownScript(cfg.Server.Data)), map[bool]os.FileMode{true: 0o644, false: 0o755}[m.platform == onSystemd])
+		err = writeWhole(path, strings.NewReader(m.ownScript(cfg.Server.Data)), map[bool]os.FileMode{true: 0o644, false: 0o755}[m.platform == onSystemd])
 	} else {
 		err = service.Install()
 	}

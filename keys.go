@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -302,21 +303,10 @@ func (src keySource) askFor(prompt string) (string, error) {
 	return answer, nil
 }
 
-// writeKeyFile writes a key under another name first, so that under its own it is
-// whole, and has it on the disk before anything is sealed with it.
+// writeKeyFile writes a key; it is whole under its name, and on the disk, before
+// anything is sealed with it.
 func writeKeyFile(path string, secret []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp") // with mode 0600
-	if err != nil {
-		return fmt.Errorf("cannot make the key: %w", err)
-	}
-	_, err = f.Write(secret)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot write the key %s: %w", path, errors.Join(err, os.Remove(f.Name())))
-	}
-	if err := datadir.Sync(filepath.Dir(path)); err != nil {
+	if err := datadir.WriteFile(path, bytes.NewReader(secret), 0o600); err != nil {
 		return fmt.Errorf("cannot write the key %s: %w", path, err)
 	}
 	return nil

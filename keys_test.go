@@ -100,7 +100,7 @@ func TestKeyNotMade(t *testing.T) {
 	t.Parallel()
 	o := commitStore(t)
 	o.key.path = filepath.Join(o.folder, "no", "folder", keyFile)
-	if err := openOnce(o); err == nil || !strings.Contains(err.Error(), "cannot make the key") {
+	if err := openOnce(o); err == nil || !strings.Contains(err.Error(), "cannot write the key") {
 		t.Errorf("a key in no folder: %v", err)
 	}
 	o.key.path = filepath.Join(o.folder, "empty")

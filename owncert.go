@@ -116,7 +116,7 @@ func (c *ownCert) renew(want certNames, now time.Time) (*tls.Certificate, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := writeFile(c.path, text); err != nil {
+	if err := datadir.WriteFile(c.path, bytes.NewReader(text), 0o600); err != nil {
 		return nil, err
 	}
 	c.leaf, c.key = pair.Leaf, key
@@ -188,27 +188,6 @@ func makeCertificate(key crypto.PrivateKey, names certNames, now time.Time) ([]b
 	err = errors.Join(pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: der}),
 		pem.Encode(&text, &pem.Block{Type: "PRIVATE KEY", Bytes: secret}))
 	return text.Bytes(), err
-}
-
-// writeFile writes a file for its owner's eyes only, so that after a power cut
-// there is the old one or the new one, whole.
-func writeFile(path string, text []byte) error {
-	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(fresh, path); err != nil {
-		return err
-	}
-	return datadir.Sync(filepath.Dir(path))
 }
 
 // inode is a file's number: a file that was put in another's place has its own.

@@ -190,7 +190,7 @@ func (src keySource) promote(newest masterKey) (kept string, err error) {
 		err = nil
 	}
 	if err == nil {
-		err = errors.Join(os.Rename(src.next(), src.path), datadir.Sync(filepath.Dir(src.path)))
+		err = datadir.Rename(src.next(), src.path)
 	}
 	if err != nil {
 		return "", fmt.Errorf("putting the new key in its place: %w", err)

@@ -78,7 +78,11 @@ func copyFolder(t testing.TB, from, to string) {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		if err := copyFile(filepath.Join(from, f.Name()), filepath.Join(to, f.Name())); err != nil {
+		text, err := os.ReadFile(filepath.Join(from, f.Name()))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, f.Name()), text, 0o600)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -2,11 +2,15 @@ package datadir
 
 import (
 	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 )
 
 // TestLock is a folder that one has at a time, and that others see is taken.
@@ -81,5 +85,50 @@ func TestMake(t *testing.T) {
 		if err := Make(path); !errors.Is(err, syscall.ENOTDIR) {
 			t.Errorf("%s: %v", path, err)
 		}
+	}
+}
+
+// TestWriteFile: under a name is the old file or the new one, whole, and nothing else
+// is left in the folder.
+func TestWriteFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "file")
+	want := func(content string, mode fs.FileMode) {
+		t.Helper()
+		text, err := os.ReadFile(path)
+		info, _ := os.Stat(path)
+		if err != nil || string(text) != content || info.Mode() != mode {
+			t.Errorf("%q, %v, %v; want %q, %v", text, info.Mode(), err, content, mode)
+		}
+		if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) != 1 {
+			t.Errorf("in the folder: %v, %v", files, err)
+		}
+	}
+	write := func(content io.Reader, mode fs.FileMode) error { return WriteFile(path, content, mode) }
+	if err := write(strings.NewReader("first"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want("first", 0o600)
+	broken := errors.New("broken")
+	if err := write(io.MultiReader(strings.NewReader("half"), iotest.ErrReader(broken)), 0o600); !errors.Is(err, broken) {
+		t.Errorf("a broken source: %v", err)
+	}
+	want("first", 0o600)
+	if err := os.WriteFile(path+".tmp", []byte("of a killed process"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(strings.NewReader("second"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want("second", 0o755)
+	folder := filepath.Join(t.TempDir(), "folder")
+	if err := os.MkdirAll(filepath.Join(folder, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFile(folder, strings.NewReader("text"), 0o600); err == nil {
+		t.Error("a folder is replaced by a file")
+	}
+	if _, err := os.Stat(folder + ".tmp"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what failed is left: %v", err)
 	}
 }

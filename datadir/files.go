@@ -3,7 +3,9 @@
 // One process at a time has the folder: Lock takes it, Release gives it back, and
 // User finds out who has it, without disturbing anybody.
 //
-// Make and Rename sync the folder as well: a file is lost with its name.
+// Files in it are whole. WriteFile writes one under another name first and renames
+// it once it is on the disk, so that after a power cut there is the old file or the
+// new one. Make and Rename sync the folder as well: a file is lost with its name.
 //
 // What root makes in the folder, GiveToOwner gives to the user that the folder
 // belongs to.
@@ -11,6 +13,7 @@ package datadir
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -36,6 +39,37 @@ func Make(folder string) error {
 		return err
 	}
 	return Sync(above)
+}
+
+// WriteFile writes a file so that under its name there is always a whole one: what
+// had the name stays if that fails. Nobody else may read it before it has its mode.
+func WriteFile(path string, content io.Reader, mode fs.FileMode) error {
+	fresh := path + ".tmp"
+	if err := Create(fresh, content, mode); err != nil {
+		return err
+	}
+	if err := Rename(fresh, path); err != nil {
+		_ = os.Remove(fresh) // gone where only the folder could not be synced
+		return err
+	}
+	return nil
+}
+
+// Create writes a new file, in place of what a killed process may have left under
+// the name, and syncs it. Nothing is left of it if that fails.
+func Create(path string, content io.Reader, mode fs.FileMode) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, content)
+	if err = errors.Join(err, file.Chmod(mode), file.Sync(), file.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }
 
 // Rename gives a file its name once all of it is on the disk. What had the name

@@ -158,7 +158,9 @@ func TestNonReaders(t *testing.T) {
 	took := p.talkTo(crowd(p, "listener", listeners), seconds*1000)
 	peak := peakMemory(t, p)
 	cut := stalled
-	for _, line := range p.guest("counter").listedUsers() {
+	counter := p.guest("counter")
+	counter.send("#listusers")
+	for _, line := range counter.barrier() {
 		if strings.HasPrefix(line, "stalled") {
 			cut--
 		}
@@ -176,13 +178,6 @@ func TestNonReaders(t *testing.T) {
 	}
 }
 
-// listedUsers is who is in the client's room.
-func (c *client) listedUsers() []string {
-	c.t.Helper()
-	c.send("#listusers")
-	return c.barrier()
-}
-
 // talkTo sends so many lines, one each millisecond, to a room and returns how long
 // each took to each of its listeners.
 func (p *program) talkTo(listeners []*client, lines int) (took []time.Duration) {
@@ -194,7 +189,7 @@ func (p *program) talkTo(listeners []*client, lines int) (took []time.Duration) 
 		listening.Go(func() {
 			all := make([]time.Duration, 0, lines)
 			for range lines {
-				i, err := c.nextNumbered()
+				i, err := nextNumbered(c)
 				if err != nil {
 					p.t.Errorf("listening: %v", err)
 					return
@@ -224,7 +219,7 @@ func (p *program) talkTo(listeners []*client, lines int) (took []time.Duration) 
 }
 
 // nextNumbered reads up to the next broadcast and returns its number.
-func (c *client) nextNumbered() (int, error) {
+func nextNumbered(c *client) (int, error) {
 	for {
 		line, err := c.readErr()
 		if err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"log/slog"
@@ -402,7 +401,7 @@ func tryFolder(t testing.TB, folder string) *client {
 	if err != nil {
 		return nil
 	}
-	c := &client{t: t, conn: conn, in: bufio.NewReader(conn)}
+	c := newClient(t, conn)
 	if _, err := c.readErr(); err != nil { // a server that is ending
 		conn.Close()
 		return nil

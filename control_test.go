@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"net"
@@ -24,12 +23,7 @@ func (ts *testServer) dialHost() *client {
 	if err != nil {
 		ts.t.Fatalf("connecting to the control socket: %v", err)
 	}
-	ts.t.Cleanup(func() { conn.Close() })
-	c := &client{t: ts.t, conn: conn, in: bufio.NewReader(conn)}
-	if hello := c.read(); !strings.HasPrefix(hello, "@mess #hello ") {
-		ts.t.Fatalf("first line %q, want the hello", hello)
-	}
-	return c
+	return greeted(ts.t, conn)
 }
 
 // TestControlSocket: who opens the socket is the operator, whom nobody sees and

@@ -275,20 +275,6 @@ func (w *crashWorker) askStatus() bool {
 	return true
 }
 
-// statusNumber is the number in "@ret #<what>status <n>".
-func statusNumber(t testing.TB, line string) int64 {
-	words := splitWords(line, nil)
-	if len(words) != 3 || !strings.HasSuffix(words[1], "status") {
-		t.Errorf("got %q, want a status number", line)
-		return 0
-	}
-	n, ok := parseNumber(words[2])
-	if !ok || n <= 0 {
-		t.Errorf("got %q, want a status number", line)
-	}
-	return n
-}
-
 // crashTest is a server that is killed again and again.
 type crashTest struct {
 	t       *testing.T

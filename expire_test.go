@@ -160,56 +160,6 @@ func (c *readingConn) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// listed asks for a list and returns the words of the line that begins with a
-// name; nil: it is not on it.
-func (c *client) listed(command, name string) []string {
-	c.t.Helper()
-	c.send(command)
-	words := splitWords(c.read(), nil)
-	if len(words) != 3 || words[0] != "@ret" {
-		c.t.Fatalf("%s: got %q", command, words)
-	}
-	n, _ := parseNumber(words[2])
-	var found []string
-	for range n {
-		if words := splitWords(c.read(), nil); words[0] == name {
-			found = words
-		}
-	}
-	return found
-}
-
-// wantLeft expects a name on a list with so many seconds left, which are in its
-// column; -1: not on it at all.
-func (c *client) wantLeft(command, name string, want int64) {
-	c.t.Helper()
-	column := map[string]int{"#listrooms": 3, "#listgroups": 5, "#listmessages": 5}[command]
-	words := c.listed(command, name)
-	switch {
-	case words == nil && want >= 0:
-		c.t.Fatalf("%s does not show %s, want it with %d s", command, name, want)
-	case words != nil && want < 0:
-		c.t.Fatalf("%s shows %q, want it gone", command, words)
-	case words != nil && words[column] != strconv.FormatInt(want, 10):
-		c.t.Fatalf("%s shows %q, want %d s", command, words, want)
-	}
-}
-
-// number asks for a status number.
-func (c *client) number(what string) int64 {
-	c.t.Helper()
-	c.send("#" + what + "status")
-	return statusNumber(c.t, c.read())
-}
-
-// post posts a message and returns its number.
-func (c *client) post(heading string, parent, secs int64) int64 {
-	c.t.Helper()
-	c.ask(fmt.Sprintf("#postmessage %s %d 1 %d\r\ntext", heading, parent, secs), "@status 0")
-	id, _ := parseNumber(c.listed("#listmessages", heading)[2])
-	return id
-}
-
 func TestRoomExpires(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
@@ -462,15 +412,6 @@ func TestExpiryEndsAtOnce(t *testing.T) {
 			t.Errorf("%d messages are stored after the list was read, want none", n)
 		}
 	})
-}
-
-// groupID is the number of the group that the client is in.
-func (c *client) groupID() int64 {
-	c.t.Helper()
-	c.send("#whoami")
-	words := splitWords(c.read(), nil)
-	id, _ := parseNumber(words[len(words)-1])
-	return id
 }
 
 // TestExpiryOverRestart: what is left of a time goes on after a restart, less

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"flag"
 	"fmt"
 	"net"
@@ -158,7 +157,7 @@ func (c *crashTest) join(p *program) *client {
 	if err != nil {
 		return nil
 	}
-	client := &client{t: c.t, conn: conn, in: bufio.NewReader(conn)}
+	client := newClient(c.t, conn)
 	if _, err := client.readErr(); err != nil {
 		conn.Close()
 		return nil

@@ -92,7 +92,7 @@ func (c *crashTest) readAndTalk(p *program, reader *client, w *crashWorker) {
 	reader.ask("#broadcast hello", `@mess #broadcast reader "hello"`, "@status 0")
 	for heading, m := range w.messages {
 		if m.fate == present && m.group == w.group && !m.read {
-			c.readMessage(reader, heading, m, reader.repliesOf(heading))
+			c.readMessage(reader, heading, m, repliesOf(reader, heading))
 			break
 		}
 	}
@@ -100,7 +100,7 @@ func (c *crashTest) readAndTalk(p *program, reader *client, w *crashWorker) {
 }
 
 // repliesOf is how many answers a message of the group has, as it is listed.
-func (c *client) repliesOf(heading string) string { return c.listed("#listmessages", heading)[4] }
+func repliesOf(c *client, heading string) string { return c.listed("#listmessages", heading)[4] }
 
 // spaceSeen is how soon changes are stored again once there is space, as promised.
 const spaceSeen = 10 * time.Second

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -248,12 +246,7 @@ func (g *goldenRun) verb(name, verb string) {
 	g.t.Helper()
 	switch verb {
 	case "connects":
-		conn, err := net.Dial("tcp", g.running().addr)
-		if err != nil {
-			g.fail("connecting: %v", err)
-		}
-		g.t.Cleanup(func() { conn.Close() })
-		g.clients[name] = &client{t: g.t, conn: conn, in: bufio.NewReader(conn)}
+		g.clients[name] = g.running().connect()
 	case "leaves":
 		g.client(name).conn.Close()
 		delete(g.clients, name)

@@ -48,12 +48,12 @@ func TestHalfOpen(t *testing.T) {
 	cable.cut()
 	cut := time.Now()
 	talker.ask("#broadcast hello", `@mess #broadcast talker "hello"`, "@status 0")
-	left := []string{watcher.later(cut), watcher.later(cut)}
+	left := []string{afterCut(watcher, cut), afterCut(watcher, cut)}
 	slices.Sort(left)
 	if want := []string{"@mess #left Home idle", "@mess #left Home sealed"}; !slices.Equal(left, want) {
 		t.Errorf("got %q, want %q", left, want)
 	}
-	if got, want := talker.later(cut), "@mess #left den busy"; got != want {
+	if got, want := afterCut(talker, cut), "@mess #left den busy"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	for _, name := range []string{"idle", "busy", "sealed"} {
@@ -61,8 +61,8 @@ func TestHalfOpen(t *testing.T) {
 	}
 }
 
-// later reads a line that the kernel's timers bring, and logs when it came.
-func (c *client) later(since time.Time) string {
+// afterCut reads a line that the kernel's timers bring, and logs when it came.
+func afterCut(c *client, since time.Time) string {
 	c.t.Helper()
 	if err := c.conn.SetReadDeadline(since.Add(goneTime + patience)); err != nil {
 		c.t.Fatal(err)

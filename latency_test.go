@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,27 +21,6 @@ func latencyArgs(t *testing.T) []string {
 		t.Skip("only with -latency")
 	}
 	return []string{"-config", writeSettings(t, programSettings), "-data", t.TempDir()}
-}
-
-// pipeline sends many commands at once and expects @status 0 for each.
-func (c *client) pipeline(n int, line func(i int) string) {
-	c.t.Helper()
-	sent := make(chan error, 1)
-	go func() {
-		for i := range n {
-			if _, err := io.WriteString(c.conn, line(i)+"\r\n"); err != nil {
-				sent <- err
-				return
-			}
-		}
-		sent <- nil
-	}()
-	for range n {
-		c.expect("@status 0")
-	}
-	if err := <-sent; err != nil {
-		c.t.Fatal(err)
-	}
 }
 
 // wantTalk has people talk while something goes on, which must not hold them up
@@ -109,23 +86,6 @@ func later(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// discard sends a command and throws its long reply away as fast as it comes.
-func (c *client) discard(command string) (size int64, err error) {
-	if _, err := io.WriteString(c.conn, command+"\r\n#ping end\r\n"); err != nil {
-		return 0, err
-	}
-	end, buf := []byte("@ret #ping end\r\n"), make([]byte, 64<<10)
-	var kept int
-	for {
-		n, err := c.in.Read(buf[kept:])
-		size += int64(n)
-		if err != nil || bytes.HasSuffix(buf[:kept+n], end) {
-			return size, err
-		}
-		kept = copy(buf, buf[max(0, kept+n-len(end)):kept+n])
-	}
 }
 
 // TestSlowDisk: a disk that takes 30 ms for each sync, as SD cards do.

@@ -59,35 +59,6 @@ func connectGuest(t testing.TB, addr, name string) (*client, error) {
 	return c, c.request("#login anon "+name, "@status 0")
 }
 
-// request sends a line and reads up to its reply, on any goroutine.
-func (c *client) request(line, want string) error {
-	if _, err := c.conn.Write([]byte(line + "\r\n")); err != nil {
-		return err
-	}
-	for {
-		got, err := c.readErr()
-		if err != nil {
-			return fmt.Errorf("%.30q: %w", line, err)
-		}
-		if !strings.HasPrefix(got, "@mess ") {
-			if got != want {
-				err = fmt.Errorf("%.30q: got %q, want %q", line, got, want)
-			}
-			return err
-		}
-	}
-}
-
-// readUntil reads up to a line, on any goroutine.
-func (c *client) readUntil(want string) error {
-	for {
-		got, err := c.readErr()
-		if err != nil || got == want {
-			return err
-		}
-	}
-}
-
 // TestManyConnections: 5000 people in one room, and one line reaches them all.
 func TestManyConnections(t *testing.T) {
 	if testing.Short() {
@@ -196,7 +167,7 @@ func comeAndGo(t testing.TB, addr string, i int) error {
 		return err
 	}
 	defer conn.Close()
-	c := &client{t: t, conn: conn, in: bufio.NewReader(conn)}
+	c := newClient(t, conn)
 	if _, err := c.readErr(); err != nil {
 		return err
 	}

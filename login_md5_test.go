@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/md5"
 	"encoding/hex"
 	"strings"
 	"testing"
@@ -10,18 +9,6 @@ import (
 
 // withChallenge switches #challenge on.
 func withChallenge(cfg *config) { cfg.Auth.ChallengeMD5 = true }
-
-// challenged asks for a challenge and returns its answer.
-func (c *client) challenged(password string) string {
-	c.t.Helper()
-	c.send("#challenge")
-	words := splitWords(c.read(), nil)
-	if len(words) != 3 || words[0] != "@ret" || words[1] != "#challenge" || len(words[2]) != 2*challengeBytes {
-		c.t.Fatalf("#challenge: got %q", words)
-	}
-	sum := md5.Sum([]byte(words[2] + password))
-	return challengeMark + hex.EncodeToString(sum[:])
-}
 
 // TestChallengeMD5: the sum is over the random word with the password behind it.
 func TestChallengeMD5(t *testing.T) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"net"
 	"strings"
@@ -12,74 +11,6 @@ import (
 
 	"github.com/xdg-go/scram"
 )
-
-// scramTalk is a client's side of #auth, by a library that others wrote.
-func scramTalk(t testing.TB, user, password string) *scram.ClientConversation {
-	t.Helper()
-	client, err := scram.SHA256.NewClient(user, password, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client.WithMinIterations(1).NewConversation()
-}
-
-// firstStep sends the first message and returns the server's.
-func (c *client) firstStep(talk *scram.ClientConversation) string {
-	c.t.Helper()
-	text, err := talk.Step("")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.send("#auth SCRAM-SHA-256 " + string(appendQuoted(nil, text)))
-	return c.authText(c.read())
-}
-
-// authText is the message in an answer to #auth; a status is returned as it is.
-func (c *client) authText(line string) string {
-	c.t.Helper()
-	if strings.HasPrefix(line, "@status ") {
-		return line
-	}
-	words := splitWords(line, nil)
-	if len(words) != 3 || words[0] != "@ret" || words[1] != "#auth" {
-		c.t.Fatalf("#auth: got %q", line)
-	}
-	return words[2]
-}
-
-// lastStep answers the server's first message. It returns "" after a login, whose
-// server the client has checked, or the status.
-func (c *client) lastStep(talk *scram.ClientConversation, serverFirst string) string {
-	c.t.Helper()
-	text, err := talk.Step(serverFirst)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.send("#auth " + string(appendQuoted(nil, text)))
-	answer := c.authText(c.read())
-	if strings.HasPrefix(answer, "@status ") {
-		return answer
-	}
-	if _, err := talk.Step(answer); err != nil || !talk.Valid() {
-		c.t.Fatalf("the client refuses %q: %v", answer, err)
-	}
-	return ""
-}
-
-// auth logs in by #auth; it returns "" or the status.
-func (c *client) auth(user, password string) string {
-	c.t.Helper()
-	talk := scramTalk(c.t, user, password)
-	return c.lastStep(talk, c.firstStep(talk))
-}
-
-// wantAuth logs in by #auth and expects "" or a status.
-func (c *client) wantAuth(user, password, want string) {
-	c.t.Helper()
-	if got := c.auth(user, password); got != want {
-		c.t.Fatalf("#auth as %q: %q, want %q", user, got, want)
-	}
-}
 
 // TestAuth logs in with a password that never crosses the network.
 func TestAuth(t *testing.T) {
@@ -199,17 +130,6 @@ func TestAuthChangedMeanwhile(t *testing.T) {
 	c.ask("#whoami", "@status 3500")
 }
 
-// salt is the salt and rounds that a name gets to see, after the nonce.
-func (c *client) salt(user string) string {
-	c.t.Helper()
-	first := c.firstStep(scramTalk(c.t, user, "x"))
-	_, salt, ok := strings.Cut(first, ",")
-	if !ok {
-		c.t.Fatalf("the first answer for %q is %q", user, first)
-	}
-	return salt
-}
-
 // TestAuthUnknown: names that nobody has look like others.
 func TestAuthUnknown(t *testing.T) {
 	t.Parallel()
@@ -285,7 +205,7 @@ func (b *bubble) greeted(mine net.Conn) *client {
 	conn.wake = sync.NewCond(&conn.mu)
 	go conn.pump()
 	b.t.Cleanup(func() { conn.Close() })
-	c := &client{t: b.t, conn: conn, in: bufio.NewReader(conn)}
+	c := newClient(b.t, conn)
 	c.expect(`@mess #hello "Homeroom" "type #help for help"`)
 	return c
 }

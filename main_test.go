@@ -65,19 +65,18 @@ func writeSettings(t testing.TB, text string) string {
 
 // program is the program running as a process of its own.
 type program struct {
-	*testServer // only to connect to it
-	cmd         *exec.Cmd
-	listening   chan string   // gets the first address that its log tells to connect to
-	ended       chan struct{} // closed when it has ended, and all that it logged is here
-	mu          sync.Mutex
-	log         bytes.Buffer
+	target
+	cmd       *exec.Cmd
+	listening chan string   // gets the first address that its log tells to connect to
+	ended     chan struct{} // closed when it has ended, and all that it logged is here
+	mu        sync.Mutex
+	log       bytes.Buffer
 }
 
 // launch starts the program without waiting for anything.
 func launch(t testing.TB, path string, args ...string) *program {
 	t.Helper()
-	p := &program{cmd: exec.Command(path, args...), listening: make(chan string, 1), ended: make(chan struct{})}
-	p.testServer = &testServer{t: t}
+	p := &program{target: target{t: t}, cmd: exec.Command(path, args...), listening: make(chan string, 1), ended: make(chan struct{})}
 	p.cmd.Dir = filepath.Dir(path)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
@@ -289,12 +288,7 @@ func TestServe(t *testing.T) {
 	path, data := buildProgram(t), t.TempDir()
 	settings := writeSettings(t, "[server]\nname = \"Annex\"\nlisten = \"127.0.0.1:1\"\ndata = \"elsewhere\"\n")
 	p := startProgram(t, path, "-config", settings, "-data", data, "-listen", "127.0.0.1:0")
-	conn, err := net.Dial("tcp", p.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	c := &client{t: t, conn: conn, in: bufio.NewReader(conn)}
+	c := p.connect()
 	c.expect(`@mess #hello "Annex" "type #help for help"`)
 	c.ask("#ping", "@ret #ping")
 	if code := p.terminate(); code != exitDone {

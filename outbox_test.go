@@ -425,7 +425,7 @@ func TestStalledOnTCP(t *testing.T) {
 	if err := conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
 		t.Fatal(err)
 	}
-	slow := &client{t: t, conn: conn, in: bufio.NewReader(conn)}
+	slow := newClient(t, conn)
 	slow.read()
 	slow.ask("#login anon slow", "@status 0")
 	text := strings.Repeat("x", 900)

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"errors"
-	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -78,17 +76,6 @@ func TestReloadCommand(t *testing.T) {
 	reload(exitFailed, "homeroom: the server refuses #reload: the file; is not there (3504)\n")
 	ts.stopNow()
 	reload(exitFailed, "homeroom: no server runs on that data folder ("+ts.cfg.Server.Data+"); start it, or name the folder that it uses with -data\n")
-}
-
-// connect connects; the hello is still to come.
-func (ts *testServer) connect() *client {
-	ts.t.Helper()
-	conn, err := net.Dial("tcp", ts.addr)
-	if err != nil {
-		ts.t.Fatalf("connecting: %v", err)
-	}
-	ts.t.Cleanup(func() { conn.Close() })
-	return &client{t: ts.t, conn: conn, in: bufio.NewReader(conn)}
 }
 
 // TestReloadSignal: SIGHUP reads the settings file of the shipped program anew, and

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -148,22 +146,11 @@ func wantOwners(c *client, room, group string) {
 	}
 }
 
-// connect is dial for connections that may be refused.
-func connect(srv *testServer) *client {
-	srv.t.Helper()
-	conn, err := net.Dial("tcp", srv.addr)
-	if err != nil {
-		srv.t.Fatal(err)
-	}
-	srv.t.Cleanup(func() { conn.Close() })
-	return &client{t: srv.t, conn: conn, in: bufio.NewReader(conn)}
-}
-
 // untilAdmitted connects until the server has noticed that another has left.
 func untilAdmitted(srv *testServer, refusal string) {
 	srv.t.Helper()
 	for deadline := time.Now().Add(patience); ; {
-		line := connect(srv).read()
+		line := srv.connect().read()
 		if strings.HasPrefix(line, "@mess #hello ") {
 			return
 		}
@@ -193,21 +180,21 @@ func TestConnectionLimits(t *testing.T) {
 			srv.dial()
 			srv.dial()
 			for range 3 {
-				connect(srv).ended(refusal)
+				srv.connect().ended(refusal)
 			}
 			first.ask("#login anon alice", "@status 0")
 			if c.waiting {
 				srv.dial()
 				first.ask("#login anon bob", "@status 0") // counts once
 			}
-			connect(srv).ended(refusal)
+			srv.connect().ended(refusal)
 			first.ask("#quit", "@status 0")
 			first.ended()
 			first.conn.Close()
 			if !c.waiting {
 				untilAdmitted(srv, refusal)
 			}
-			connect(srv).ended(refusal)
+			srv.connect().ended(refusal)
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -73,7 +72,7 @@ func (b *bubble) dialBriefly() *client {
 	conn := &readingConn{Conn: b.connect()}
 	conn.wake = sync.NewCond(&conn.mu)
 	go conn.pump()
-	c := &client{t: b.t, conn: conn, in: bufio.NewReader(conn)}
+	c := newClient(b.t, conn)
 	if hello := c.read(); !strings.HasPrefix(hello, "@mess #hello ") {
 		b.t.Fatalf("first line %q, want the hello", hello)
 	}
@@ -214,7 +213,7 @@ func (s *soakTest) use(number int, stop <-chan struct{}) {
 			s.t.Errorf("user %d cannot connect: %v", number, err)
 			return
 		}
-		c := &client{t: s.t, conn: conn, in: bufio.NewReader(conn)}
+		c := newClient(s.t, conn)
 		c.read() // the hello
 		c.send(fmt.Sprintf("#login anon user%d", number))
 		if lines := c.barrier(); !slices.Contains(lines, "@status 0") { // others may have spoken before the reply

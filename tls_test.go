@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
@@ -51,26 +50,6 @@ func (ts *testServer) overTLS(change ...func(*tls.Config)) *client {
 		ts.t.Fatalf("connecting with TLS: %v", err)
 	}
 	return greeted(ts.t, conn)
-}
-
-// greeted makes a client of a connection and takes the hello line.
-func greeted(t testing.TB, conn net.Conn) *client {
-	t.Helper()
-	t.Cleanup(func() { conn.Close() })
-	c := &client{t: t, conn: conn, in: bufio.NewReader(conn)}
-	if hello := c.read(); !strings.HasPrefix(hello, "@mess #hello ") {
-		t.Fatalf("first line %q, want the hello", hello)
-	}
-	return c
-}
-
-// closedWell expects TLS's own end of a connection, after these lines.
-func (c *client) closedWell(want ...string) {
-	c.t.Helper()
-	c.expect(want...)
-	if line, err := c.readErr(); !errors.Is(err, io.EOF) {
-		c.t.Errorf("the end is %q, %v; want TLS's own", line, err)
-	}
 }
 
 // TestTLS: both versions, the certificate's names, and people with and without
@@ -144,12 +123,7 @@ func TestTLSPassword(t *testing.T) {
 // dialRaw connects to the TLS port without TLS.
 func (ts *testServer) dialRaw() *client {
 	ts.t.Helper()
-	conn, err := net.Dial("tcp", ts.tlsAddr())
-	if err != nil {
-		ts.t.Fatal(err)
-	}
-	ts.t.Cleanup(func() { conn.Close() })
-	return &client{t: ts.t, conn: conn, in: bufio.NewReader(conn)}
+	return target{ts.t, ts.tlsAddr()}.connect()
 }
 
 // TestTLSOtherSpeech: who speaks no TLS is told so; a browser gets nothing.

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // abuse makes the tests of this file as long and as hard as docs/RELIABILITY.md says,
@@ -38,23 +40,23 @@ func abused(t *testing.T, changes ...string) *program {
 
 // openFiles is how many files a program has open.
 func (p *program) openFiles() int {
-	p.t.Helper()
+	p.T.Helper()
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
 	if err != nil {
-		p.t.Skip("this machine does not show a process's open files")
+		p.T.Skip("this machine does not show a process's open files")
 	}
 	return len(entries)
 }
 
 // dialFrom connects from an address of this machine.
 func (p *program) dialFrom(address string) net.Conn {
-	p.t.Helper()
+	p.T.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
-	conn, err := dialer.Dial("tcp4", p.addr)
+	conn, err := dialer.Dial("tcp4", p.Addr)
 	if err != nil {
-		p.t.Fatalf("connecting from %s: %v", address, err)
+		p.T.Fatalf("connecting from %s: %v", address, err)
 	}
-	p.t.Cleanup(func() { conn.Close() })
+	p.T.Cleanup(func() { conn.Close() })
 	return conn
 }
 
@@ -77,7 +79,7 @@ func TestSlowloris(t *testing.T) {
 	var took time.Duration
 	for i := range 5 {
 		began := time.Now()
-		p.guest("guest" + strconv.Itoa(i))
+		p.Guest("guest" + strconv.Itoa(i))
 		took = max(took, time.Since(began))
 	}
 	slow.Wait()
@@ -117,14 +119,14 @@ func dripUntilEnd(conn net.Conn) (told bool) {
 // memory nor descriptors behind. (TestComingAndGoing counts goroutines.)
 func TestConnectDisconnect(t *testing.T) {
 	p := abused(t)
-	p.guest("stays").barrier()
+	p.Guest("stays").Barrier()
 	round := func(count int) {
 		var next atomic.Int64
 		var running sync.WaitGroup
 		for range 8 {
 			running.Go(func() {
 				for i := next.Add(1); i <= int64(count); i = next.Add(1) {
-					if err := comeAndGo(t, p.addr, int(i)); err != nil {
+					if err := comeAndGo(t, p.Addr, int(i)); err != nil {
 						t.Errorf("connection %d: %v", i, err)
 					}
 				}
@@ -147,20 +149,20 @@ func TestNonReaders(t *testing.T) {
 	const stalled, listeners = 50, 20
 	p := abused(t)
 	for i := range stalled {
-		c := p.dial()
-		if err := c.conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		c := p.Dial()
+		if err := c.Conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
 			t.Fatal(err)
 		}
-		c.ask("#login anon stalled"+strconv.Itoa(i), "@status 0")
+		c.Ask("#login anon stalled"+strconv.Itoa(i), "@status 0")
 	}
 	before := memoryOf(t, p)
 	seconds := harder(30, 2)
 	took := p.talkTo(crowd(p, "listener", listeners), seconds*1000)
 	peak := peakMemory(t, p)
 	cut := stalled
-	counter := p.guest("counter")
-	counter.send("#listusers")
-	for _, line := range counter.barrier() {
+	counter := p.Guest("counter")
+	counter.Send("#listusers")
+	for _, line := range counter.Barrier() {
 		if strings.HasPrefix(line, "stalled") {
 			cut--
 		}
@@ -180,8 +182,8 @@ func TestNonReaders(t *testing.T) {
 
 // talkTo sends so many lines, one each millisecond, to a room and returns how long
 // each took to each of its listeners.
-func (p *program) talkTo(listeners []*client, lines int) (took []time.Duration) {
-	p.t.Helper()
+func (p *program) talkTo(listeners []*wire.Client, lines int) (took []time.Duration) {
+	p.T.Helper()
 	var mu sync.Mutex
 	var listening sync.WaitGroup
 	sent := make([]time.Time, lines)
@@ -191,7 +193,7 @@ func (p *program) talkTo(listeners []*client, lines int) (took []time.Duration) 
 			for range lines {
 				i, err := nextNumbered(c)
 				if err != nil {
-					p.t.Errorf("listening: %v", err)
+					p.T.Errorf("listening: %v", err)
 					return
 				}
 				mu.Lock()
@@ -203,8 +205,8 @@ func (p *program) talkTo(listeners []*client, lines int) (took []time.Duration) 
 			mu.Unlock()
 		})
 	}
-	talker := p.guest("talker")
-	go func() { _, _ = io.Copy(io.Discard, talker.in) }()
+	talker := p.Guest("talker")
+	go func() { _, _ = io.Copy(io.Discard, talker.In) }()
 	pace := time.NewTicker(time.Millisecond)
 	defer pace.Stop()
 	for i := range lines {
@@ -212,16 +214,16 @@ func (p *program) talkTo(listeners []*client, lines int) (took []time.Duration) 
 		mu.Lock()
 		sent[i] = time.Now()
 		mu.Unlock()
-		talker.raw(fmt.Sprintf("#broadcast %d %s\r\n", i, strings.Repeat("x", 100)))
+		talker.Raw(fmt.Sprintf("#broadcast %d %s\r\n", i, strings.Repeat("x", 100)))
 	}
 	listening.Wait()
 	return took
 }
 
 // nextNumbered reads up to the next broadcast and returns its number.
-func nextNumbered(c *client) (int, error) {
+func nextNumbered(c *wire.Client) (int, error) {
 	for {
-		line, err := c.readErr()
+		line, err := c.ReadErr()
 		if err != nil {
 			return 0, err
 		}
@@ -236,7 +238,7 @@ func nextNumbered(c *client) (int, error) {
 // no memory, however much it sends.
 func TestNoLineEnd(t *testing.T) {
 	p := abused(t)
-	p.guest("stays").barrier()
+	p.Guest("stays").Barrier()
 	flood(t, p, []byte("x"), 1<<20) // what is made once is made now
 	before := memoryOf(t, p)
 	for _, bytes := range [][]byte{[]byte("x"), {telnetIAC, telnetSB}, {'x', backspace}, {0xe2, 0x80}} {
@@ -256,20 +258,20 @@ func flood(t *testing.T, p *program, pattern []byte, size int64) (connections in
 	piece := slices.Repeat(pattern, 64<<10/len(pattern))
 	for size > 0 {
 		connections++
-		c := p.dial()
+		c := p.Dial()
 		for size > 0 {
-			n, err := c.conn.Write(piece)
+			n, err := c.Conn.Write(piece)
 			size -= int64(n)
 			if err != nil {
 				break
 			}
 		}
-		if line, err := c.readErr(); err == nil && !strings.HasSuffix(line, `@mess #warning "line longer than 1000 bytes"`) {
+		if line, err := c.ReadErr(); err == nil && !strings.HasSuffix(line, `@mess #warning "line longer than 1000 bytes"`) {
 			t.Fatalf("got %q", line)
 		} else if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatal("the connection was not ended")
 		}
-		c.conn.Close()
+		c.Conn.Close()
 	}
 	return connections
 }

@@ -15,14 +15,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // admin makes an account that is an administrator, connects and logs in to it.
-func (ts *testServer) admin(name string) *client {
-	ts.t.Helper()
-	c := ts.member(name)
+func (ts *testServer) admin(name string) *wire.Client {
+	ts.T.Helper()
+	c := ts.Member(name)
 	if err := ts.setRole(ts.findAccount(name), true); err != nil {
-		ts.t.Fatalf("making %s an administrator: %v", name, err)
+		ts.T.Fatalf("making %s an administrator: %v", name, err)
 	}
 	return c
 }
@@ -48,7 +50,7 @@ var adminWords = map[string][2]string{
 func TestAdminCommands(t *testing.T) {
 	log := captureLog(t)
 	ts := startServer(t)
-	root, alice, guest, nobody := ts.admin("root"), ts.member("alice"), ts.guest("guest"), ts.dial()
+	root, alice, guest, nobody := ts.admin("root"), ts.Member("alice"), ts.Guest("guest"), ts.Dial()
 	for _, c := range commandRows() {
 		if c.who != forAdmins {
 			continue
@@ -58,26 +60,26 @@ func TestAdminCommands(t *testing.T) {
 			t.Errorf("no test of %s", c.name)
 			continue
 		}
-		for who, other := range map[string]*client{"alice": alice, "guest": guest} {
-			other.ask(c.name+test[0], "@status 3506")
+		for who, other := range map[string]*wire.Client{"alice": alice, "guest": guest} {
+			other.Ask(c.name+test[0], "@status 3506")
 			if want := fmt.Sprintf("command=%s user=%s from=127.0.0.1", c.name, who); !strings.Contains(log.String(), want) {
 				t.Errorf("the log does not have %q", want)
 			}
 		}
-		nobody.ask(c.name+test[0], "@status 3500")
+		nobody.Ask(c.name+test[0], "@status 3500")
 	}
-	alice.ask("#quit", "@status 0")
-	guest.ask("#quit", "@status 0")
+	alice.Ask("#quit", "@status 0")
+	guest.Ask("#quit", "@status 0")
 	for _, c := range commandRows() {
 		test := adminWords[c.name]
 		if c.who != forAdmins || test[1] == "" {
 			continue
 		}
-		root.send(c.name + test[0])
-		if got := root.read(); !strings.HasPrefix(got, test[1]) {
+		root.Send(c.name + test[0])
+		if got := root.Read(); !strings.HasPrefix(got, test[1]) {
 			t.Errorf("%s: %q, want %q", c.name, got, test[1])
 		}
-		root.barrier()
+		root.Barrier()
 		logged := strings.Contains(log.String(), "command=\""+c.name) || strings.Contains(log.String(), "by=root from=127.0.0.1 command="+c.name)
 		if done := test[1] != "@status -3" && test[1] != "@status 3508" && c.name != "#reload"; logged != (c.audit > 0 && done) {
 			t.Errorf("%s is in the log: %v", c.name, logged)
@@ -121,15 +123,15 @@ func captureLog(t *testing.T) *logCapture {
 func TestBannedAddress(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
-	alice, waiting, host := ts.guest("alice"), ts.dial(), ts.dialHost()
+	alice, waiting, host := ts.Guest("alice"), ts.Dial(), ts.dialHost()
 	const banned = `@mess #warning "you are banned: no games"`
-	host.ask("#ban 127.0.0.0/8 no games", "@status 0")
-	alice.ended(banned)
-	waiting.ended(banned)
-	ts.dial().ask("#login anon bob", banned, "@status 3005")
-	host.ask("#listbans", "@ret #listbans 1", `127.0.0.0/8 0 Host "no games"`)
-	host.ask("#unban 127.9.9.9/8", "@status 0")
-	ts.guest("bob")
+	host.Ask("#ban 127.0.0.0/8 no games", "@status 0")
+	alice.Ended(banned)
+	waiting.Ended(banned)
+	ts.Dial().Ask("#login anon bob", banned, "@status 3005")
+	host.Ask("#listbans", "@ret #listbans 1", `127.0.0.0/8 0 Host "no games"`)
+	host.Ask("#unban 127.9.9.9/8", "@status 0")
+	ts.Guest("bob")
 }
 
 // TestBansAgainst: networks of all lengths are found, IPv4 in IPv6 too.
@@ -187,15 +189,15 @@ func TestBanLimit(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t, func(c *config) { c.Limits.Bans = 2 })
 	host := ts.dialHost()
-	host.ask("#ban 192.0.2.1", "@status 0")
-	host.ask("#ban 192.0.2.2 60 first", "@status 0")
-	host.ask("#ban 192.0.2.3", "@status -2")
-	host.ask("#ban 192.0.2.2 second", "@status 0")
-	host.ask("#listbans", "@ret #listbans 2", `192.0.2.1 0 Host ""`, `192.0.2.2 0 Host "second"`)
-	host.ask("#suspend 1", `@mess #announce Host "the server is suspended for 1 min"`, "@status 0")
-	host.ask("#suspend 2", `@mess #announce Host "the server is suspended for 2 min"`, "@status 0")
+	host.Ask("#ban 192.0.2.1", "@status 0")
+	host.Ask("#ban 192.0.2.2 60 first", "@status 0")
+	host.Ask("#ban 192.0.2.3", "@status -2")
+	host.Ask("#ban 192.0.2.2 second", "@status 0")
+	host.Ask("#listbans", "@ret #listbans 2", `192.0.2.1 0 Host ""`, `192.0.2.2 0 Host "second"`)
+	host.Ask("#suspend 1", `@mess #announce Host "the server is suspended for 1 min"`, "@status 0")
+	host.Ask("#suspend 2", `@mess #announce Host "the server is suspended for 2 min"`, "@status 0")
 	ts = ts.restart()
-	ts.dialHost().ask("#listbans", "@ret #listbans 2", `192.0.2.1 0 Host ""`, `192.0.2.2 0 Host "second"`)
+	ts.dialHost().Ask("#listbans", "@ret #listbans 2", `192.0.2.1 0 Host ""`, `192.0.2.2 0 Host "second"`)
 	if b := ts.bans.suspended.Load(); b == nil || secondsUntil(b.ends, ts.clock.now()) <= 60 {
 		t.Errorf("after a restart the suspension is %+v", b)
 	}
@@ -206,9 +208,9 @@ func TestBanLimit(t *testing.T) {
 
 // storedBans is how many bans are in the database.
 func (ts *testServer) storedBans() (n int) {
-	ts.t.Helper()
+	ts.T.Helper()
 	if err := ts.store.load(kindBan, func(record) error { n++; return nil }); err != nil {
-		ts.t.Error(err)
+		ts.T.Error(err)
 	}
 	return n
 }
@@ -225,19 +227,19 @@ func TestBanEnds(t *testing.T) {
 		}
 	}
 	host := ts.dialHost()
-	host.expect(`@mess #announce root "the server is open again"`)
+	host.Expect(`@mess #announce root "the server is open again"`)
 	for ts.storedBans() > 0 { // the name's ban may be the later one
-		host.barrier()
+		host.Barrier()
 	}
-	ts.guest("alice")
+	ts.Guest("alice")
 	if err := ts.bans.add(&ban{key: banKey{what: banName, name: "bob"}, by: "root", ends: ts.clock.now() + 1}); err != nil {
 		t.Fatal(err)
 	}
 	ts = ts.restart()
 	for host = ts.dialHost(); ts.storedBans() > 0; {
-		host.barrier()
+		host.Barrier()
 	}
-	ts.guest("bob")
+	ts.Guest("bob")
 }
 
 // TestManyAccounts: #accounts pages through all of them, each once, in order.
@@ -253,9 +255,9 @@ func TestManyAccounts(t *testing.T) {
 	}
 	host, after, seen := ts.dialHost(), "", 0
 	for {
-		host.send(`#accounts "` + after + `" 5000`)
+		host.Send(`#accounts "` + after + `" 5000`)
 		var n int
-		if _, err := fmt.Sscanf(host.read(), "@ret #accounts %d", &n); err != nil {
+		if _, err := fmt.Sscanf(host.Read(), "@ret #accounts %d", &n); err != nil {
 			t.Fatal(err)
 		}
 		if n == 0 {
@@ -265,7 +267,7 @@ func TestManyAccounts(t *testing.T) {
 			t.Errorf("%d lines at once", n)
 		}
 		for range n {
-			line := host.read()
+			line := host.Read()
 			if after = strings.Fields(line)[0]; after != fmt.Sprintf("user%05d", seen) {
 				t.Fatalf("line %d is %q", seen, line)
 			}
@@ -281,17 +283,17 @@ func TestManyAccounts(t *testing.T) {
 func TestRoomKickTLS(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t, withTLS)
-	alice, bob := ts.guest("alice"), ts.overTLS()
-	bob.ask("#login anon bob", "@status 0")
-	alice.ask("#createroom den", "@status 0")
-	for _, c := range []*client{alice, bob} {
-		c.ask("#changeroom den", "@status 0")
+	alice, bob := ts.Guest("alice"), ts.overTLS()
+	bob.Ask("#login anon bob", "@status 0")
+	alice.Ask("#createroom den", "@status 0")
+	for _, c := range []*wire.Client{alice, bob} {
+		c.Ask("#changeroom den", "@status 0")
 	}
 	for range 3 {
-		alice.ask("#roomkick bob", "@status 0")
-		bob.expect(`@mess #warning "you were put out of den by alice"`)
-		bob.ask("#whoami", "@ret #whoami bob Home 1 - 0")
-		bob.ask("#changeroom den", "@status 0")
+		alice.Ask("#roomkick bob", "@status 0")
+		bob.Expect(`@mess #warning "you were put out of den by alice"`)
+		bob.Ask("#whoami", "@ret #whoami bob Home 1 - 0")
+		bob.Ask("#changeroom den", "@status 0")
 	}
 }
 
@@ -299,20 +301,20 @@ func TestRoomKickTLS(t *testing.T) {
 func TestRoomKickIdle(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
-	alice, bob := ts.guest("alice"), ts.guest("bob")
-	alice.ask("#createroom den", "@status 0")
-	for _, c := range []*client{alice, bob} {
-		c.ask("#changeroom den", "@status 0")
+	alice, bob := ts.Guest("alice"), ts.Guest("bob")
+	alice.Ask("#createroom den", "@status 0")
+	for _, c := range []*wire.Client{alice, bob} {
+		c.Ask("#changeroom den", "@status 0")
 	}
-	alice.ask("#events on", "@status 0")
-	alice.send("#roomkick bob")
-	got := map[string]bool{alice.read(): true, alice.read(): true}
+	alice.Ask("#events on", "@status 0")
+	alice.Send("#roomkick bob")
+	got := map[string]bool{alice.Read(): true, alice.Read(): true}
 	if !got["@status 0"] || !got["@mess #left den bob"] {
 		t.Errorf("alice got %v", got)
 	}
-	bob.expect(`@mess #warning "you were put out of den by alice"`)
-	alice.ask("#broadcast secret", `@mess #broadcast alice "secret"`, "@status 0")
-	if left := bob.barrier(); len(left) > 0 {
+	bob.Expect(`@mess #warning "you were put out of den by alice"`)
+	alice.Ask("#broadcast secret", `@mess #broadcast alice "secret"`, "@status 0")
+	if left := bob.Barrier(); len(left) > 0 {
 		t.Errorf("bob got %q", left)
 	}
 }
@@ -325,7 +327,7 @@ func TestOrders(t *testing.T) {
 	ran := filepath.Join(data, "rebooted")
 	settings := writeSettings(t, programSettings+fmt.Sprintf("[admin]\nreboot = %q\npoweroff = \"/nonexistent\"\n", "touch "+ran))
 	p := startProgram(t, buildProgram(t), "-config", settings, "-data", data)
-	bob := p.guest("bob")
+	bob := p.Guest("bob")
 	rewrite := func(text string) {
 		t.Helper()
 		if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
@@ -337,11 +339,11 @@ func TestOrders(t *testing.T) {
 		t.Fatal(err)
 	}
 	rewrite("nonsense = 1\n") // with which the server would not start again
-	dialFolder(t, data).ask("#restart", fmt.Sprintf(`@mess #warning "%s, line 1: there is no setting nonsense; `+"`homeroom config`"+` shows them all"`, settings), "@status 3504")
+	dialFolder(t, data).Ask("#restart", fmt.Sprintf(`@mess #warning "%s, line 1: there is no setting nonsense; `+"`homeroom config`"+` shows them all"`, settings), "@status 3504")
 	rewrite(string(good))
-	dialFolder(t, data).ask(`#restart "a new version"`, "@status 0", `@mess #warning "the server is starting anew (Host): a new version"`)
-	bob.ended(`@mess #warning "the server is starting anew (Host): a new version"`)
-	for again := (*client)(nil); again == nil; again = tryFolder(t, data) { // there is none for a moment
+	dialFolder(t, data).Ask(`#restart "a new version"`, "@status 0", `@mess #warning "the server is starting anew (Host): a new version"`)
+	bob.Ended(`@mess #warning "the server is starting anew (Host): a new version"`)
+	for again := (*wire.Client)(nil); again == nil; again = tryFolder(t, data) { // there is none for a moment
 		select {
 		case <-p.ended:
 			t.Fatalf("it did not start anew (%v); it says:\n%s", p.cmd.ProcessState, p.logged())
@@ -350,9 +352,9 @@ func TestOrders(t *testing.T) {
 		_ = p.cmd.Process.Signal(syscall.SIGHUP) // no moment of it ends the program
 	}
 	host := dialFolder(t, data)
-	host.ask("#poweroff", "@status 0", `@mess #warning "the machine is being switched off (Host)"`, `@mess #warning "that failed; the server goes on"`)
-	host.ask("#ping", "@ret #ping")
-	host.ask("#reboot now", "@status 0", `@mess #warning "the machine is starting anew (Host): now"`)
+	host.Ask("#poweroff", "@status 0", `@mess #warning "the machine is being switched off (Host)"`, `@mess #warning "that failed; the server goes on"`)
+	host.Ask("#ping", "@ret #ping")
+	host.Ask("#reboot now", "@status 0", `@mess #warning "the machine is starting anew (Host): now"`)
 	if code := p.exitCode(); code != exitDone {
 		t.Errorf("exit code %d", code)
 	}
@@ -360,7 +362,7 @@ func TestOrders(t *testing.T) {
 		t.Errorf("the command did not run: %v", err)
 	}
 	p = startProgram(t, buildProgram(t), "-config", settings, "-data", data)
-	dialFolder(t, data).ask("#shutdown", "@status 0", `@mess #warning "the server is stopping (Host)"`)
+	dialFolder(t, data).Ask("#shutdown", "@status 0", `@mess #warning "the server is stopping (Host)"`)
 	if code := p.exitCode(); code != exitDone {
 		t.Errorf("exit code %d", code)
 	}
@@ -374,7 +376,7 @@ func TestSignalWhileRestarting(t *testing.T) {
 	for range 5 {
 		data := t.TempDir()
 		p := startProgram(t, path, "-config", settings, "-data", data)
-		dialFolder(t, data).ask("#restart", "@status 0", `@mess #warning "the server is starting anew (Host)"`)
+		dialFolder(t, data).Ask("#restart", "@status 0", `@mess #warning "the server is starting anew (Host)"`)
 		for !strings.Contains(p.logged(), "msg=stopped") {
 			runtime.Gosched()
 		}
@@ -385,7 +387,7 @@ func TestSignalWhileRestarting(t *testing.T) {
 }
 
 // dialFolder connects to the control socket of the server on a data folder.
-func dialFolder(t testing.TB, folder string) *client {
+func dialFolder(t testing.TB, folder string) *wire.Client {
 	t.Helper()
 	c := tryFolder(t, folder)
 	if c == nil {
@@ -395,14 +397,14 @@ func dialFolder(t testing.TB, folder string) *client {
 }
 
 // tryFolder is dialFolder where there may be no server; nil: there is none.
-func tryFolder(t testing.TB, folder string) *client {
+func tryFolder(t testing.TB, folder string) *wire.Client {
 	t.Helper()
 	conn, err := net.Dial("unix", filepath.Join(folder, controlFile))
 	if err != nil {
 		return nil
 	}
-	c := newClient(t, conn)
-	if _, err := c.readErr(); err != nil { // a server that is ending
+	c := wire.New(t, conn)
+	if _, err := c.ReadErr(); err != nil { // a server that is ending
 		conn.Close()
 		return nil
 	}
@@ -418,37 +420,37 @@ func TestWatchLog(t *testing.T) {
 	root, host, log := ts.admin("root"), ts.dialHost(), slog.New(ts.log.handler())
 	log.Info("first", "user", "a\nb")
 	log.Info("second")
-	root.ask("#log 1", "@ret #log 1")
-	if got := root.read(); !strings.HasSuffix(got, `msg=second"`) {
+	root.Ask("#log 1", "@ret #log 1")
+	if got := root.Read(); !strings.HasSuffix(got, `msg=second"`) {
 		t.Errorf("the last line is %s", got)
 	}
-	root.ask("#log", "@ret #log 2")
-	if got := root.read(); !strings.Contains(got, `msg=first user=\"a\\nb\"`) {
+	root.Ask("#log", "@ret #log 2")
+	if got := root.Read(); !strings.Contains(got, `msg=first user=\"a\\nb\"`) {
 		t.Errorf("the first line is %s", got)
 	}
-	root.read()
+	root.Read()
 	for _, bad := range []string{"#log 0", "#log many", "#watchlog maybe", "#watchlog"} {
-		root.ask(bad, "@status 3504")
+		root.Ask(bad, "@status 3504")
 	}
-	root.ask("#watchlog on", "@status 0")
-	root.ask("#watchlog on", "@status 0") // twice is once
+	root.Ask("#watchlog on", "@status 0")
+	root.Ask("#watchlog on", "@status 0") // twice is once
 	log.Warn("third")
-	if got := root.read(); !strings.HasPrefix(got, "@mess #log \"") || !strings.HasSuffix(got, `msg=third"`) {
+	if got := root.Read(); !strings.HasPrefix(got, "@mess #log \"") || !strings.HasSuffix(got, `msg=third"`) {
 		t.Errorf("watching gives %s", got)
 	}
-	host.ask("#role root user", "@status 0")
+	host.Ask("#role root user", "@status 0")
 	log.Warn("fourth")
-	if left := root.barrier(); len(left) > 0 {
+	if left := root.Barrier(); len(left) > 0 {
 		t.Errorf("who is no administrator any more is told %q", left)
 	}
-	host.ask("#watchlog on", "@status 0")
+	host.Ask("#watchlog on", "@status 0")
 	log.Warn("fifth")
-	if got := host.read(); !strings.HasSuffix(got, `msg=fifth"`) {
+	if got := host.Read(); !strings.HasSuffix(got, `msg=fifth"`) {
 		t.Errorf("the operator is told %s", got)
 	}
-	host.ask("#watchlog off", "@status 0")
+	host.Ask("#watchlog off", "@status 0")
 	log.Warn("sixth")
-	if left := host.barrier(); len(left) > 0 {
+	if left := host.Barrier(); len(left) > 0 {
 		t.Errorf("who watches no more is told %q", left)
 	}
 }
@@ -476,24 +478,24 @@ func TestMeter(t *testing.T) {
 func TestStats(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
-	host, alice := ts.dialHost(), ts.member("alice")
-	alice.ask("#creategroup news", "@status 0")
-	alice.ask("#joingroup news", "@status 0")
-	alice.send("#postmessage hello")
-	alice.ask("text", "@status 0")
-	alice.ask("#broadcast hello", `@mess #broadcast alice "hello"`, "@status 0")
-	ts.dial().ask("#login regd alice wrong", "@status 3002")
+	host, alice := ts.dialHost(), ts.Member("alice")
+	alice.Ask("#creategroup news", "@status 0")
+	alice.Ask("#joingroup news", "@status 0")
+	alice.Send("#postmessage hello")
+	alice.Ask("text", "@status 0")
+	alice.Ask("#broadcast hello", `@mess #broadcast alice "hello"`, "@status 0")
+	ts.Dial().Ask("#login regd alice wrong", "@status 3002")
 	if err := noteBackup(ts.cfg.Server.Data); err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]string{}
-	host.send("#stats")
+	host.Send("#stats")
 	var n int
-	if _, err := fmt.Sscanf(host.read(), "@ret #stats %d", &n); err != nil {
+	if _, err := fmt.Sscanf(host.Read(), "@ret #stats %d", &n); err != nil {
 		t.Fatal(err)
 	}
 	for range n {
-		words := strings.Fields(host.read())
+		words := strings.Fields(host.Read())
 		if len(words) != 2 {
 			t.Fatalf("a line of %d words: %q", len(words), words)
 		}
@@ -519,9 +521,9 @@ func TestStats(t *testing.T) {
 func TestRoomKickBetweenLines(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	listener := srv.guest("listener")
-	listener.ask("#createroom den", "@status 0")
-	listener.ask("#changeroom den", "@status 0")
+	listener := srv.Guest("listener")
+	listener.Ask("#createroom den", "@status 0")
+	listener.Ask("#changeroom den", "@status 0")
 	near, far := net.Pipe()
 	s := &session{srv: srv.server, conn: near, out: newOutbox(near, new(atomic.Int64))}
 	defer func() {
@@ -546,7 +548,7 @@ func TestRoomKickBetweenLines(t *testing.T) {
 		s.putOut.Store(s.room())
 	}
 	s.flush()
-	listener.expect(`@mess #broadcast victim "before"`)
+	listener.Expect(`@mess #broadcast victim "before"`)
 }
 
 // TestRoomKickWakesLate: who went Home by itself before the owner's wake came stays
@@ -554,15 +556,15 @@ func TestRoomKickBetweenLines(t *testing.T) {
 func TestRoomKickWakesLate(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	srv.guest("owner").ask("#createroom den", "@status 0")
-	victim := srv.guest("victim")
-	victim.ask("#changeroom den", "@status 0")
+	srv.Guest("owner").Ask("#createroom den", "@status 0")
+	victim := srv.Guest("victim")
+	victim.Ask("#changeroom den", "@status 0")
 	s := srv.findOnline("victim")
 	s.putOut.Store(s.room())
-	victim.ask("#ping gone-home", "@ret #ping gone-home")
+	victim.Ask("#ping gone-home", "@ret #ping gone-home")
 	if s.room() != srv.home {
 		t.Error("the victim is still in the room")
 	}
 	s.out.wake()
-	victim.ask("#ping still-here", "@ret #ping still-here")
+	victim.Ask("#ping still-here", "@ret #ping still-here")
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // TestSource: what counts as one address, by where the connection comes from and
@@ -40,9 +42,9 @@ func TestComingAgain(t *testing.T) {
 			t.Helper()
 			c := b.dial()
 			for _, w := range want {
-				c.ask("#ping", w)
+				c.Ask("#ping", w)
 			}
-			c.conn.Close()
+			c.Conn.Close()
 			synctest.Wait()
 		}
 		remembered := func() int {
@@ -75,8 +77,8 @@ func TestComingAgainUnlimited(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		for range 20 {
 			c := b.dial()
-			c.ask("#ping", "@ret #ping")
-			c.conn.Close()
+			c.Ask("#ping", "@ret #ping")
+			c.Conn.Close()
 		}
 	}, func(c *config) {
 		c.Limits.CommandsPerSecond, c.Limits.CommandBurst, c.Limits.ConnectionsPerIP = 1, 1, 0
@@ -88,20 +90,20 @@ func TestComingAgainUnlimited(t *testing.T) {
 func TestWaitingGiveWay(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		const thief, alice = "192.0.2.1", "192.0.2.2"
-		var thieves []*client
+		var thieves []*wire.Client
 		for range 4 {
 			thieves = append(thieves, b.dialFrom(thief))
 		}
 		first := b.dialFrom(alice)
-		thieves[0].ended(`@mess #warning "others are waiting to log in; the connection ends"`)
+		thieves[0].Ended(`@mess #warning "others are waiting to log in; the connection ends"`)
 		b.refused(thief)
 		b.dialFrom(alice)
-		thieves[1].ended(`@mess #warning "others are waiting to log in; the connection ends"`)
+		thieves[1].Ended(`@mess #warning "others are waiting to log in; the connection ends"`)
 		b.refused(alice) // each has two
-		first.ask("#login anon alice", "@status 0")
+		first.Ask("#login anon alice", "@status 0")
 		b.dialFrom(thief)
 		b.refused(thief)
-		thieves[2].ask("#login anon thief", "@status 0")
+		thieves[2].Ask("#login anon thief", "@status 0")
 		if synctest.Wait(); b.admission.asking != 3 {
 			t.Errorf("%d have not logged in, want 3", b.admission.asking)
 		}

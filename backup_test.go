@@ -45,9 +45,9 @@ func wantOnly(t testing.TB, folder string, names ...string) {
 func TestBackupWhileRunning(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
-	c := ts.member("alice")
-	c.ask(`#creategroup talk "" anon`, "@status 0")
-	c.ask("#joingroup talk", "@status 0")
+	c := ts.Member("alice")
+	c.Ask(`#creategroup talk "" anon`, "@status 0")
+	c.Ask("#joingroup talk", "@status 0")
 	stop := make(chan struct{})
 	var posting sync.WaitGroup
 	posted := make(chan bool, 1)
@@ -57,7 +57,7 @@ func TestBackupWhileRunning(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				c.ask("#postmessage canary-heading\r\ncanary-text", "@status 0")
+				c.Ask("#postmessage canary-heading\r\ncanary-text", "@status 0")
 				select {
 				case posted <- true:
 				default:
@@ -111,9 +111,9 @@ func wantRestores(t *testing.T, file string, key []byte, least int) (messages in
 	if all := ts.groups.all(); len(all) != 1 || int(all[0].messages.Load()) != messages || messages < least {
 		t.Errorf("%d groups, %d messages (at least %d before)", len(all), messages, least)
 	}
-	c := ts.dial()
-	c.ask("#login regd alice pw", "@status 0")
-	c.conn.Close() // a stop waits for who stays
+	c := ts.Dial()
+	c.Ask("#login regd alice pw", "@status 0")
+	c.Conn.Close() // a stop waits for who stays
 	ts.stopNow()
 	return messages
 }
@@ -330,8 +330,8 @@ func TestBackupCommands(t *testing.T) {
 	folder := t.TempDir()
 	file := filepath.Join(folder, "backup.db")
 	p := startProgram(t, path, "-config", settings, "-data", data)
-	c := p.guest("alice")
-	c.ask("#createroom den", "@status 0")
+	c := p.Guest("alice")
+	c.Ask("#createroom den", "@status 0")
 	run := func(want int, args ...string) string {
 		t.Helper()
 		code, stdout, stderr := runLine(args...)
@@ -349,7 +349,7 @@ func TestBackupCommands(t *testing.T) {
 	run(exitUsage, "key", "-data", data)
 	run(exitUsage, "key", "rotate", "again")
 	run(exitFailed, "check", "-config", filepath.Join(folder, "none.toml"))
-	c.ask("#createroom lair", "@status 0")
+	c.Ask("#createroom lair", "@status 0")
 	for range *kills {
 		b := launch(t, path, "backup", "-data", data, file)
 		select {
@@ -370,7 +370,7 @@ func TestBackupCommands(t *testing.T) {
 	run(exitDone, "key", "rotate", "-data", data)
 	run(exitDone, "check", "-data", data)
 	p = startProgram(t, path, "-config", settings, "-data", data)
-	p.guest("bob").ask("#changeroom lair", "@status 0")
+	p.Guest("bob").Ask("#changeroom lair", "@status 0")
 }
 
 // TestBackupSyncFails: a backup that does not get to the disk does not take the

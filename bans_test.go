@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // gatedStore is a store that adds nothing before it may.
@@ -37,27 +39,27 @@ func TestBansAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			inBubble(t, func(b *bubble) {
-				b.guest("bob").ask("#createlogin carol pw real mail", "@status 0")
+				b.guest("bob").Ask("#createlogin carol pw real mail", "@status 0")
 				synctest.Wait()
 				slow := &gatedStore{b.bans.store, make(chan struct{})}
 				b.bans.store = slow
 				one, other := b.dialHost(), b.dialHost()
-				one.send(lines.ban)
+				one.Send(lines.ban)
 				synctest.Wait()
-				other.send(lines.again)
+				other.Send(lines.again)
 				synctest.Wait()
 				close(slow.may)
-				one.expect("@status 0")
-				other.expect("@status 0")
+				one.Expect("@status 0")
+				other.Expect("@status 0")
 				if n, all := b.storedBans(), b.bans.all(); n != 1 || len(all) != 1 || all[0].id != 2 {
 					t.Errorf("%d bans are stored, those that hold are %+v", n, all)
 				}
-				one.ask(lines.lift, "@status 0")
+				one.Ask(lines.lift, "@status 0")
 				if n := b.storedBans(); n != 0 {
 					t.Errorf("%d bans are stored after it was lifted", n)
 				}
 				b = b.restart(time.Second)
-				b.dialHost().ask("#listbans", "@ret #listbans 0")
+				b.dialHost().Ask("#listbans", "@ret #listbans 0")
 			})
 		})
 	}
@@ -68,17 +70,17 @@ func TestUnbanDuringBan(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		one, other := b.dialHost(), b.dialHost()
-		one.ask("#ban 192.0.2.1 100", "@status 0")
+		one.Ask("#ban 192.0.2.1 100", "@status 0")
 		synctest.Wait()
 		slow := &gatedStore{b.bans.store, make(chan struct{})}
 		b.bans.store = slow
-		one.send("#ban 192.0.2.1 200")
+		one.Send("#ban 192.0.2.1 200")
 		synctest.Wait()
-		other.send("#unban 192.0.2.1")
+		other.Send("#unban 192.0.2.1")
 		synctest.Wait()
 		close(slow.may)
-		one.expect("@status 0")
-		other.expect("@status 0")
+		one.Expect("@status 0")
+		other.Expect("@status 0")
 		if n := b.storedBans(); n != 0 {
 			t.Errorf("%d bans are stored after it was lifted", n)
 		}
@@ -109,7 +111,7 @@ func TestBanReplacedByHalf(t *testing.T) {
 		if carol == nil || all == nil || carol.reason != "third" || all.reason != "third" {
 			t.Fatalf("the bans that hold are %+v and %+v", carol, all)
 		}
-		b.dialHost().ask("#unban carol", "@status 0")
+		b.dialHost().Ask("#unban carol", "@status 0")
 		b.pass(time.Hour)
 		if n := b.storedBans(); n != 0 {
 			t.Errorf("%d bans are stored after one was lifted and the other is over", n)
@@ -128,16 +130,16 @@ func TestBanReplacedOnBadDisk(t *testing.T) {
 		broken := &refusingStore{store: b.bans.store}
 		synctest.Wait()
 		b.bans.store = broken
-		host.ask("#ban 192.0.2.1 100000", "@status 0")
+		host.Ask("#ban 192.0.2.1 100000", "@status 0")
 		broken.refuses.Store(true)
-		host.ask("#ban 192.0.2.1", "@status 0")
-		host.ask("#ban 192.0.2.1 200000", "@status 0")
-		host.ask("#unban 192.0.2.1", "@status -1")
+		host.Ask("#ban 192.0.2.1", "@status 0")
+		host.Ask("#ban 192.0.2.1 200000", "@status 0")
+		host.Ask("#unban 192.0.2.1", "@status -1")
 		if n := b.storedBans(); n != 3 || len(b.bans.all()) != 1 {
 			t.Errorf("%d bans are stored, %d hold", n, len(b.bans.all()))
 		}
 		broken.refuses.Store(false)
-		host.ask("#unban 192.0.2.1", "@status 0")
+		host.Ask("#unban 192.0.2.1", "@status 0")
 		if n := b.storedBans(); n != 0 {
 			t.Errorf("%d bans are stored after it was lifted", n)
 		}
@@ -149,16 +151,16 @@ func TestBanReplacedOnBadDisk(t *testing.T) {
 func TestBanOfWhoIsLoggingIn(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
-	host, c := ts.dialHost(), ts.guest("carol")
-	c.ask("#createroom den", "@status 0")
-	c.ask("#changeroom den", "@status 0")
+	host, c := ts.dialHost(), ts.Guest("carol")
+	c.Ask("#createroom den", "@status 0")
+	c.Ask("#changeroom den", "@status 0")
 	den := ts.rooms.find("den")
 	den.mu.Lock() // carol cannot leave it
-	c.send("#login anon eve")
-	until(t, "the name is taken", func() bool { return ts.findOnline("eve") != nil })
-	host.ask("#ban Eve", "@status 0")
+	c.Send("#login anon eve")
+	wire.Until(t, "the name is taken", func() bool { return ts.findOnline("eve") != nil })
+	host.Ask("#ban Eve", "@status 0")
 	den.mu.Unlock()
-	c.expect(`@mess #warning "you are banned"`, "@status 3005")
-	host.ask("#listbans", "@ret #listbans 1", `Eve 0 Host ""`)
-	c.ask("#login anon carol", "@status 0")
+	c.Expect(`@mess #warning "you are banned"`, "@status 3005")
+	host.Ask("#listbans", "@ret #listbans 1", `Eve 0 Host ""`)
+	c.Ask("#login anon carol", "@status 0")
 }

@@ -89,13 +89,13 @@ func BenchmarkLogin(b *testing.B) {
 		b.Run(fmt.Sprintf("%d_in_Home", others), func(b *testing.B) {
 			srv := startServer(b)
 			for i := range others {
-				srv.guest(fmt.Sprintf("member%d", i))
+				srv.Guest(fmt.Sprintf("member%d", i))
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				c := srv.guest("alice")
-				c.ask("#quit", "@status 0")
-				c.conn.Close()
+				c := srv.Guest("alice")
+				c.Ask("#quit", "@status 0")
+				c.Conn.Close()
 			}
 		})
 	}
@@ -112,9 +112,9 @@ func posters(b *testing.B, srv *testServer, count int) {
 	defer unix.Close(poll)
 	var sockets []int
 	for i := range count {
-		c := srv.guest(fmt.Sprintf("poster%d", i))
-		c.ask("#joingroup posts", "@status 0")
-		fd := socketOf(c.conn)
+		c := srv.Guest(fmt.Sprintf("poster%d", i))
+		c.Ask("#joingroup posts", "@status 0")
+		fd := socketOf(c.Conn)
 		if err := unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
 			b.Fatal(err)
 		}
@@ -150,7 +150,7 @@ func BenchmarkPost(b *testing.B) {
 	for _, count := range []int{1, 64} {
 		b.Run(fmt.Sprintf("%d_posters", count), func(b *testing.B) {
 			srv := startServer(b)
-			srv.guest("maker").ask(`#creategroup posts "" anon`, "@status 0")
+			srv.Guest("maker").Ask(`#creategroup posts "" anon`, "@status 0")
 			commits := &srv.store.(*sqliteStore).writer.commits
 			before := procWritten(b)
 			done, _, _ := commits.stats()

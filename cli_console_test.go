@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"homeroom/test/wire"
 )
 
 // TestConsoleScript: each line shows its answer, and the exit code says whether all
@@ -22,7 +24,7 @@ import (
 func TestConsoleScript(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
-	bob := ts.guest("bob")
+	bob := ts.Guest("bob")
 	for _, test := range []struct {
 		lines, want string
 		err         error
@@ -56,7 +58,7 @@ func TestConsoleScript(t *testing.T) {
 		}
 		o.close()
 	}
-	bob.ended(`@mess #announce Host "say \"hi\" and \\"`, `@mess #announce Host "kick off is at seven"`,
+	bob.Ended(`@mess #announce Host "say \"hi\" and \\"`, `@mess #announce Host "kick off is at seven"`,
 		`@mess #announce Host "tea"`, `@mess #warning "you were disconnected by Host: too loud"`)
 }
 
@@ -79,9 +81,9 @@ func TestConsoleServerGone(t *testing.T) {
 func TestConsoleCompletes(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
-	ts.guest("robert")
-	ts.member("Roberta")
-	ts.member("rolf").ask("#quit", "@status 0")
+	ts.Guest("robert")
+	ts.Member("Roberta")
+	ts.Member("rolf").Ask("#quit", "@status 0")
 	o, err := dialOperator(t.Context(), ts.cfg.Server.Data)
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +147,7 @@ func TestConsoleTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	far.Close()
-	watchdog := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	watchdog := time.AfterFunc(wire.Patience, func() { _ = cmd.Process.Kill() })
 	defer watchdog.Stop()
 	screen := &screenReader{t: t, terminal: near}
 	screen.until("homeroom> ")
@@ -155,15 +157,15 @@ func TestConsoleTerminal(t *testing.T) {
 	screen.until("#ping one\r\n#ping one")
 	screen.keys("\x1b[A\r") // the line before
 	screen.until("#ping one\r\n#ping one")
-	root.ask("#announce tea", `@mess #announce root "tea"`, "@status 0")
+	root.Ask("#announce tea", `@mess #announce root "tea"`, "@status 0")
 	screen.until("root to all: tea")
 	screen.keys("#watchlog on\r")
-	root.barrier()
+	root.Barrier()
 	screen.keys("exit\r")
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the console ends with %v; it showed %q", err, screen.shown)
 	}
-	root.ask("#ping", "@ret #ping") // the server goes on
+	root.Ask("#ping", "@ret #ping") // the server goes on
 }
 
 // screenReader reads what a terminal shows.
@@ -233,26 +235,26 @@ func TestAdminAdd(t *testing.T) {
 	admin(exitUsage, "usage:", "add")
 	admin(exitUsage, "usage:", "crown", "me")
 	ts := startWith(t, cfg)
-	root := ts.dial()
-	root.ask(`#login regd root "pass word"`, "@status 0")
-	root.ask("#listbans", "@ret #listbans 0")
-	alice := ts.member("alice")
+	root := ts.Dial()
+	root.Ask(`#login regd root "pass word"`, "@status 0")
+	root.Ask("#listbans", "@ret #listbans 0")
+	alice := ts.Member("alice")
 	admin(exitDone, "alice is an administrator now; the account existed already and keeps its password\n", "add", "alice")
-	alice.ask("#listbans", "@ret #listbans 0")
+	alice.Ask("#listbans", "@ret #listbans 0")
 	admin(exitDone, "alice\nroot\n", "list")
 	admin(exitDone, "", "remove", "alice")
-	alice.ask("#listbans", "@status 3506")
+	alice.Ask("#listbans", "@status 3506")
 	admin(exitDone, "dave is an administrator now\n", "add", "dave", "-password-file", secret)
 	admin(exitDone, "", "remove", "dave")
 	admin(exitDone, "carol is an administrator now\n", "add", "carol")
 	if asked != 2 {
 		t.Errorf("it asked %d times, want twice", asked)
 	}
-	ts.dial().ask("#login regd carol typed", "@status 0")
+	ts.Dial().Ask("#login regd carol typed", "@status 0")
 	ts = ts.restart()
-	carol := ts.dial()
-	carol.ask("#login regd carol typed", "@status 0")
-	carol.ask("#listbans", "@ret #listbans 0")
+	carol := ts.Dial()
+	carol.Ask("#login regd carol typed", "@status 0")
+	carol.Ask("#listbans", "@ret #listbans 0")
 }
 
 // TestAdminTaken: with a password of its own for a new account, a name that somebody
@@ -273,8 +275,8 @@ func TestAdminTaken(t *testing.T) {
 		}
 		return said
 	}
-	squatter := ts.guest("squatter")
-	squatter.ask("#createlogin root bad real mail", "@status 0")
+	squatter := ts.Guest("squatter")
+	squatter.Ask("#createlogin root bad real mail", "@status 0")
 	for range 2 { // while the server runs, and without one
 		said := add(exitFailed, "-password-file", secret, "ROOT")
 		for _, part := range []string{"making the account ROOT: an account has that name (3004)", "nothing was changed", "without -password-file", "#resetpass"} {
@@ -285,14 +287,14 @@ func TestAdminTaken(t *testing.T) {
 		ts.stopNow()
 	}
 	ts = startWith(t, ts.cfg)
-	squatter = ts.dial()
-	squatter.ask("#login regd root good", "@status 3002")
-	squatter.ask("#login regd root bad", "@status 0")
-	squatter.ask("#listbans", "@status 3506")
+	squatter = ts.Dial()
+	squatter.Ask("#login regd root good", "@status 3002")
+	squatter.Ask("#login regd root bad", "@status 0")
+	squatter.Ask("#listbans", "@status 3506")
 	add(exitDone, "root")
-	squatter.ask("#listbans", "@ret #listbans 0")
+	squatter.Ask("#listbans", "@ret #listbans 0")
 	add(exitFailed, "-password-file", secret, "root")
-	squatter.ask("#listbans", "@ret #listbans 0")
+	squatter.Ask("#listbans", "@ret #listbans 0")
 }
 
 // TestAdminHalfMade: where the account was made and the role could not be stored,
@@ -355,7 +357,7 @@ func TestStatsCommand(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
 	data, settings := ts.cfg.Server.Data, writeSettings(t, programSettings)
-	ts.guest("alice")
+	ts.Guest("alice")
 	if code, said := commandLine(t, nil, "stats", "-config", settings, "-data", data); code != exitDone || !strings.Contains(said, "users_online           1\n") {
 		t.Errorf("stats: exit code %d, %q", code, said)
 	}

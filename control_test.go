@@ -9,21 +9,23 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"homeroom/test/wire"
 )
 
 // dialHost connects to the server's control socket and takes the hello line.
-func (ts *testServer) dialHost() *client {
-	ts.t.Helper()
+func (ts *testServer) dialHost() *wire.Client {
+	ts.T.Helper()
 	path, release, err := socketPath(ts.cfg.Server.Data)
 	if err != nil {
-		ts.t.Fatal(err)
+		ts.T.Fatal(err)
 	}
 	defer release()
 	conn, err := net.Dial("unix", path)
 	if err != nil {
-		ts.t.Fatalf("connecting to the control socket: %v", err)
+		ts.T.Fatalf("connecting to the control socket: %v", err)
 	}
-	return greeted(ts.t, conn)
+	return wire.Greeted(ts.T, conn)
 }
 
 // TestControlSocket: who opens the socket is the operator, whom nobody sees and
@@ -38,20 +40,20 @@ func TestControlSocket(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the control socket: %v, %v; want mode 0600", info, err)
 	}
-	hosts := []*client{ts.dialHost(), ts.dialHost(), ts.dialHost()}
-	alice := ts.guest("alice")
+	hosts := []*wire.Client{ts.dialHost(), ts.dialHost(), ts.dialHost()}
+	alice := ts.Guest("alice")
 	for _, h := range hosts {
-		h.ask("#whoami", "@ret #whoami Host - 0 - 0")
-		h.ask("#ping", "@ret #ping")
-		h.ask("#ping", "@ret #ping")
-		h.ask("#listrooms", "@ret #listrooms 1", "Home - 1 0 pub anon")
+		h.Ask("#whoami", "@ret #whoami Host - 0 - 0")
+		h.Ask("#ping", "@ret #ping")
+		h.Ask("#ping", "@ret #ping")
+		h.Ask("#listrooms", "@ret #listrooms 1", "Home - 1 0 pub anon")
 	}
-	alice.ask("#listusers", "@ret #listusers 1", "alice anon")
-	alice.ask("#sendto Host hello", "@status 3505")
-	hosts[0].ask("#quit", "@status 0")
-	hosts[0].ended()
+	alice.Ask("#listusers", "@ret #listusers 1", "alice anon")
+	alice.Ask("#sendto Host hello", "@status 3505")
+	hosts[0].Ask("#quit", "@status 0")
+	hosts[0].Ended()
 	ts.stopNow()
-	hosts[1].ended(`@mess #warning "the server is stopping"`)
+	hosts[1].Ended(`@mess #warning "the server is stopping"`)
 	if _, err := os.Lstat(filepath.Join(ts.cfg.Server.Data, controlFile)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("after the stop the control socket is still there (%v)", err)
 	}
@@ -66,7 +68,7 @@ func TestHostHasNoRoom(t *testing.T) {
 		if c.host || c.who == forAdmins {
 			continue
 		}
-		host.ask(c.name+" a b c"+args[c.name], "@status 3501")
+		host.Ask(c.name+" a b c"+args[c.name], "@status 3501")
 	}
 }
 
@@ -80,14 +82,14 @@ func TestStaleControlSocket(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
-	startWith(t, cfg).dialHost().ask("#ping again", "@ret #ping again")
+	startWith(t, cfg).dialHost().Ask("#ping again", "@ret #ping again")
 }
 
 // TestLongFolder: the folder's path may be longer than a socket's.
 func TestLongFolder(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t, func(c *config) { c.Server.Data = filepath.Join(c.Server.Data, strings.Repeat("long", 40)) })
-	ts.dialHost().ask("#ping", "@ret #ping")
+	ts.dialHost().Ask("#ping", "@ret #ping")
 	o, err := dialOperator(context.Background(), ts.cfg.Server.Data)
 	if err != nil {
 		t.Fatal(err)

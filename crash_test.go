@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // kills is how often TestKill9 kills the server: go test -run TestKill9 -kills=200.
@@ -36,7 +38,7 @@ type crashMessage struct {
 // crashWorker is one client of the crash test, with all that it ever asked for.
 // Between two rounds it belongs to the test, in one to its goroutine.
 type crashWorker struct {
-	*client
+	*wire.Client
 	number       int
 	random       *rand.Rand
 	account      string // it is logged in to
@@ -70,11 +72,11 @@ func (w *crashWorker) name(kind string) string {
 // request sends a line and returns the lines up to its reply; false: the server
 // is gone.
 func (w *crashWorker) request(line string) (lines []string, ok bool) {
-	if _, err := w.conn.Write([]byte(line + "\r\n")); err != nil {
+	if _, err := w.Conn.Write([]byte(line + "\r\n")); err != nil {
 		return nil, w.lost(err)
 	}
 	for {
-		got, err := w.readErr()
+		got, err := w.ReadErr()
 		if err != nil {
 			return nil, w.lost(err)
 		}
@@ -89,7 +91,7 @@ func (w *crashWorker) request(line string) (lines []string, ok bool) {
 func (w *crashWorker) lost(err error) bool {
 	w.gone = true
 	if !w.killed.Load() {
-		w.t.Errorf("worker %d lost its connection before the kill: %v", w.number, err)
+		w.T.Errorf("worker %d lost its connection before the kill: %v", w.number, err)
 	}
 	return false
 }
@@ -108,7 +110,7 @@ func (w *crashWorker) change(line string) bool {
 	}
 	if last := lines[len(lines)-1]; last != "@status 0" {
 		if w.refused++; !slices.Contains(w.mayFail, last) {
-			w.t.Errorf("%.60q was answered %q", line, last)
+			w.T.Errorf("%.60q was answered %q", line, last)
 		}
 		return false
 	}
@@ -269,7 +271,7 @@ func (w *crashWorker) askStatus() bool {
 		if !ok {
 			return false
 		}
-		n := statusNumber(w.t, lines[len(lines)-1])
+		n := wire.StatusNumber(w.T, lines[len(lines)-1])
 		w.status = max(w.status, n)
 	}
 	return true
@@ -372,13 +374,13 @@ func (c *crashTest) round() {
 	var running sync.WaitGroup
 	killed := new(atomic.Bool)
 	for _, w := range c.workers {
-		w.client, w.progress, w.killed, w.group = p.dial(), progress, killed, ""
+		w.Client, w.progress, w.killed, w.group = p.Dial(), progress, killed, ""
 		running.Go(w.work)
 	}
 	for range 10 + c.random.IntN(300) {
 		select {
 		case <-progress:
-		case <-time.After(patience):
+		case <-time.After(wire.Patience):
 			c.t.Errorf("no change is stored any more")
 		}
 	}
@@ -400,8 +402,8 @@ func (c *crashTest) noteNumber(id int64, heading string) {
 // verify compares the server with what the workers know; what they were unsure
 // of must stay as it is found. all: every group is read, not only the last ones.
 func (c *crashTest) verify(p *program, all bool) {
-	v := p.guest("verifier")
-	defer v.conn.Close()
+	v := p.Guest("verifier")
+	defer v.Conn.Close()
 	c.verifyStatus(v)
 	c.verifyList(v, "#listrooms", 1, func(w *crashWorker) map[string]fate { return w.rooms })
 	counts := c.verifyList(v, "#listgroups", 0, func(w *crashWorker) map[string]fate { return w.groups })
@@ -416,10 +418,10 @@ func (c *crashTest) verify(p *program, all bool) {
 }
 
 // verifyStatus: no status number is one that was given before the kill.
-func (c *crashTest) verifyStatus(v *client) {
+func (c *crashTest) verifyStatus(v *wire.Client) {
 	for _, what := range []string{"arch", "room", "user", "group"} {
-		v.send("#" + what + "status")
-		n := statusNumber(c.t, v.read())
+		v.Send("#" + what + "status")
+		n := wire.StatusNumber(c.t, v.Read())
 		for _, w := range c.workers {
 			if n <= w.status {
 				c.t.Errorf("#%sstatus is %d; before the kill there was %d", what, n, w.status)
@@ -430,12 +432,12 @@ func (c *crashTest) verifyStatus(v *client) {
 
 // verifyList compares a listing of rooms or groups, but for the first skip
 // lines, and returns the fourth word of each: a group's messages.
-func (c *crashTest) verifyList(v *client, command string, skip int, of func(*crashWorker) map[string]fate) map[string]string {
-	v.send(command)
-	n, _ := parseNumber(splitWords(v.read(), nil)[2])
+func (c *crashTest) verifyList(v *wire.Client, command string, skip int, of func(*crashWorker) map[string]fate) map[string]string {
+	v.Send(command)
+	n, _ := parseNumber(splitWords(v.Read(), nil)[2])
 	found := map[string]string{}
 	for i := range int(n) {
-		if words := splitWords(v.read(), nil); i >= skip {
+		if words := splitWords(v.Read(), nil); i >= skip {
 			found[words[0]] = words[3]
 		}
 	}
@@ -471,17 +473,17 @@ func (c *crashTest) settle(f fate, there bool, name string) fate {
 }
 
 // verifyGroup compares the messages of one of a worker's groups.
-func (c *crashTest) verifyGroup(v *client, w *crashWorker, group, count string) {
-	v.ask("#joingroup "+group, "@status 0")
-	v.send("#listmessages")
-	n := splitWords(v.read(), nil)[2]
+func (c *crashTest) verifyGroup(v *wire.Client, w *crashWorker, group, count string) {
+	v.Ask("#joingroup "+group, "@status 0")
+	v.Send("#listmessages")
+	n := splitWords(v.Read(), nil)[2]
 	if n != count {
 		c.t.Errorf("%s: listed with %s messages, it has %s", group, count, n)
 	}
 	lines, _ := parseNumber(n)
 	found, replies := map[string]string{}, map[string]int{}
 	for range lines {
-		words := splitWords(v.read(), nil) // heading owner id parent replies secs
+		words := splitWords(v.Read(), nil) // heading owner id parent replies secs
 		found[words[0]] = words[4]
 		c.verifyMessage(w, group, words)
 		if parent, _ := parseNumber(words[3]); parent != 0 {
@@ -520,21 +522,21 @@ func (c *crashTest) verifyMessage(w *crashWorker, group string, words []string) 
 }
 
 // readMessage compares a message's text, once.
-func (c *crashTest) readMessage(v *client, heading string, m *crashMessage, replies string) {
+func (c *crashTest) readMessage(v *wire.Client, heading string, m *crashMessage, replies string) {
 	if m.read {
 		return
 	}
 	m.read = true
-	v.send(fmt.Sprintf("#getmessage %d", m.id))
-	head := splitWords(v.read(), nil)
+	v.Send(fmt.Sprintf("#getmessage %d", m.id))
+	head := splitWords(v.Read(), nil)
 	lines := crashLines(heading)
 	if len(head) != 8 || head[2] != heading || head[3] != strconv.Itoa(lines) || head[6] != replies {
 		c.t.Errorf("#getmessage %d: got %q, want %s with %d lines and %s replies", m.id, head, heading, lines, replies)
 		return
 	}
-	text := v.read()
+	text := v.Read()
 	for range lines - 1 {
-		text += "\r\n" + v.read()
+		text += "\r\n" + v.Read()
 	}
 	if text != crashText(heading) {
 		c.t.Errorf("the text of %s is %.200q", heading, text)
@@ -544,8 +546,8 @@ func (c *crashTest) readMessage(v *client, heading string, m *crashMessage, repl
 // verifyAccounts logs in to a worker's accounts: to those of the last round, or
 // to all.
 func (c *crashTest) verifyAccounts(p *program, w *crashWorker, all bool) {
-	v := p.dial()
-	defer v.conn.Close()
+	v := p.Dial()
+	defer v.Conn.Close()
 	for name, f := range w.accounts {
 		if f != unsure && name != w.account && !all {
 			continue
@@ -555,10 +557,10 @@ func (c *crashTest) verifyAccounts(p *program, w *crashWorker, all bool) {
 }
 
 // verifyAccount tries the passwords that an account can have.
-func (c *crashTest) verifyAccount(v *client, name string, f fate, w *crashWorker) fate {
+func (c *crashTest) verifyAccount(v *wire.Client, name string, f fate, w *crashWorker) fate {
 	for _, password := range w.passwords[name] {
-		v.send("#login regd " + name + " " + password)
-		switch got := v.read(); got {
+		v.Send("#login regd " + name + " " + password)
+		switch got := v.Read(); got {
 		case "@status 0":
 			w.passwords[name] = []string{password}
 			return c.settle(f, true, name)

@@ -61,17 +61,17 @@ func TestFrozenDatabase(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		synctest.Wait()
 		c := b.dial()
-		c.ask("#login regd alice pw", "@status 0")
-		c.ask("#whoami", "@ret #whoami Alice Home 1 - 0")
-		c.ask("#listrooms", "@ret #listrooms 2", "Home - 1 0 pub anon", `"The Den" Alice 0 1800 pub anon`)
-		c.ask("#listgroups", "@ret #listgroups 1", "Talk Alice 3 2 0 3600 pub anon")
-		c.ask("#joingroup talk", "@status 0")
-		c.ask("#listmessages", "@ret #listmessages 2", "Hello Alice 19 0 1 8000", "Answer Bob 20 19 0 0")
-		c.ask("#getmessage 19", "@ret #getmessage Hello 2 19 0 1 8000", "first part", "#second")
-		if n := c.number("arch"); n <= 900 {
+		c.Ask("#login regd alice pw", "@status 0")
+		c.Ask("#whoami", "@ret #whoami Alice Home 1 - 0")
+		c.Ask("#listrooms", "@ret #listrooms 2", "Home - 1 0 pub anon", `"The Den" Alice 0 1800 pub anon`)
+		c.Ask("#listgroups", "@ret #listgroups 1", "Talk Alice 3 2 0 3600 pub anon")
+		c.Ask("#joingroup talk", "@status 0")
+		c.Ask("#listmessages", "@ret #listmessages 2", "Hello Alice 19 0 1 8000", "Answer Bob 20 19 0 0")
+		c.Ask("#getmessage 19", "@ret #getmessage Hello 2 19 0 1 8000", "first part", "#second")
+		if n := c.Number("arch"); n <= 900 {
 			t.Errorf("#archstatus is %d; 900 was given before", n)
 		}
-		if id := c.post("next", 19, 0); id != 21 {
+		if id := c.Post("next", 19, 0); id != 21 {
 			t.Errorf("the next message has number %d, want 21", id)
 		}
 		if n := countRows(t, b.cfg.Server.Data, "messages"); n != 3 {
@@ -80,7 +80,7 @@ func TestFrozenDatabase(t *testing.T) {
 		if n := b.messages.Load(); n != 3 {
 			t.Errorf("%d messages count against the limit, want 3", n)
 		}
-		c.ask("#changepass new pw", "@status 0")
+		c.Ask("#changepass new pw", "@status 0")
 	}, func(cfg *config) { cfg.Server.Data = frozenDatabase(t) })
 }
 
@@ -343,20 +343,20 @@ func TestSecrets(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", data)
-	c := p.guest("visitor")
-	c.ask(`#createlogin alice canary-first "Real canary-name" canary-mail`, "@status 0")
-	c.ask("#login regd alice canary-wrong", "@status 3002")
-	c.ask("#login regd alice canary-first", "@status 0")
-	c.ask("#changepass canary-second canary-first", "@status 0")
-	c.ask("#createroom den canary-room", "@status 0")
-	c.ask("#changeroom den canary-none", "@status 3101")
-	c.ask("#changeroom den canary-room", "@status 0")
-	c.ask("#creategroup talk canary-group", "@status 0")
-	c.ask("#joingroup talk canary-group", "@status 0")
-	c.ask("#postmessage canary-heading\r\ncanary-text", "@status 0")
-	c.ask("#broadcast canary-broadcast", `@mess #broadcast alice "canary-broadcast"`, "@status 0")
-	c.ask("#sendto alice canary-private", `@mess #sendto alice "canary-private"`, "@status 0")
-	c.ask("canary-command", "@status 3502")
+	c := p.Guest("visitor")
+	c.Ask(`#createlogin alice canary-first "Real canary-name" canary-mail`, "@status 0")
+	c.Ask("#login regd alice canary-wrong", "@status 3002")
+	c.Ask("#login regd alice canary-first", "@status 0")
+	c.Ask("#changepass canary-second canary-first", "@status 0")
+	c.Ask("#createroom den canary-room", "@status 0")
+	c.Ask("#changeroom den canary-none", "@status 3101")
+	c.Ask("#changeroom den canary-room", "@status 0")
+	c.Ask("#creategroup talk canary-group", "@status 0")
+	c.Ask("#joingroup talk canary-group", "@status 0")
+	c.Ask("#postmessage canary-heading\r\ncanary-text", "@status 0")
+	c.Ask("#broadcast canary-broadcast", `@mess #broadcast alice "canary-broadcast"`, "@status 0")
+	c.Ask("#sendto alice canary-private", `@mess #sendto alice "canary-private"`, "@status 0")
+	c.Ask("canary-command", "@status 3502")
 	stored := folderContent(t, data)
 	p.kill()
 	stored = append(stored, folderContent(t, data)...)

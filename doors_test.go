@@ -4,6 +4,8 @@ import (
 	"encoding/hex"
 	"testing"
 	"testing/synctest"
+
+	"homeroom/test/wire"
 )
 
 // TestDoorChangesMeanwhile: while a room's password is being checked, its owner changes
@@ -16,25 +18,25 @@ func TestDoorChangesMeanwhile(t *testing.T) {
 	}
 	const outside, inside = "@ret #whoami bob lobby 1 - 0", "@ret #whoami bob den 2 - 0"
 	for name, test := range map[string]struct {
-		change func(*bubble, *client, *place)
+		change func(*bubble, *wire.Client, *place)
 		want   [2]string // to #changeroom and to #whoami
 	}{
-		"banned": {func(_ *bubble, owner *client, _ *place) {
-			owner.ask("#roomban bob", "@status 0")
+		"banned": {func(_ *bubble, owner *wire.Client, _ *place) {
+			owner.Ask("#roomban bob", "@status 0")
 		}, [2]string{"@status 3005", outside}},
-		"another banned": {func(_ *bubble, owner *client, _ *place) {
-			owner.ask("#roomban carol", "@status 0")
+		"another banned": {func(_ *bubble, owner *wire.Client, _ *place) {
+			owner.Ask("#roomban carol", "@status 0")
 		}, [2]string{"@status 0", inside}},
-		"another password": {func(b *bubble, _ *client, den *place) {
+		"another password": {func(b *bubble, _ *wire.Client, den *place) {
 			if err := b.findOnline("owner").changeDoor(den, func(d *door) error { d.lock = other; return nil }); err != nil {
 				t.Error(err)
 			}
 		}, [2]string{"@status 3101", outside}},
-		"public": {func(_ *bubble, owner *client, _ *place) {
-			owner.ask(`#roompass ""`, "@status 0")
+		"public": {func(_ *bubble, owner *wire.Client, _ *place) {
+			owner.Ask(`#roompass ""`, "@status 0")
 		}, [2]string{"@status 0", inside}},
-		"given away": {func(_ *bubble, owner *client, _ *place) {
-			owner.ask("#roomgive carol", "@status 0")
+		"given away": {func(_ *bubble, owner *wire.Client, _ *place) {
+			owner.Ask("#roomgive carol", "@status 0")
 		}, [2]string{"@status 0", inside}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -42,17 +44,17 @@ func TestDoorChangesMeanwhile(t *testing.T) {
 			inBubble(t, func(b *bubble) {
 				owner, bob := b.guest("owner"), b.guest("bob")
 				b.guest("carol")
-				owner.ask("#createroom den sesame", "@status 0")
-				owner.ask("#changeroom den sesame", "@status 0")
-				bob.ask("#createroom lobby", "@status 0")
-				bob.ask("#changeroom lobby", "@status 0")
+				owner.Ask("#createroom den sesame", "@status 0")
+				owner.Ask("#changeroom den sesame", "@status 0")
+				bob.Ask("#createroom lobby", "@status 0")
+				bob.Ask("#changeroom lobby", "@status 0")
 				release := b.doors.hold()
-				bob.send("#changeroom den sesame")
+				bob.Send("#changeroom den sesame")
 				synctest.Wait()
 				test.change(b, owner, b.rooms.find("den"))
 				release()
-				bob.expect(test.want[0])
-				bob.ask("#whoami", test.want[1])
+				bob.Expect(test.want[0])
+				bob.Ask("#whoami", test.want[1])
 			})
 		})
 	}
@@ -63,24 +65,24 @@ func TestDoorChangesMeanwhile(t *testing.T) {
 func TestRoomBanOnTheWay(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
-	owner, bob := ts.guest("owner"), ts.guest("bob")
-	owner.ask("#createroom den", "@status 0")
-	owner.ask("#changeroom den", "@status 0")
-	bob.ask("#createroom lobby", "@status 0")
-	bob.ask("#changeroom lobby", "@status 0")
+	owner, bob := ts.Guest("owner"), ts.Guest("bob")
+	owner.Ask("#createroom den", "@status 0")
+	owner.Ask("#changeroom den", "@status 0")
+	bob.Ask("#createroom lobby", "@status 0")
+	bob.Ask("#changeroom lobby", "@status 0")
 	lobby, den := ts.rooms.find("lobby"), ts.rooms.find("den")
 	lobby.mu.Lock() // bob cannot leave it
-	bob.send("#changeroom den")
-	until(t, "bob is let in", func() bool {
+	bob.Send("#changeroom den")
+	wire.Until(t, "bob is let in", func() bool {
 		users, _ := den.state(0)
 		return users == 2
 	})
-	owner.ask("#roomban bob", "@status 0")
+	owner.Ask("#roomban bob", "@status 0")
 	lobby.mu.Unlock()
-	bob.expect(`@mess #warning "you were banned from den by owner"`, "@status 0")
-	bob.ask("#whoami", "@ret #whoami bob Home 1 - 0")
-	bob.ask("#changeroom den", "@status 3005")
-	owner.ask("#listusers", "@ret #listusers 1", "owner anon")
+	bob.Expect(`@mess #warning "you were banned from den by owner"`, "@status 0")
+	bob.Ask("#whoami", "@ret #whoami bob Home 1 - 0")
+	bob.Ask("#changeroom den", "@status 3005")
+	owner.Ask("#listusers", "@ret #listusers 1", "owner anon")
 }
 
 // TestDoorsAreNotGuessed: wrong passwords of rooms and groups are counted for each
@@ -89,32 +91,32 @@ func TestDoorsAreNotGuessed(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		owner, thief := b.guest("owner"), b.dialFrom("203.0.113.9")
-		owner.ask("#createlogin alice pw real mail", "@status 0")
-		owner.ask("#createroom den 7391", "@status 0")
-		owner.ask("#createroom attic 7391", "@status 0")
-		owner.ask("#createroom hall", "@status 0")
-		owner.ask("#creategroup news 7391 anon", "@status 0")
-		thief.ask("#login anon thief", "@status 0")
+		owner.Ask("#createlogin alice pw real mail", "@status 0")
+		owner.Ask("#createroom den 7391", "@status 0")
+		owner.Ask("#createroom attic 7391", "@status 0")
+		owner.Ask("#createroom hall", "@status 0")
+		owner.Ask("#creategroup news 7391 anon", "@status 0")
+		thief.Ask("#login anon thief", "@status 0")
 		for range 10 { // these are no guesses
-			thief.ask("#changeroom den", "@status 3101")
-			thief.ask(`#changeroom den ""`, "@status 3101")
-			thief.ask("#rmroom den 0000", "@status 3103")
+			thief.Ask("#changeroom den", "@status 3101")
+			thief.Ask(`#changeroom den ""`, "@status 3101")
+			thief.Ask("#rmroom den 0000", "@status 3103")
 		}
-		thief.ask("#changeroom den 0000", "@status 3101")
-		thief.ask("#joingroup news 0000", "@status 3201")
-		thief.ask("#changeroom attic 0000", "@status 3101")
+		thief.Ask("#changeroom den 0000", "@status 3101")
+		thief.Ask("#joingroup news 0000", "@status 3201")
+		thief.Ask("#changeroom attic 0000", "@status 3101")
 		for line, elsewhere := range map[string]string{
 			"#changeroom den 7391": "@status 0", "#changeroom attic 0000": "@status 3101", "#changegroup news 7391": "@status 0",
 		} {
-			thief.ask(line, "@status 3006")
-			b.dialFromGuest("203.0.113.9").ask(line, "@status 3006") // another connection, the same address
-			b.dialFromGuest("203.0.113.10").ask(line, elsewhere)
+			thief.Ask(line, "@status 3006")
+			b.dialFromGuest("203.0.113.9").Ask(line, "@status 3006") // another connection, the same address
+			b.dialFromGuest("203.0.113.10").Ask(line, elsewhere)
 		}
-		thief.ask("#changeroom hall", "@status 0")
-		thief.wantAuth("alice", "wrong", "@status 3002") // logins are counted by themselves
-		thief.wantAuth("alice", "pw", "")
+		thief.Ask("#changeroom hall", "@status 0")
+		thief.WantAuth("alice", "wrong", "@status 3002") // logins are counted by themselves
+		thief.WantAuth("alice", "pw", "")
 		b.pass(longestWait)
-		thief.ask("#changeroom den 7391", "@status 0")
+		thief.Ask("#changeroom den 7391", "@status 0")
 	}, func(c *config) {
 		c.Limits.LoginsPerMinute = 3
 		c.Expiry.Room.Duration, c.Expiry.Group.Duration = 2*longestWait, 2*longestWait
@@ -122,10 +124,10 @@ func TestDoorsAreNotGuessed(t *testing.T) {
 }
 
 // dialFromGuest connects from an address, and logs in under a name that is used once.
-func (b *bubble) dialFromGuest(address string) *client {
+func (b *bubble) dialFromGuest(address string) *wire.Client {
 	b.t.Helper()
 	c := b.dialFrom(address)
-	c.ask("#login anon guest"+hex.EncodeToString(randomBytes(4)), "@status 0")
+	c.Ask("#login anon guest"+hex.EncodeToString(randomBytes(4)), "@status 0")
 	return c
 }
 
@@ -134,15 +136,15 @@ func (b *bubble) dialFromGuest(address string) *client {
 func TestLoginsAndDoorsApart(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, func(c *config) { c.Limits.LoginsPerMinute = 2 })
-	owner := srv.guest("owner")
-	owner.ask("#createroom den sesame", "@status 0")
-	owner.ask("#login regd nobody wrong", "@status 3001")
-	owner.ask("#login regd nobody wrong", "@status 3001")
-	owner.ask("#login regd nobody wrong", "@status 3006")
-	owner.ask("#changeroom den sesame", "@status 0")
-	owner.ask("#changeroom Home", "@status 0")
-	owner.ask("#rmroom den wrong", "@status 3101")
-	owner.ask("#rmroom den wrong", "@status 3101")
-	owner.ask("#rmroom den sesame", "@status 3006")
-	owner.ask("#rmroom den", "@status 0")
+	owner := srv.Guest("owner")
+	owner.Ask("#createroom den sesame", "@status 0")
+	owner.Ask("#login regd nobody wrong", "@status 3001")
+	owner.Ask("#login regd nobody wrong", "@status 3001")
+	owner.Ask("#login regd nobody wrong", "@status 3006")
+	owner.Ask("#changeroom den sesame", "@status 0")
+	owner.Ask("#changeroom Home", "@status 0")
+	owner.Ask("#rmroom den wrong", "@status 3101")
+	owner.Ask("#rmroom den wrong", "@status 3101")
+	owner.Ask("#rmroom den sesame", "@status 3006")
+	owner.Ask("#rmroom den", "@status 0")
 }

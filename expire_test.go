@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // bubble is a server whose time is the test's: it runs inside synctest.Test,
@@ -87,18 +89,18 @@ func (b *bubble) connect() net.Conn {
 }
 
 // dial connects a client that takes what comes at all times, as a program does.
-func (b *bubble) dial() *client {
+func (b *bubble) dial() *wire.Client {
 	b.t.Helper()
 	c := b.dialBriefly()
-	b.t.Cleanup(func() { c.conn.Close() })
+	b.t.Cleanup(func() { c.Conn.Close() })
 	return c
 }
 
 // guest connects and logs in as a guest.
-func (b *bubble) guest(name string) *client {
+func (b *bubble) guest(name string) *wire.Client {
 	b.t.Helper()
 	c := b.dial()
-	c.ask("#login anon "+name, "@status 0")
+	c.Ask("#login anon "+name, "@status 0")
 	return c
 }
 
@@ -164,24 +166,24 @@ func TestRoomExpires(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		c := b.guest("alice")
-		c.ask("#createroom den", "@status 0")
-		before := c.number("arch")
-		c.wantLeft("#listrooms", "den", 1800)
+		c.Ask("#createroom den", "@status 0")
+		before := c.Number("arch")
+		c.WantLeft("#listrooms", "den", 1800)
 		b.pass(10*time.Minute + 500*time.Millisecond)
-		c.wantLeft("#listrooms", "den", 1200)
+		c.WantLeft("#listrooms", "den", 1200)
 		b.pass(20*time.Minute - 501*time.Millisecond)
-		c.wantLeft("#listrooms", "den", 1)
-		if c.number("arch") != before {
+		c.WantLeft("#listrooms", "den", 1)
+		if c.Number("arch") != before {
 			t.Error("#archstatus changed before the room expired")
 		}
 		b.pass(time.Millisecond)
-		c.wantLeft("#listrooms", "den", -1)
-		if c.number("arch") <= before {
+		c.WantLeft("#listrooms", "den", -1)
+		if c.Number("arch") <= before {
 			t.Error("#archstatus did not change when the room expired")
 		}
-		c.ask("#changeroom den", "@status 3100")
-		c.ask("#createroom den", "@status 0")
-		c.wantLeft("#listrooms", "den", 1800)
+		c.Ask("#changeroom den", "@status 3100")
+		c.Ask("#createroom den", "@status 0")
+		c.WantLeft("#listrooms", "den", 1800)
 	})
 }
 
@@ -191,26 +193,26 @@ func TestOccupiedRoom(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		c, other := b.guest("alice"), b.guest("bob")
-		c.ask("#createroom den", "@status 0")
+		c.Ask("#createroom den", "@status 0")
 		b.pass(29 * time.Minute)
-		c.ask("#changeroom den", "@status 0")
+		c.Ask("#changeroom den", "@status 0")
 		b.pass(100 * 24 * time.Hour)
-		c.wantLeft("#listrooms", "den", 0)
-		c.wantLeft("#listrooms", "Home", 0)
-		other.ask("#changeroom den", "@status 0")
-		c.ask("#changeroom Home", "@status 0")
+		c.WantLeft("#listrooms", "den", 0)
+		c.WantLeft("#listrooms", "Home", 0)
+		other.Ask("#changeroom den", "@status 0")
+		c.Ask("#changeroom Home", "@status 0")
 		b.pass(time.Hour)
-		c.wantLeft("#listrooms", "den", 0)
-		other.conn.Close()
+		c.WantLeft("#listrooms", "den", 0)
+		other.Conn.Close()
 		synctest.Wait()
-		c.wantLeft("#listrooms", "den", 1800)
+		c.WantLeft("#listrooms", "den", 1800)
 		b.pass(30*time.Minute - time.Millisecond)
-		c.wantLeft("#listrooms", "den", 1)
+		c.WantLeft("#listrooms", "den", 1)
 		b.pass(time.Millisecond)
-		c.wantLeft("#listrooms", "den", -1)
-		c.ask("#quit", "@status 0")
+		c.WantLeft("#listrooms", "den", -1)
+		c.Ask("#quit", "@status 0")
 		b.pass(1000 * 24 * time.Hour)
-		b.guest("late").wantLeft("#listrooms", "Home", 0)
+		b.guest("late").WantLeft("#listrooms", "Home", 0)
 	})
 }
 
@@ -220,15 +222,15 @@ func TestRoomsExpireInOrder(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		c := b.guest("alice")
 		for i := range 20 {
-			c.ask(fmt.Sprintf("#createroom room%d", i), "@status 0")
+			c.Ask(fmt.Sprintf("#createroom room%d", i), "@status 0")
 			b.pass(time.Minute)
 		}
 		b.pass(9 * time.Minute)
 		for i := range 20 {
 			b.pass(time.Minute - time.Millisecond)
-			c.wantLeft("#listrooms", fmt.Sprintf("room%d", i), 1)
+			c.WantLeft("#listrooms", fmt.Sprintf("room%d", i), 1)
 			b.pass(time.Millisecond)
-			c.wantLeft("#listrooms", fmt.Sprintf("room%d", i), -1)
+			c.WantLeft("#listrooms", fmt.Sprintf("room%d", i), -1)
 			if left := len(b.rooms.all()) - 1; left != 19-i {
 				t.Errorf("%d rooms are left, want %d", left, 19-i)
 			}
@@ -240,9 +242,9 @@ func TestRoomsNeverExpire(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		c := b.guest("alice")
-		c.ask("#createroom den", "@status 0")
+		c.Ask("#createroom den", "@status 0")
 		b.pass(10_000 * 24 * time.Hour)
-		c.wantLeft("#listrooms", "den", 0)
+		c.WantLeft("#listrooms", "den", 0)
 	}, func(cfg *config) { cfg.Expiry.Room = duration{} })
 }
 
@@ -250,32 +252,32 @@ func TestGroupExpires(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		c, other := b.guest("alice"), b.guest("bob")
-		c.ask(`#creategroup talk "" anon 3600`, "@status 0")
-		c.wantLeft("#listgroups", "talk", 3600)
+		c.Ask(`#creategroup talk "" anon 3600`, "@status 0")
+		c.WantLeft("#listgroups", "talk", 3600)
 		b.pass(50 * time.Minute)
-		c.ask("#joingroup talk", "@status 0")
-		other.ask("#joingroup talk", "@status 0")
-		post := c.post("hello", 0, 0)
-		c.post("answer", post, 0)
-		before := c.number("group")
+		c.Ask("#joingroup talk", "@status 0")
+		other.Ask("#joingroup talk", "@status 0")
+		post := c.Post("hello", 0, 0)
+		c.Post("answer", post, 0)
+		before := c.Number("group")
 		b.pass(20 * time.Hour)
-		c.wantLeft("#listgroups", "talk", 0)
-		c.ask("#leavegroup", "@status 0")
+		c.WantLeft("#listgroups", "talk", 0)
+		c.Ask("#leavegroup", "@status 0")
 		b.pass(2 * time.Hour)
-		c.wantLeft("#listgroups", "talk", 0)
-		other.ask("#leavegroup", "@status 0")
-		c.wantLeft("#listgroups", "talk", 3600)
+		c.WantLeft("#listgroups", "talk", 0)
+		other.Ask("#leavegroup", "@status 0")
+		c.WantLeft("#listgroups", "talk", 3600)
 		b.pass(time.Hour - time.Millisecond)
-		c.wantLeft("#listgroups", "talk", 1)
-		if c.number("group") != before {
+		c.WantLeft("#listgroups", "talk", 1)
+		if c.Number("group") != before {
 			t.Error("#groupstatus changed before the group expired")
 		}
 		b.pass(time.Millisecond)
-		c.wantLeft("#listgroups", "talk", -1)
-		if c.number("group") <= before {
+		c.WantLeft("#listgroups", "talk", -1)
+		if c.Number("group") <= before {
 			t.Error("#groupstatus did not change when the group expired")
 		}
-		c.ask("#joingroup talk", "@status -3")
+		c.Ask("#joingroup talk", "@status -3")
 		if n := countRows(t, b.cfg.Server.Data, "messages") + countRows(t, b.cfg.Server.Data, "groups"); n != 0 {
 			t.Errorf("%d rows of the group and its messages are still stored", n)
 		}
@@ -300,19 +302,19 @@ func TestTimesHaveDefaultsAndBounds(t *testing.T) {
 			"long": {` "" anon ` + strconv.Itoa(year), year}, "longer": {` "" anon ` + strconv.Itoa(year+1), year},
 			"huge": {` "" anon 99999999999999999999`, year},
 		} {
-			c.ask("#creategroup "+name+test.words, "@status 0")
-			c.wantLeft("#listgroups", name, test.want)
+			c.Ask("#creategroup "+name+test.words, "@status 0")
+			c.WantLeft("#listgroups", name, test.want)
 		}
-		c.ask(`#creategroup bad "" anon -1`, "@status 3504")
-		c.ask("#joingroup huge", "@status 0")
+		c.Ask(`#creategroup bad "" anon -1`, "@status 3504")
+		c.Ask("#joingroup huge", "@status 0")
 		for heading, test := range map[string]struct{ secs, want int64 }{
 			"zero": {0, 30 * 24 * 3600}, "short": {5, 5}, "huge": {1 << 62, year},
 		} {
-			c.post(heading, 0, test.secs)
-			c.wantLeft("#listmessages", heading, test.want)
+			c.Post(heading, 0, test.secs)
+			c.WantLeft("#listmessages", heading, test.want)
 		}
-		c.ask("#postmessage none\r\ntext", "@status 0")
-		c.wantLeft("#listmessages", "none", 30*24*3600)
+		c.Ask("#postmessage none\r\ntext", "@status 0")
+		c.WantLeft("#listmessages", "none", 30*24*3600)
 	})
 }
 
@@ -321,14 +323,14 @@ func TestNoBounds(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		c := b.guest("alice")
-		c.ask(`#creategroup talk "" anon`, "@status 0")
-		c.ask("#joingroup talk", "@status 0")
-		c.post("hello", 0, 0)
-		c.ask("#leavegroup", "@status 0")
+		c.Ask(`#creategroup talk "" anon`, "@status 0")
+		c.Ask("#joingroup talk", "@status 0")
+		c.Post("hello", 0, 0)
+		c.Ask("#leavegroup", "@status 0")
 		b.pass(10_000 * 24 * time.Hour)
-		c.wantLeft("#listgroups", "talk", 0)
-		c.ask("#joingroup talk", "@status 0")
-		c.wantLeft("#listmessages", "hello", 0)
+		c.WantLeft("#listgroups", "talk", 0)
+		c.Ask("#joingroup talk", "@status 0")
+		c.WantLeft("#listmessages", "hello", 0)
 	}, func(cfg *config) {
 		cfg.Expiry.Group, cfg.Expiry.Message, cfg.Expiry.Max = duration{}, duration{}, duration{}
 	})
@@ -340,41 +342,41 @@ func TestThreadExpires(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		c := b.guest("alice")
-		c.ask(`#creategroup talk "" anon`, "@status 0")
-		c.ask("#joingroup talk", "@status 0")
-		top, other := c.post("top", 0, 600), c.post("other", 0, 1200)
+		c.Ask(`#creategroup talk "" anon`, "@status 0")
+		c.Ask("#joingroup talk", "@status 0")
+		top, other := c.Post("top", 0, 600), c.Post("other", 0, 1200)
 		var gone []string
 		for parent, depth := top, 0; depth < 30; depth++ {
 			gone = append(gone, fmt.Sprintf("@mess #deleted talk %d", parent))
-			parent = c.post(fmt.Sprintf("depth%d", depth), parent, 0)
+			parent = c.Post(fmt.Sprintf("depth%d", depth), parent, 0)
 			if depth == 29 {
 				gone = append(gone, fmt.Sprintf("@mess #deleted talk %d", parent))
 			}
 		}
-		answer := c.post("answer", other, 0)
-		c.wantLeft("#listmessages", "top", 600)
-		c.wantLeft("#listmessages", "depth29", 0)
-		c.ask(fmt.Sprintf("#postmessage own %d 1 60\r\ntext", top), "@status 3504")
-		c.ask("#events on", "@status 0")
-		before := c.number("message")
+		answer := c.Post("answer", other, 0)
+		c.WantLeft("#listmessages", "top", 600)
+		c.WantLeft("#listmessages", "depth29", 0)
+		c.Ask(fmt.Sprintf("#postmessage own %d 1 60\r\ntext", top), "@status 3504")
+		c.Ask("#events on", "@status 0")
+		before := c.Number("message")
 		b.pass(600*time.Second - time.Millisecond)
-		c.wantLeft("#listmessages", "top", 1)
-		if c.number("message") != before {
+		c.WantLeft("#listmessages", "top", 1)
+		if c.Number("message") != before {
 			t.Error("#messagestatus changed before the message expired")
 		}
 		b.pass(time.Millisecond)
-		events := c.barrier()
+		events := c.Barrier()
 		if slices.Sort(gone); !slices.Equal(slices.Sorted(slices.Values(events)), gone) {
 			t.Errorf("events %q, want %q", events, gone)
 		}
-		if c.number("message") <= before {
+		if c.Number("message") <= before {
 			t.Error("#messagestatus did not change when the message expired")
 		}
-		c.ask("#listmessages", "@ret #listmessages 2",
+		c.Ask("#listmessages", "@ret #listmessages 2",
 			fmt.Sprintf("other alice %d 0 1 600", other), fmt.Sprintf("answer alice %d %d 0 0", answer, other))
-		c.ask(fmt.Sprintf("#getmessage %d", top), "@status -3")
-		c.ask(fmt.Sprintf("#postmessage late %d\r\ntext", top), "@status -3")
-		if words := c.listed("#listgroups", "talk"); words[3] != "2" {
+		c.Ask(fmt.Sprintf("#getmessage %d", top), "@status -3")
+		c.Ask(fmt.Sprintf("#postmessage late %d\r\ntext", top), "@status -3")
+		if words := c.Listed("#listgroups", "talk"); words[3] != "2" {
 			t.Errorf("the group shows %q, want 2 messages", words)
 		}
 		if n := countRows(t, b.cfg.Server.Data, "messages"); n != 2 {
@@ -389,19 +391,19 @@ func TestExpiryEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		c := b.guest("alice")
-		c.ask(`#creategroup talk "" anon`, "@status 0")
-		c.ask("#joingroup talk", "@status 0")
-		id := c.post("short", 0, 60)
-		list, err := b.store.list(c.groupID(), listAll)
+		c.Ask(`#creategroup talk "" anon`, "@status 0")
+		c.Ask("#joingroup talk", "@status 0")
+		id := c.Post("short", 0, 60)
+		list, err := b.store.list(c.GroupID(), listAll)
 		if err != nil || list.count != 1 {
 			t.Fatalf("the list has %d messages (%v), want 1", list.count, err)
 		}
 		b.pass(time.Minute)
-		c.ask("#listmessages", "@ret #listmessages 0")
-		c.ask("#listmessages 0", "@ret #listmessages 0")
-		c.ask(fmt.Sprintf("#listmessages %d", id), "@status -3")
-		c.ask(fmt.Sprintf("#getmessage %d", id), "@status -3")
-		c.ask(fmt.Sprintf("#postmessage late %d\r\ntext", id), "@status -3")
+		c.Ask("#listmessages", "@ret #listmessages 0")
+		c.Ask("#listmessages 0", "@ret #listmessages 0")
+		c.Ask(fmt.Sprintf("#listmessages %d", id), "@status -3")
+		c.Ask(fmt.Sprintf("#getmessage %d", id), "@status -3")
+		c.Ask(fmt.Sprintf("#postmessage late %d\r\ntext", id), "@status -3")
 		page, err := b.store.page(list)
 		if err != nil || len(page) != 1 {
 			t.Errorf("the list that was begun before has %d messages (%v), want 1", len(page), err)
@@ -432,12 +434,12 @@ func TestExpiryOverRestart(t *testing.T) {
 				time.Sleep(time.Until(test.until))
 				b := startBubble(t, testConfig(t))
 				c := b.guest("alice")
-				c.ask("#createroom den", "@status 0")
-				c.ask(`#creategroup talk "" anon 3600`, "@status 0")
-				c.ask("#joingroup talk", "@status 0")
-				c.post("hello", 0, 7200)
-				c.ask("#leavegroup", "@status 0")
-				before := c.number("arch")
+				c.Ask("#createroom den", "@status 0")
+				c.Ask(`#creategroup talk "" anon 3600`, "@status 0")
+				c.Ask("#joingroup talk", "@status 0")
+				c.Post("hello", 0, 7200)
+				c.Ask("#leavegroup", "@status 0")
+				before := c.Number("arch")
 				b.pass(10 * time.Minute)
 				b = b.restart(15 * time.Minute)
 				c = b.guest("alice")
@@ -445,17 +447,17 @@ func TestExpiryOverRestart(t *testing.T) {
 				if test.believed {
 					off = 900
 				}
-				c.wantLeft("#listrooms", "den", 1200-off)
-				c.wantLeft("#listgroups", "talk", 3000-off)
-				if n := c.number("arch"); n <= before {
+				c.WantLeft("#listrooms", "den", 1200-off)
+				c.WantLeft("#listgroups", "talk", 3000-off)
+				if n := c.Number("arch"); n <= before {
 					t.Errorf("#archstatus is %d after the restart, it was %d before", n, before)
 				}
 				b.pass(time.Duration(1200-off)*time.Second - time.Millisecond)
-				c.wantLeft("#listrooms", "den", 1)
+				c.WantLeft("#listrooms", "den", 1)
 				b.pass(time.Millisecond)
-				c.wantLeft("#listrooms", "den", -1)
-				c.ask("#joingroup talk", "@status 0")
-				c.wantLeft("#listmessages", "hello", 7200-600-1200)
+				c.WantLeft("#listrooms", "den", -1)
+				c.Ask("#joingroup talk", "@status 0")
+				c.WantLeft("#listmessages", "hello", 7200-600-1200)
 			})
 		})
 	}
@@ -469,21 +471,21 @@ func TestExpiredWhileOff(t *testing.T) {
 		time.Sleep(time.Until(firstWall.AddDate(1, 0, 0)))
 		b := startBubble(t, testConfig(t))
 		c := b.guest("alice")
-		c.ask("#createroom den", "@status 0")
-		c.ask(`#creategroup short "" anon 60`, "@status 0")
-		c.ask(`#creategroup long "" anon 86400`, "@status 0")
-		c.ask("#joingroup long", "@status 0")
-		top := c.post("top", 0, 60)
-		c.post("answer", top, 0)
-		c.post("stays", 0, 86400)
+		c.Ask("#createroom den", "@status 0")
+		c.Ask(`#creategroup short "" anon 60`, "@status 0")
+		c.Ask(`#creategroup long "" anon 86400`, "@status 0")
+		c.Ask("#joingroup long", "@status 0")
+		top := c.Post("top", 0, 60)
+		c.Post("answer", top, 0)
+		c.Post("stays", 0, 86400)
 		b = b.restart(2 * time.Hour)
 		synctest.Wait()
 		c = b.guest("alice")
-		c.wantLeft("#listrooms", "den", -1)
-		c.wantLeft("#listgroups", "short", -1)
-		c.wantLeft("#listgroups", "long", 86400-7200)
-		c.ask("#joingroup long", "@status 0")
-		c.wantLeft("#listmessages", "stays", 86400-7200)
+		c.WantLeft("#listrooms", "den", -1)
+		c.WantLeft("#listgroups", "short", -1)
+		c.WantLeft("#listgroups", "long", 86400-7200)
+		c.Ask("#joingroup long", "@status 0")
+		c.WantLeft("#listmessages", "stays", 86400-7200)
 		if n := countRows(t, b.cfg.Server.Data, "messages"); n != 1 {
 			t.Errorf("%d messages are stored, want 1", n)
 		}
@@ -513,20 +515,20 @@ func TestExpiryIsTriedAgain(t *testing.T) {
 		broken.refuses.Store(true)
 		b.rooms.store = broken
 		c := b.guest("alice")
-		c.ask("#createroom den", "@status 0")
+		c.Ask("#createroom den", "@status 0")
 		b.pass(30 * time.Minute)
-		c.wantLeft("#listrooms", "den", 1)
-		c.ask("#rmroom den", "@status -1")
-		c.ask("#changeroom den", "@status 0")
+		c.WantLeft("#listrooms", "den", 1)
+		c.Ask("#rmroom den", "@status -1")
+		c.Ask("#changeroom den", "@status 0")
 		broken.refuses.Store(false)
 		b.pass(time.Hour)
-		c.wantLeft("#listrooms", "den", 0)
+		c.WantLeft("#listrooms", "den", 0)
 		broken.refuses.Store(true)
-		c.ask("#changeroom Home", "@status 0")
+		c.Ask("#changeroom Home", "@status 0")
 		b.pass(30 * time.Minute)
-		c.wantLeft("#listrooms", "den", 1)
+		c.WantLeft("#listrooms", "den", 1)
 		broken.refuses.Store(false)
 		b.pass(retryExpiry * time.Millisecond)
-		c.wantLeft("#listrooms", "den", -1)
+		c.WantLeft("#listrooms", "den", -1)
 	})
 }

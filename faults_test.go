@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // faults is how many calls of each kind TestStorageFaults lets fail, one after
@@ -112,7 +114,7 @@ func (f *faultTest) round(t *testing.T, n int) bool {
 		"-e", "inject=" + f.kind.calls + ":error=" + f.kind.error + ":when=" + when, f.path,
 	}, c.args...)...)
 	select {
-	case p.addr = <-p.listening:
+	case p.Addr = <-p.listening:
 		c.workUnderFaults(p)
 		for _, w := range c.workers {
 			if w.gone && !strings.Contains(f.kind.calls, "sync") {
@@ -120,7 +122,7 @@ func (f *faultTest) round(t *testing.T, n int) bool {
 			}
 		}
 	case <-p.ended:
-	case <-time.After(patience):
+	case <-time.After(wire.Patience):
 		t.Fatalf("the server neither listens nor ends; it says:\n%s", p.logged())
 	}
 	failed := f.end(t, p, trace)
@@ -144,21 +146,21 @@ func (c *crashTest) workUnderFaults(p *program) {
 	ending.Store(true)
 	c.mayFail("@status -1", "@status -2")
 	for _, w := range c.workers {
-		w.client, w.killed = c.join(p), ending
-		w.gone = w.client == nil
+		w.Client, w.killed = c.join(p), ending
+		w.gone = w.Client == nil
 	}
 	c.together(func(w *crashWorker) { w.workThrough(30) })
 	c.disconnect()
 }
 
 // join connects to a server that may be about to end; nil: it has.
-func (c *crashTest) join(p *program) *client {
-	conn, err := net.Dial("tcp", p.addr)
+func (c *crashTest) join(p *program) *wire.Client {
+	conn, err := net.Dial("tcp", p.Addr)
 	if err != nil {
 		return nil
 	}
-	client := newClient(c.t, conn)
-	if _, err := client.readErr(); err != nil {
+	client := wire.New(c.t, conn)
+	if _, err := client.ReadErr(); err != nil {
 		conn.Close()
 		return nil
 	}

@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"homeroom/test/wire"
 )
 
 // findIn runs `homeroom find` in a namespace until what it prints is as wanted.
 func (l *link) findIn(space, path string, wanted func(text string) bool) {
 	l.t.Helper()
 	var out []byte
-	for deadline := time.Now().Add(2 * patience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * wire.Patience); time.Now().Before(deadline); {
 		out, _ = exec.Command("ip", "netns", "exec", space, path, "find", "-time", "1s").CombinedOutput() // fails while nothing is found
 		if wanted(string(out)) {
 			return
@@ -39,7 +41,7 @@ func (l *link) lookUp(space, own, host string) string {
 	defer conn.Close()
 	question := askPacket(l.t, dnsmessage.Message{Header: dnsmessage.Header{ID: 4711}}, "A "+host+".")
 	buf := make([]byte, maxMDNSPacket)
-	for deadline := time.Now().Add(2 * patience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * wire.Patience); time.Now().Before(deadline); {
 		if _, err := conn.WriteTo(question, net.UDPAddrFromAddrPort(mdnsGroup(false))); err != nil {
 			l.t.Fatal(err)
 		}
@@ -133,7 +135,7 @@ func TestPortTaken(t *testing.T) {
 	}
 	settings := writeSettings(t, programSettings)
 	p := startProgram(t, ip, "netns", "exec", cable.server, path, "-config", settings, "-data", t.TempDir(), "-listen", "10.99.0.1:6500")
-	greeted(t, cable.dial(cable.clients, "10.99.0.1:6500")).ask("#login anon ann", "@status 0")
+	wire.Greeted(t, cable.dial(cable.clients, "10.99.0.1:6500")).Ask("#login anon ann", "@status 0")
 	out, err := exec.Command(ip, "netns", "exec", cable.server, path, "find").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "asking the network: opening port 5353") || strings.Count(string(out), "\n") != 1 {
 		t.Errorf("homeroom find: %v, %s", err, out)
@@ -192,7 +194,7 @@ func TestPortsOf(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	ts = startServer(t, func(c *config) { c.Server.Listen, c.TLS.Listen = "0.0.0.0:0", "0.0.0.0:0" })
-	if got := ts.portsOf(); got.plain.String() != ts.addr || !got.tls.IsValid() || got.web.IsValid() {
+	if got := ts.portsOf(); got.plain.String() != ts.Addr || !got.tls.IsValid() || got.web.IsValid() {
 		t.Errorf("got %+v", got)
 	}
 }

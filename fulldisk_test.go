@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // smallDisk makes a disk that is soon full and returns where it is mounted.
@@ -51,9 +53,9 @@ func TestFullDiskServed(t *testing.T) {
 	p := startProgram(t, c.path, c.args...)
 	c.connect(p)
 	c.together(func(w *crashWorker) { w.workThrough(20) })
-	reader := p.member("reader")
+	reader := p.Member("reader")
 	w := c.workers[0]
-	reader.ask("#joingroup "+w.group, "@status 0")
+	reader.Ask("#joingroup "+w.group, "@status 0")
 
 	filler := filepath.Join(disk, "filler")
 	fillDisk(t, filler)
@@ -88,19 +90,19 @@ func TestFullDiskServed(t *testing.T) {
 }
 
 // readAndTalk does what needs no space.
-func (c *crashTest) readAndTalk(p *program, reader *client, w *crashWorker) {
-	reader.ask("#broadcast hello", `@mess #broadcast reader "hello"`, "@status 0")
+func (c *crashTest) readAndTalk(p *program, reader *wire.Client, w *crashWorker) {
+	reader.Ask("#broadcast hello", `@mess #broadcast reader "hello"`, "@status 0")
 	for heading, m := range w.messages {
 		if m.fate == present && m.group == w.group && !m.read {
 			c.readMessage(reader, heading, m, repliesOf(reader, heading))
 			break
 		}
 	}
-	p.dial().ask("#login regd reader pw", "@status 0")
+	p.Dial().Ask("#login regd reader pw", "@status 0")
 }
 
 // repliesOf is how many answers a message of the group has, as it is listed.
-func repliesOf(c *client, heading string) string { return c.listed("#listmessages", heading)[4] }
+func repliesOf(c *wire.Client, heading string) string { return c.Listed("#listmessages", heading)[4] }
 
 // spaceSeen is how soon changes are stored again once there is space, as promised.
 const spaceSeen = 10 * time.Second
@@ -111,7 +113,7 @@ func (w *crashWorker) untilStored() time.Duration {
 	began := time.Now()
 	for stored := w.acknowledged; w.acknowledged == stored; {
 		if w.post("m"); time.Since(began) > spaceSeen || w.gone {
-			w.t.Fatalf("nothing is stored %v after there was space again", time.Since(began))
+			w.T.Fatalf("nothing is stored %v after there was space again", time.Since(began))
 		}
 	}
 	return time.Since(began)
@@ -120,15 +122,15 @@ func (w *crashWorker) untilStored() time.Duration {
 // connect connects all workers.
 func (c *crashTest) connect(p *program) {
 	for _, w := range c.workers {
-		w.client, w.killed, w.group = p.dial(), new(atomic.Bool), ""
+		w.Client, w.killed, w.group = p.Dial(), new(atomic.Bool), ""
 	}
 }
 
 // disconnect takes note of what the workers saw.
 func (c *crashTest) disconnect() {
 	for _, w := range c.workers {
-		if w.client != nil {
-			w.conn.Close()
+		if w.Client != nil {
+			w.Conn.Close()
 		}
 		for id, heading := range w.seen {
 			c.noteNumber(id, heading)
@@ -163,7 +165,7 @@ func TestFullDiskStart(t *testing.T) {
 		return []string{"-config", settings, "-data", filepath.Join(disk, folder)}
 	}
 	p := startProgram(t, path, serve("used")...)
-	p.member("alice")
+	p.Member("alice")
 	p.kill()
 	fillDisk(t, filler)
 	if why := refusal(t, path, serve("new")...); !strings.Contains(why, "the disk is full") {
@@ -177,12 +179,12 @@ func TestFullDiskStart(t *testing.T) {
 		if !strings.Contains(p.logged(), "the disk is full") {
 			t.Errorf("a start says %q", p.logged())
 		}
-	case <-time.After(patience):
+	case <-time.After(wire.Patience):
 		t.Fatalf("the program neither listens nor ends; it says:\n%s", p.logged())
 	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	startProgram(t, path, serve("new")...).member("bob")
-	startProgram(t, path, serve("used")...).dial().ask("#login regd alice pw", "@status 0")
+	startProgram(t, path, serve("new")...).Member("bob")
+	startProgram(t, path, serve("used")...).Dial().Ask("#login regd alice pw", "@status 0")
 }

@@ -161,7 +161,7 @@ func FuzzPost(f *testing.F) {
 // does nothing to the terminal.
 func FuzzKeyboard(f *testing.F) {
 	srv := startServer(f)
-	srv.guest("alice")
+	srv.Guest("alice")
 	for _, line := range []string{"HELP", "LIST_USERS", "KICK alice", "kick \"", "hello \x1b[2J all", "KICK \x1b[2J"} {
 		f.Add(line)
 	}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"homeroom/test/wire"
 )
 
 // The sessions in testdata/*.txt read like the protocol page. A line of one is
@@ -54,7 +56,7 @@ func TestGoldenSessions(t *testing.T) {
 	for name, lines := range goldenScripts(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			run := &goldenRun{t: t, file: name + ".txt", clients: map[string]*client{}, numbers: map[string]string{}}
+			run := &goldenRun{t: t, file: name + ".txt", clients: map[string]*wire.Client{}, numbers: map[string]string{}}
 			for i, line := range lines {
 				run.at = i + 1
 				run.line(line)
@@ -71,7 +73,7 @@ type goldenRun struct {
 	at       int // the line
 	settings []string
 	server   *testServer
-	clients  map[string]*client
+	clients  map[string]*wire.Client
 	numbers  map[string]string // the values of <n:x>
 }
 
@@ -125,14 +127,14 @@ func (g *goldenRun) running() *testServer {
 }
 
 // client is the client of that name, connected when it is first named.
-func (g *goldenRun) client(name string) *client {
+func (g *goldenRun) client(name string) *wire.Client {
 	g.t.Helper()
 	c := g.clients[name]
 	if c == nil {
 		if name == "host" {
 			c = g.running().dialHost()
 		} else {
-			c = g.running().dial()
+			c = g.running().Dial()
 		}
 		g.clients[name] = c
 	}
@@ -140,15 +142,15 @@ func (g *goldenRun) client(name string) *client {
 }
 
 // send sends a line, or bytes, with the numbers that are known filled in.
-func (g *goldenRun) send(c *client, raw bool, text string) {
+func (g *goldenRun) send(c *wire.Client, raw bool, text string) {
 	g.t.Helper()
 	for name, value := range g.numbers {
 		text = strings.ReplaceAll(text, "<n:"+name+">", value)
 	}
 	if raw {
-		c.raw(g.unquote(text))
+		c.Raw(g.unquote(text))
 	} else {
-		c.send(text)
+		c.Send(text)
 	}
 }
 
@@ -162,9 +164,9 @@ func (g *goldenRun) unquote(text string) string {
 }
 
 // take compares the next line with a pattern.
-func (g *goldenRun) take(c *client, pattern string) {
+func (g *goldenRun) take(c *wire.Client, pattern string) {
 	g.t.Helper()
-	line, err := c.readErr()
+	line, err := c.ReadErr()
 	if err != nil {
 		g.fail("got no line (%v), want %s", err, pattern)
 	}
@@ -173,11 +175,11 @@ func (g *goldenRun) take(c *client, pattern string) {
 	}
 }
 
-func (g *goldenRun) takeBytes(c *client, text string) {
+func (g *goldenRun) takeBytes(c *wire.Client, text string) {
 	g.t.Helper()
 	want := g.unquote(text)
 	got := make([]byte, len(want))
-	if n, err := io.ReadFull(c.in, got); err != nil || string(got) != want {
+	if n, err := io.ReadFull(c.In, got); err != nil || string(got) != want {
 		g.fail("got %q (%v), want %q", got[:n], err, want)
 	}
 }
@@ -246,12 +248,12 @@ func (g *goldenRun) verb(name, verb string) {
 	g.t.Helper()
 	switch verb {
 	case "connects":
-		g.clients[name] = g.running().connect()
+		g.clients[name] = g.running().Connect()
 	case "leaves":
-		g.client(name).conn.Close()
+		g.client(name).Conn.Close()
 		delete(g.clients, name)
 	case "ended":
-		if line, err := g.client(name).readErr(); err == nil {
+		if line, err := g.client(name).ReadErr(); err == nil {
 			g.fail("got %s, want the end of the connection", line)
 		}
 		delete(g.clients, name)
@@ -263,7 +265,7 @@ func (g *goldenRun) serverLine(line string) {
 	g.t.Helper()
 	if line == "server restarts" {
 		g.server = g.running().restart()
-		g.clients = map[string]*client{}
+		g.clients = map[string]*wire.Client{}
 		return
 	}
 	room, ok := strings.CutPrefix(line, "server dooms ")
@@ -279,7 +281,7 @@ func (g *goldenRun) serverLine(line string) {
 func (g *goldenRun) nothingLeft() {
 	g.t.Helper()
 	for name, c := range g.clients {
-		if left := c.barrier(); len(left) > 0 {
+		if left := c.Barrier(); len(left) > 0 {
 			g.t.Errorf("testdata/%s: %s also got %q", g.file, name, left)
 		}
 	}

@@ -9,15 +9,17 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // inGroup starts a server with a user in the group "talk".
-func inGroup(t *testing.T, change ...func(*config)) (*testServer, *client) {
+func inGroup(t *testing.T, change ...func(*config)) (*testServer, *wire.Client) {
 	t.Helper()
 	srv := startServer(t, change...)
-	alice := srv.guest("alice")
-	alice.ask(`#creategroup talk "" anon`, "@status 0")
-	alice.ask("#joingroup talk", "@status 0")
+	alice := srv.Guest("alice")
+	alice.Ask(`#creategroup talk "" anon`, "@status 0")
+	alice.Ask("#joingroup talk", "@status 0")
 	return srv, alice
 }
 
@@ -88,15 +90,15 @@ func TestParsePost(t *testing.T) {
 func TestPartsLimit(t *testing.T) {
 	t.Parallel()
 	_, alice := inGroup(t)
-	alice.raw("#postmessage full 0 200\r\n" + strings.Repeat("#quit\r\n", 199))
-	alice.ask("last", "@status 0")
+	alice.Raw("#postmessage full 0 200\r\n" + strings.Repeat("#quit\r\n", 199))
+	alice.Ask("last", "@status 0")
 	for _, parts := range []string{"201", "0", "-1", "-200", "two", "1.5", `""`, "9223372036854775808"} {
-		alice.ask("#postmessage none 0 "+parts, "@status 3504")
+		alice.Ask("#postmessage none 0 "+parts, "@status 3504")
 	}
-	alice.send("#listmessages")
-	id := splitWords(alice.barrier()[1], nil)[2]
-	alice.send("#getmessage " + id)
-	lines := alice.barrier()
+	alice.Send("#listmessages")
+	id := splitWords(alice.Barrier()[1], nil)[2]
+	alice.Send("#getmessage " + id)
+	lines := alice.Barrier()
 	if len(lines) != 201 || lines[1] != "#quit" || lines[199] != "#quit" || lines[200] != "last" {
 		t.Errorf("the message came back as %.200q", lines)
 	}
@@ -110,32 +112,32 @@ func TestMessageTextIsKept(t *testing.T) {
 		"", "   ", "\ttab first", "#quit", "@status 0", "@ret #ping barrier", `"quoted \" text"`, "trailing  ", `back\slash`,
 		"é 日本 \U0001f600", strings.Repeat("x", 998), "GET / HTTP/1.1", "",
 	}
-	alice.send(fmt.Sprintf("#postmessage all 0 %d", len(text)))
-	alice.send(text...)
-	alice.expect("@status 0")
-	alice.send("#listmessages")
-	alice.expect("@ret #listmessages 1")
-	id := splitWords(alice.read(), nil)[2]
-	alice.send("#getmessage " + id)
-	if head := alice.read(); !strings.HasPrefix(head, "@ret #getmessage all "+strconv.Itoa(len(text))+" "+id+" 0 0 ") {
+	alice.Send(fmt.Sprintf("#postmessage all 0 %d", len(text)))
+	alice.Send(text...)
+	alice.Expect("@status 0")
+	alice.Send("#listmessages")
+	alice.Expect("@ret #listmessages 1")
+	id := splitWords(alice.Read(), nil)[2]
+	alice.Send("#getmessage " + id)
+	if head := alice.Read(); !strings.HasPrefix(head, "@ret #getmessage all "+strconv.Itoa(len(text))+" "+id+" 0 0 ") {
 		t.Errorf("the message begins with %q", head)
 	}
-	alice.expect(text...)
+	alice.Expect(text...)
 }
 
 // TestMessageNumbersAreUnique posts in two groups by turns.
 func TestMessageNumbersAreUnique(t *testing.T) {
 	t.Parallel()
 	srv, alice := inGroup(t)
-	bob := srv.guest("bob")
-	bob.ask(`#creategroup other "" anon`, "@status 0")
-	bob.ask("#joingroup other", "@status 0")
+	bob := srv.Guest("bob")
+	bob.Ask(`#creategroup other "" anon`, "@status 0")
+	bob.Ask("#joingroup other", "@status 0")
 	for range 10 {
-		alice.ask("#postmessage a\r\ntext", "@status 0")
-		bob.ask("#postmessage b\r\ntext", "@status 0")
+		alice.Ask("#postmessage a\r\ntext", "@status 0")
+		bob.Ask("#postmessage b\r\ntext", "@status 0")
 	}
 	var numbers [][]int64
-	for _, c := range []*client{alice, bob} {
+	for _, c := range []*wire.Client{alice, bob} {
 		numbers = append(numbers, messageNumbers(c))
 		if !slices.IsSorted(numbers[len(numbers)-1]) {
 			t.Errorf("messages are listed as %v", numbers)
@@ -149,13 +151,13 @@ func TestMessageNumbersAreUnique(t *testing.T) {
 }
 
 // messageNumbers is the numbers of a group's messages, as they are listed.
-func messageNumbers(c *client) (numbers []int64) {
-	c.t.Helper()
-	c.send("#listmessages")
-	for _, line := range c.barrier()[1:] {
+func messageNumbers(c *wire.Client) (numbers []int64) {
+	c.T.Helper()
+	c.Send("#listmessages")
+	for _, line := range c.Barrier()[1:] {
 		n, ok := parseNumber(splitWords(line, nil)[2])
 		if !ok {
-			c.t.Fatalf("%q has no number", line)
+			c.T.Fatalf("%q has no number", line)
 		}
 		numbers = append(numbers, n)
 	}
@@ -167,34 +169,34 @@ func TestThread(t *testing.T) {
 	t.Parallel()
 	_, alice := inGroup(t)
 	const depth = 40
-	alice.ask("#postmessage 0\r\ntext", "@status 0")
+	alice.Ask("#postmessage 0\r\ntext", "@status 0")
 	for i := range depth {
 		numbers := messageNumbers(alice)
-		alice.ask(fmt.Sprintf("#postmessage %d %d\r\ntext", i+1, numbers[i]), "@status 0")
+		alice.Ask(fmt.Sprintf("#postmessage %d %d\r\ntext", i+1, numbers[i]), "@status 0")
 	}
 	numbers := messageNumbers(alice)
 	for i, n := range numbers[:depth] {
-		alice.ask(fmt.Sprintf("#listmessages %d", n), "@ret #listmessages 1")
+		alice.Ask(fmt.Sprintf("#listmessages %d", n), "@ret #listmessages 1")
 		replies := min(1, depth-1-i)
-		alice.expect(fmt.Sprintf("%d alice %d %d %d 0", i+1, numbers[i+1], n, replies))
+		alice.Expect(fmt.Sprintf("%d alice %d %d %d 0", i+1, numbers[i+1], n, replies))
 	}
-	alice.ask(fmt.Sprintf("#listmessages %d", numbers[depth]), "@ret #listmessages 0")
-	alice.ask("#listmessages 0", "@ret #listmessages 1")
-	alice.barrier()
+	alice.Ask(fmt.Sprintf("#listmessages %d", numbers[depth]), "@ret #listmessages 0")
+	alice.Ask("#listmessages 0", "@ret #listmessages 1")
+	alice.Barrier()
 }
 
 // slowReader is a user whose connection takes only little at a time, so that a
 // long reply is still being sent when it has read the first line.
-func slowReader(srv *testServer, name string, buffer int) *client {
-	srv.t.Helper()
-	c := srv.guest(name)
-	if err := c.conn.(*net.TCPConn).SetReadBuffer(buffer); err != nil {
-		srv.t.Fatal(err)
+func slowReader(srv *testServer, name string, buffer int) *wire.Client {
+	srv.T.Helper()
+	c := srv.Guest(name)
+	if err := c.Conn.(*net.TCPConn).SetReadBuffer(buffer); err != nil {
+		srv.T.Fatal(err)
 	}
 	if err := srv.findOnline(name).conn.(*net.TCPConn).SetWriteBuffer(buffer); err != nil {
-		srv.t.Fatal(err)
+		srv.T.Fatal(err)
 	}
-	c.ask("#joingroup talk", "@status 0")
+	c.Ask("#joingroup talk", "@status 0")
 	return c
 }
 
@@ -204,18 +206,18 @@ func TestLongListIsNotInterrupted(t *testing.T) {
 	t.Parallel()
 	srv, alice := inGroup(t, func(c *config) { c.Persist.Mode = "periodic" })
 	heading := strings.Repeat("h", 30)
-	alice.raw(strings.Repeat("#postmessage "+heading+"\ntext\n", 2000))
-	alice.expect(slices.Repeat([]string{"@status 0"}, 2000)...)
+	alice.Raw(strings.Repeat("#postmessage "+heading+"\ntext\n", 2000))
+	alice.Expect(slices.Repeat([]string{"@status 0"}, 2000)...)
 	bob := slowReader(srv, "bob", 12<<10)
-	bob.ask("#listmessages", "@ret #listmessages 2000")
-	alice.raw(strings.Repeat("#broadcast hi\n", 200))
-	alice.barrier() // all of it is said
+	bob.Ask("#listmessages", "@ret #listmessages 2000")
+	alice.Raw(strings.Repeat("#broadcast hi\n", 200))
+	alice.Barrier() // all of it is said
 	for i := range 2000 {
-		if line := bob.read(); !strings.HasPrefix(line, heading+" alice ") {
+		if line := bob.Read(); !strings.HasPrefix(line, heading+" alice ") {
 			t.Fatalf("line %d of the list is %q", i, line)
 		}
 	}
-	bob.expect(slices.Repeat([]string{`@mess #broadcast alice "hi"`}, 200)...)
+	bob.Expect(slices.Repeat([]string{`@mess #broadcast alice "hi"`}, 200)...)
 }
 
 // TestLongMessageIsNotInterrupted does the same with one long message: its reader
@@ -224,16 +226,16 @@ func TestLongMessageIsNotInterrupted(t *testing.T) {
 	t.Parallel()
 	srv, alice := inGroup(t, func(c *config) { c.Limits.MessageParts = 1000 })
 	line := strings.Repeat("x", 900)
-	alice.raw("#postmessage long 0 1000\n" + strings.Repeat(line+"\n", 1000))
-	alice.expect("@status 0")
+	alice.Raw("#postmessage long 0 1000\n" + strings.Repeat(line+"\n", 1000))
+	alice.Expect("@status 0")
 	id := messageNumbers(alice)[0]
 	bob := slowReader(srv, "bob", 64<<10)
-	bob.send(fmt.Sprintf("#getmessage %d", id))
-	bob.read()
-	alice.raw(strings.Repeat("#broadcast hi\n", 20))
-	alice.barrier()
-	bob.expect(slices.Repeat([]string{line}, 1000)...)
-	bob.expect(slices.Repeat([]string{`@mess #broadcast alice "hi"`}, 20)...)
+	bob.Send(fmt.Sprintf("#getmessage %d", id))
+	bob.Read()
+	alice.Raw(strings.Repeat("#broadcast hi\n", 20))
+	alice.Barrier()
+	bob.Expect(slices.Repeat([]string{line}, 1000)...)
+	bob.Expect(slices.Repeat([]string{`@mess #broadcast alice "hi"`}, 20)...)
 }
 
 // withoutTimes is list lines without the seconds, which go by.
@@ -254,25 +256,25 @@ func TestMessagesSurviveRestart(t *testing.T) {
 			t.Parallel()
 			srv, alice := inGroup(t, func(c *config) { c.Persist.Mode = mode })
 			for range 60 {
-				alice.ask("#postmessage top 0 2\r\n\r\n  text", "@status 0")
+				alice.Ask("#postmessage top 0 2\r\n\r\n  text", "@status 0")
 			}
 			tops := messageNumbers(alice)
 			for i, n := range tops {
-				alice.raw(strings.Repeat(fmt.Sprintf("#postmessage reply %d\ntext\n", n), i%4))
-				alice.expect(slices.Repeat([]string{"@status 0"}, i%4)...)
+				alice.Raw(strings.Repeat(fmt.Sprintf("#postmessage reply %d\ntext\n", n), i%4))
+				alice.Expect(slices.Repeat([]string{"@status 0"}, i%4)...)
 			}
-			ask := func(c *client) []string {
-				c.send("#listmessages", "#listmessages 0", fmt.Sprintf("#listmessages %d", tops[3]), fmt.Sprintf("#getmessage %d", tops[59]))
-				return withoutTimes(c.barrier())
+			ask := func(c *wire.Client) []string {
+				c.Send("#listmessages", "#listmessages 0", fmt.Sprintf("#listmessages %d", tops[3]), fmt.Sprintf("#getmessage %d", tops[59]))
+				return withoutTimes(c.Barrier())
 			}
 			before, last := ask(alice), slices.Max(messageNumbers(alice))
 			srv = srv.restart()
-			alice = srv.guest("alice")
-			alice.ask("#joingroup talk", "@status 0")
+			alice = srv.Guest("alice")
+			alice.Ask("#joingroup talk", "@status 0")
 			if after := ask(alice); !slices.Equal(after[:len(after)-3], before[:len(before)-3]) {
 				t.Errorf("before the restart\n%q\nand after it\n%q", before, after)
 			}
-			alice.ask("#postmessage new\r\ntext", "@status 0")
+			alice.Ask("#postmessage new\r\ntext", "@status 0")
 			if numbers := messageNumbers(alice); numbers[len(numbers)-1] <= last {
 				t.Errorf("the numbers go on with %d after %d", numbers[len(numbers)-1], last)
 			}
@@ -285,16 +287,16 @@ func TestMessagesSurviveRestart(t *testing.T) {
 func TestMessageLimitIsFreed(t *testing.T) {
 	t.Parallel()
 	_, alice := inGroup(t, func(c *config) { c.Limits.Messages = 2 })
-	alice.ask("#events on", "@status 0")
-	alice.send("#postmessage stays", "text", "#postmessage ends 0 1 1", "text", "#postmessage more", "text")
-	lines := alice.barrier()
+	alice.Ask("#events on", "@status 0")
+	alice.Send("#postmessage stays", "text", "#postmessage ends 0 1 1", "text", "#postmessage more", "text")
+	lines := alice.Barrier()
 	if len(lines) != 5 || lines[1] != "@status 0" || lines[3] != "@status 0" || lines[4] != "@status -2" {
 		t.Fatalf("posting got %q", lines)
 	}
 	ends := splitWords(lines[2], nil)[3]
-	alice.expect("@mess #deleted talk " + ends)
-	alice.send("#postmessage more", "text", "#postmessage too-many", "text")
-	lines = alice.barrier()
+	alice.Expect("@mess #deleted talk " + ends)
+	alice.Send("#postmessage more", "text", "#postmessage too-many", "text")
+	lines = alice.Barrier()
 	if len(lines) != 3 || lines[1] != "@status 0" || lines[2] != "@status -2" {
 		t.Errorf("posting after that got %q", lines)
 	}
@@ -305,9 +307,9 @@ func TestMessageLimitIsFreed(t *testing.T) {
 func TestUnfinishedMessages(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		alice, bob := b.guest("alice"), b.guest("bob")
-		alice.ask(`#creategroup talk "" anon`, "@status 0")
-		for _, c := range []*client{alice, bob} {
-			c.ask("#joingroup talk", "@status 0")
+		alice.Ask(`#creategroup talk "" anon`, "@status 0")
+		for _, c := range []*wire.Client{alice, bob} {
+			c.Ask("#joingroup talk", "@status 0")
 		}
 		unfinished := func(want int64) {
 			t.Helper()
@@ -316,22 +318,22 @@ func TestUnfinishedMessages(t *testing.T) {
 			}
 		}
 		half := strings.Repeat("x", 512-lineCost)
-		alice.send("#postmessage first 0 2", half, half)
-		alice.expect("@status 0")
+		alice.Send("#postmessage first 0 2", half, half)
+		alice.Expect("@status 0")
 		unfinished(0)
-		alice.send("#postmessage second 0 4", half, half)
+		alice.Send("#postmessage second 0 4", half, half)
 		unfinished(1024)
-		bob.send("#postmessage third 0 2", "", half)
-		bob.expect("@status -2")
-		alice.send("", half)
-		alice.expect("@status -2") // the empty line was one too many
+		bob.Send("#postmessage third 0 2", "", half)
+		bob.Expect("@status -2")
+		alice.Send("", half)
+		alice.Expect("@status -2") // the empty line was one too many
 		unfinished(0)
-		alice.send("#postmessage fourth 0 3", half, half)
+		alice.Send("#postmessage fourth 0 3", half, half)
 		unfinished(1024)
-		alice.conn.Close()
+		alice.Conn.Close()
 		unfinished(0)
-		bob.send("#postmessage fifth 0 2", half, half)
-		bob.expect("@status 0")
+		bob.Send("#postmessage fifth 0 2", half, half)
+		bob.Expect("@status 0")
 	}, func(c *config) { c.Limits.UnfinishedKiB = 1 })
 }
 
@@ -373,22 +375,22 @@ func TestTimeToLive(t *testing.T) {
 func TestGroupStatusNumbers(t *testing.T) {
 	t.Parallel()
 	srv, alice := inGroup(t)
-	bob := srv.guest("bob")
-	bob.ask(`#creategroup other "" anon`, "@status 0")
-	bob.ask("#joingroup other", "@status 0")
-	alice.send("#messagestatus")
-	before := alice.read()
-	bob.ask("#postmessage x\r\ntext", "@status 0")
-	alice.ask("#messagestatus", before)
-	alice.ask("#joingroup other", "@status 0")
-	alice.ask("#joingroup talk", "@status 0")
-	alice.ask("#leavegroup", "@status 0")
-	alice.ask("#messagestatus", "@status 3200")
-	alice.ask("#joingroup talk", "@status 0")
-	alice.ask("#messagestatus", before)
-	alice.send("#postmessage x", "text", "#messagestatus")
-	alice.expect("@status 0")
-	if after := alice.read(); after == before {
+	bob := srv.Guest("bob")
+	bob.Ask(`#creategroup other "" anon`, "@status 0")
+	bob.Ask("#joingroup other", "@status 0")
+	alice.Send("#messagestatus")
+	before := alice.Read()
+	bob.Ask("#postmessage x\r\ntext", "@status 0")
+	alice.Ask("#messagestatus", before)
+	alice.Ask("#joingroup other", "@status 0")
+	alice.Ask("#joingroup talk", "@status 0")
+	alice.Ask("#leavegroup", "@status 0")
+	alice.Ask("#messagestatus", "@status 3200")
+	alice.Ask("#joingroup talk", "@status 0")
+	alice.Ask("#messagestatus", before)
+	alice.Send("#postmessage x", "text", "#messagestatus")
+	alice.Expect("@status 0")
+	if after := alice.Read(); after == before {
 		t.Errorf("%s did not change with a message", after)
 	}
 }

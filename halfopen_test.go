@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // goneTime is how soon the server knows that somebody is gone whose cable was
@@ -28,26 +30,26 @@ func TestHalfOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	startProgram(t, ip, "netns", "exec", cable.server, buildProgram(t), "-config", settings, "-data", data, "-listen", plainAddr)
-	guest := func(from, name, room string) *client {
-		c := greeted(t, cable.dial(from, plainAddr))
-		c.ask("#login anon "+name, "@status 0")
-		c.ask("#changeroom "+room, "@status 0")
+	guest := func(from, name, room string) *wire.Client {
+		c := wire.Greeted(t, cable.dial(from, plainAddr))
+		c.Ask("#login anon "+name, "@status 0")
+		c.Ask("#changeroom "+room, "@status 0")
 		return c
 	}
 	watcher := guest(cable.server, "watcher", "Home")
-	watcher.ask("#createroom den", "@status 0")
+	watcher.Ask("#createroom den", "@status 0")
 	talker := guest(cable.server, "talker", "den")
 	guest(cable.clients, "idle", "Home")
 	guest(cable.clients, "busy", "den")
 	config := clientTLS(t, data)
 	config.ServerName = "10.99.0.1"
-	sealed := greeted(t, tls.Client(cable.dial(cable.clients, tlsAddr), config))
-	sealed.ask("#login anon sealed", "@status 0")
-	watcher.ask("#events on", "@status 0")
-	talker.ask("#events on", "@status 0")
+	sealed := wire.Greeted(t, tls.Client(cable.dial(cable.clients, tlsAddr), config))
+	sealed.Ask("#login anon sealed", "@status 0")
+	watcher.Ask("#events on", "@status 0")
+	talker.Ask("#events on", "@status 0")
 	cable.cut()
 	cut := time.Now()
-	talker.ask("#broadcast hello", `@mess #broadcast talker "hello"`, "@status 0")
+	talker.Ask("#broadcast hello", `@mess #broadcast talker "hello"`, "@status 0")
 	left := []string{afterCut(watcher, cut), afterCut(watcher, cut)}
 	slices.Sort(left)
 	if want := []string{"@mess #left Home idle", "@mess #left Home sealed"}; !slices.Equal(left, want) {
@@ -62,15 +64,15 @@ func TestHalfOpen(t *testing.T) {
 }
 
 // afterCut reads a line that the kernel's timers bring, and logs when it came.
-func afterCut(c *client, since time.Time) string {
-	c.t.Helper()
-	if err := c.conn.SetReadDeadline(since.Add(goneTime + patience)); err != nil {
-		c.t.Fatal(err)
+func afterCut(c *wire.Client, since time.Time) string {
+	c.T.Helper()
+	if err := c.Conn.SetReadDeadline(since.Add(goneTime + wire.Patience)); err != nil {
+		c.T.Fatal(err)
 	}
-	line, err := c.in.ReadString('\n')
+	line, err := c.In.ReadString('\n')
 	if err != nil {
-		c.t.Fatalf("%v after the cut: %v (got %q)", time.Since(since), err, line)
+		c.T.Fatalf("%v after the cut: %v (got %q)", time.Since(since), err, line)
 	}
-	c.t.Logf("%v after the cut: %s", time.Since(since).Round(10*time.Millisecond), line)
+	c.T.Logf("%v after the cut: %s", time.Since(since).Round(10*time.Millisecond), line)
 	return line[:len(line)-2]
 }

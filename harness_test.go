@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // TestMain fails a run that leaves goroutines behind.
@@ -58,7 +60,7 @@ func testConfig(t testing.TB) config {
 // testServer is a server in this process, on a port of its own.
 type testServer struct {
 	*server
-	target
+	wire.Target
 	accepting chan error
 	stopped   bool
 }
@@ -84,7 +86,7 @@ func startWith(t testing.TB, cfg config) *testServer {
 	if err := srv.listen(context.Background()); err != nil {
 		t.Fatalf("listening: %v", err)
 	}
-	ts := &testServer{server: srv, target: target{t, srv.listener.Addr().String()}, accepting: make(chan error, 1)}
+	ts := &testServer{server: srv, Target: wire.Target{T: t, Addr: srv.listener.Addr().String()}, accepting: make(chan error, 1)}
 	go func() { ts.accepting <- srv.accept() }()
 	t.Cleanup(ts.stopNow)
 	return ts
@@ -97,16 +99,16 @@ func (ts *testServer) stopNow() {
 	}
 	ts.stopped = true
 	if err := ts.stop("the server is stopping"); err != nil {
-		ts.t.Errorf("stopping the server: %v", err)
+		ts.T.Errorf("stopping the server: %v", err)
 	}
 	if err := <-ts.accepting; err != nil {
-		ts.t.Errorf("accepting: %v", err)
+		ts.T.Errorf("accepting: %v", err)
 	}
 }
 
 // restart stops the server and starts another one on its folder.
 func (ts *testServer) restart() *testServer {
-	ts.t.Helper()
+	ts.T.Helper()
 	ts.stopNow()
-	return startWith(ts.t, ts.cfg)
+	return startWith(ts.T, ts.cfg)
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"homeroom/test/wire"
 )
 
 // hostileTexts is what users try in order to write on somebody else's screen.
@@ -90,45 +92,45 @@ func everyField() (commands []string) {
 func TestNoHostileTextGetsThrough(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	mallory, bob := srv.guest("mallory"), srv.guest("bob")
-	bob.ask(`#creategroup talk "" anon`, "@status 0")
-	for _, c := range []*client{bob, mallory} {
-		c.ask("#joingroup talk", "@status 0")
+	mallory, bob := srv.Guest("mallory"), srv.Guest("bob")
+	bob.Ask(`#creategroup talk "" anon`, "@status 0")
+	for _, c := range []*wire.Client{bob, mallory} {
+		c.Ask("#joingroup talk", "@status 0")
 	}
-	bob.ask("#events on", "@status 0")
+	bob.Ask("#events on", "@status 0")
 	commands := append(everyField(), hostileCommands...)
 	for _, text := range hostileTexts {
 		for _, command := range commands {
-			mallory.raw(strings.ReplaceAll(command, "%s", text) + "\r\n")
+			mallory.Raw(strings.ReplaceAll(command, "%s", text) + "\r\n")
 		}
-		mallory.barrier()
-		checkScreen(t, text, bob.barrier())
+		mallory.Barrier()
+		checkScreen(t, text, bob.Barrier())
 		loginHostile(srv, text, func() { checkScreen(t, text, everything(bob)) })
 	}
 }
 
 // loginHostile is a guest with that text in its name, while see runs.
 func loginHostile(srv *testServer, text string, see func()) {
-	srv.t.Helper()
+	srv.T.Helper()
 	for _, name := range []string{text, "x" + text} {
-		c := srv.dial()
-		c.raw(`#login anon "` + name + "\"\r\n#broadcast hi\r\n")
-		c.barrier()
+		c := srv.Dial()
+		c.Raw(`#login anon "` + name + "\"\r\n#broadcast hi\r\n")
+		c.Barrier()
 		see()
-		c.ask("#quit", "@status 0")
+		c.Ask("#quit", "@status 0")
 	}
 }
 
 // everything asks for every list, and reads every message.
-func everything(c *client) []string {
-	c.t.Helper()
-	c.send("#whoami", "#listusers", "#listrooms", "#listgroups", "#listmessages")
-	lines := c.barrier()
+func everything(c *wire.Client) []string {
+	c.T.Helper()
+	c.Send("#whoami", "#listusers", "#listrooms", "#listgroups", "#listmessages")
+	lines := c.Barrier()
 	at := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "@ret #listmessages ") })
 	for _, line := range lines[at+1:] {
 		if words := splitWords(line, nil); len(words) == 6 {
-			c.send("#getmessage " + words[2])
-			lines = append(lines, c.barrier()...)
+			c.Send("#getmessage " + words[2])
+			lines = append(lines, c.Barrier()...)
 		}
 	}
 	return lines

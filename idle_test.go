@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 var idleFor = flag.Duration("idle", 2*time.Second, "how long the shipped program is watched while it is idle")
@@ -80,10 +82,10 @@ func (b *bubble) writesIn(steps int, step time.Duration) (after []int) {
 // populate makes an account, a group and a message, and leaves their maker on.
 func (b *bubble) populate() {
 	c := b.guest("maker")
-	c.ask(`#createlogin maker pw "Real Name" mail@example.org`, "@status 0")
-	c.ask(`#creategroup News "" anon`, "@status 0")
-	c.ask("#joingroup News", "@status 0")
-	c.ask("#postmessage heading\r\ntext", "@status 0")
+	c.Ask(`#createlogin maker pw "Real Name" mail@example.org`, "@status 0")
+	c.Ask(`#creategroup News "" anon`, "@status 0")
+	c.Ask("#joingroup News", "@status 0")
+	c.Ask("#postmessage heading\r\ntext", "@status 0")
 }
 
 const minutesADay = 24 * 60
@@ -141,10 +143,10 @@ func TestIdleProgram(t *testing.T) {
 	for _, mode := range []string{"commit", "periodic"} {
 		t.Run(mode, func(t *testing.T) {
 			watched := startWatched(t, path, mode)
-			c := watched.member("idler")
-			c.ask(`#creategroup News "" anon`, "@status 0")
-			c.ask("#joingroup News", "@status 0")
-			c.ask("#postmessage heading\r\ntext", "@status 0")
+			c := watched.Member("idler")
+			c.Ask(`#creategroup News "" anon`, "@status 0")
+			c.Ask("#joingroup News", "@status 0")
+			c.Ask("#postmessage heading\r\ntext", "@status 0")
 			watched.beQuiet(2 * time.Second)
 			before, began := watched.writtenBytes(), time.Now()
 			beats := watched.hearFor(*idleFor)
@@ -152,7 +154,7 @@ func TestIdleProgram(t *testing.T) {
 			if after := watched.writtenBytes(); after != before {
 				t.Errorf("it has written %d bytes to disks", after-before)
 			}
-			c.ask("#postmessage heading\r\ntext", "@status 0")
+			c.Ask("#postmessage heading\r\ntext", "@status 0")
 			if code := watched.terminate(); code != exitDone {
 				t.Errorf("exit code %d; log:\n%s", code, watched.logged())
 			}
@@ -193,20 +195,20 @@ func startWatched(t *testing.T, path, mode string) *watchedProgram {
 	if m == nil {
 		t.Fatalf("the log does not say where it listens; on stderr: %s", w.logged())
 	}
-	w.addr = m[1] + ":" + m[2]
+	w.Addr = m[1] + ":" + m[2]
 	return w
 }
 
 // beQuiet waits until nothing in the folder has changed for so long.
 func (w *watchedProgram) beQuiet(long time.Duration) {
-	w.t.Helper()
-	state, since := folderState(w.t, w.data), time.Now()
+	w.T.Helper()
+	state, since := folderState(w.T, w.data), time.Now()
 	for began := since; time.Since(since) < long; w.hearFor(100 * time.Millisecond) {
-		if now := folderState(w.t, w.data); !maps.Equal(now, state) {
+		if now := folderState(w.T, w.data); !maps.Equal(now, state) {
 			state, since = now, time.Now()
 		}
-		if time.Since(began) > patience {
-			w.t.Fatal("the program goes on changing its folder")
+		if time.Since(began) > wire.Patience {
+			w.T.Fatal("the program goes on changing its folder")
 		}
 	}
 }
@@ -214,10 +216,10 @@ func (w *watchedProgram) beQuiet(long time.Duration) {
 // hearFor listens to what the service manager is told for that time, and returns
 // how often.
 func (w *watchedProgram) hearFor(long time.Duration) (beats int) {
-	w.t.Helper()
+	w.T.Helper()
 	for began := time.Now(); time.Since(began) < long; beats++ {
 		if got := w.manager.heard(); got != "WATCHDOG=1" {
-			w.t.Fatalf("the program says %q", got)
+			w.T.Fatalf("the program says %q", got)
 		}
 	}
 	return beats
@@ -225,12 +227,12 @@ func (w *watchedProgram) hearFor(long time.Duration) (beats int) {
 
 // writtenBytes is what the kernel counts as written to disks.
 func (w *watchedProgram) writtenBytes() int {
-	w.t.Helper()
+	w.T.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", w.cmd.Process.Pid))
 	_, rest, _ := strings.Cut(string(text), "\nwrite_bytes: ")
 	n, parsed := strconv.Atoi(strings.SplitN(rest, "\n", 2)[0])
 	if err != nil || parsed != nil {
-		w.t.Fatalf("what was written: %v, %v", err, parsed)
+		w.T.Fatalf("what was written: %v, %v", err, parsed)
 	}
 	return n
 }
@@ -240,15 +242,15 @@ var tracedCall = regexp.MustCompile(`(?m)^\d+ +(\d+\.\d+) .*$`)
 // calls is how many system calls began in that time, and those among them that
 // name something in the data folder.
 func (w *watchedProgram) calls(from, to time.Time) (all int, touching []string) {
-	w.t.Helper()
+	w.T.Helper()
 	trace, err := os.ReadFile(w.trace)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	for _, call := range tracedCall.FindAllStringSubmatch(string(trace), -1) {
 		at, err := strconv.ParseFloat(call[1], 64)
 		if err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 		if at < float64(from.UnixMicro())/1e6 || at > float64(to.UnixMicro())/1e6 {
 			continue

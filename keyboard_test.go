@@ -11,10 +11,10 @@ import (
 func TestKeyboardCommands(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	bob := srv.guest("Bob")
-	alice := srv.guest("alice")
-	alice.ask("#createroom den", "@status 0")
-	alice.ask("#changeroom den", "@status 0")
+	bob := srv.Guest("Bob")
+	alice := srv.Guest("alice")
+	alice.Ask("#createroom den", "@status 0")
+	alice.Ask("#changeroom den", "@status 0")
 	for _, test := range []struct{ line, want string }{
 		{"HELP", keyboardHelp},
 		{"help", keyboardHelp},
@@ -30,8 +30,8 @@ func TestKeyboardCommands(t *testing.T) {
 			t.Errorf("%q shows %q, want %q", test.line, got, test.want)
 		}
 	}
-	bob.ended(`@mess #warning "you were disconnected by the host"`)
-	alice.ask("#ping", "@ret #ping") // nothing of this reached anybody else
+	bob.Ended(`@mess #warning "you were disconnected by the host"`)
+	alice.Ask("#ping", "@ret #ping") // nothing of this reached anybody else
 }
 
 // TestKeyboardAnnounces: what is no command goes to everybody who is logged in,
@@ -39,9 +39,9 @@ func TestKeyboardCommands(t *testing.T) {
 func TestKeyboardAnnounces(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	alice, bob, stranger := srv.guest("alice"), srv.guest("bob"), srv.dial()
-	bob.ask("#createroom den", "@status 0")
-	bob.ask("#changeroom den", "@status 0")
+	alice, bob, stranger := srv.Guest("alice"), srv.Guest("bob"), srv.Dial()
+	bob.Ask("#createroom den", "@status 0")
+	bob.Ask("#changeroom den", "@status 0")
 	for line, want := range map[string]string{
 		"We close at ten":      `@mess #announce Host "We close at ten"`,
 		`say "hi" and \`:       `@mess #announce Host "say \"hi\" and \\"`,
@@ -54,10 +54,10 @@ func TestKeyboardAnnounces(t *testing.T) {
 		if shown := srv.typed(line); shown != "" {
 			t.Errorf("%q shows %q, want nothing", line, shown)
 		}
-		alice.expect(want)
-		bob.expect(want)
+		alice.Expect(want)
+		bob.Expect(want)
 	}
-	stranger.ask("#ping", "@ret #ping")
+	stranger.Ask("#ping", "@ret #ping")
 }
 
 // safeBuffer is a buffer that one goroutine fills while another one reads it.
@@ -83,7 +83,7 @@ func (b *safeBuffer) String() string {
 func TestKeyboardLines(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	alice := srv.guest("alice")
+	alice := srv.Guest("alice")
 	in := strings.NewReader("\r\n   \n  help  \r\n\x1b[2Jtea is ready\x07\nexit\nKICK alice\n")
 	var out safeBuffer
 	stops := 0
@@ -91,8 +91,8 @@ func TestKeyboardLines(t *testing.T) {
 	if out.String() != keyboardHelp || stops != 1 {
 		t.Errorf("shown %q and stopped %d times, want the help and once", out.String(), stops)
 	}
-	alice.expect(`@mess #announce Host "[2Jtea is ready"`)
-	alice.ask("#ping", "@ret #ping")
+	alice.Expect(`@mess #announce Host "[2Jtea is ready"`)
+	alice.Ask("#ping", "@ret #ping")
 }
 
 // TestKeyboardEnds: the end of the keyboard's input stops nothing.

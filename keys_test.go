@@ -204,7 +204,7 @@ func TestServeKey(t *testing.T) {
 	path, data, key := buildProgram(t), t.TempDir(), filepath.Join(t.TempDir(), "elsewhere.key")
 	settings := writeSettings(t, strings.Replace(programSettings, "[server]", "[server]\nkey = \""+key+"\"", 1))
 	p := startProgram(t, path, "-config", settings, "-data", data)
-	p.guest("alice").ask("#createroom den", "@status 0")
+	p.Guest("alice").Ask("#createroom den", "@status 0")
 	p.terminate()
 	if _, err := os.Stat(filepath.Join(data, keyFile)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("there is a key in the data folder, too (%v)", err)
@@ -216,5 +216,5 @@ func TestServeKey(t *testing.T) {
 	if why := refusal(t, path, "-config", ask, "-data", t.TempDir()); !strings.Contains(why, "there is no terminal") {
 		t.Errorf("a passphrase without a terminal: %q", why)
 	}
-	startProgram(t, path, "-config", settings, "-data", data).guest("bob").ask("#changeroom den", "@status 0")
+	startProgram(t, path, "-config", settings, "-data", data).Guest("bob").Ask("#changeroom den", "@status 0")
 }

@@ -58,7 +58,7 @@ func BenchmarkStart(b *testing.B) {
 	b.ResetTimer()
 	for range b.N {
 		srv := startWith(b, cfg)
-		srv.guest("alice")
+		srv.Guest("alice")
 		b.StopTimer()
 		runtime.GC()
 		var m runtime.MemStats
@@ -89,17 +89,17 @@ func residentMiB(b *testing.B) float64 {
 // last, and "#listrooms".
 func BenchmarkList(b *testing.B) {
 	srv := startWith(b, largeFolder(b, *scale))
-	alice := srv.guest("alice")
-	alice.ask("#joingroup posts", "@status 0")
+	alice := srv.Guest("alice")
+	alice.Ask("#joingroup posts", "@status 0")
 	for command, lines := range map[string]int{"#listmessages": *scale, "#listrooms": *scale/100 + 1} {
 		b.Run(strings.TrimPrefix(command, "#"), func(b *testing.B) {
 			var first time.Duration
 			for b.Loop() {
 				began := time.Now()
-				alice.ask(command, fmt.Sprintf("@ret %s %d", command, lines))
+				alice.Ask(command, fmt.Sprintf("@ret %s %d", command, lines))
 				first += time.Since(began)
 				for range lines {
-					alice.read()
+					alice.Read()
 				}
 			}
 			b.ReportMetric(float64(first.Microseconds())/float64(b.N)/1000, "ms-to-first-line")
@@ -115,20 +115,20 @@ func BenchmarkGrowth(b *testing.B) {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			srv := startWith(b, largeFolder(b, size))
 			for i := range 50 {
-				c := srv.guest(fmt.Sprintf("listener%d", i))
-				go func() { _, _ = io.Copy(io.Discard, c.conn) }()
+				c := srv.Guest(fmt.Sprintf("listener%d", i))
+				go func() { _, _ = io.Copy(io.Discard, c.Conn) }()
 			}
-			poster := srv.guest("poster")
-			poster.ask("#joingroup posts", "@status 0")
-			srv.guest("maker").ask("#createlogin alice pw real mail", "@status 0")
+			poster := srv.Guest("poster")
+			poster.Ask("#joingroup posts", "@status 0")
+			srv.Guest("maker").Ask("#createlogin alice pw real mail", "@status 0")
 			work := map[string]func(){
 				"login": func() {
-					c := srv.dial()
-					c.ask("#login regd alice pw", "@status 0")
-					c.conn.Close()
+					c := srv.Dial()
+					c.Ask("#login regd alice pw", "@status 0")
+					c.Conn.Close()
 				},
-				"broadcast": func() { poster.ask("#broadcast hello", `@mess #broadcast poster "hello"`, "@status 0") },
-				"post":      func() { poster.ask("#postmessage heading\r\n"+strings.Repeat("x", 200), "@status 0") },
+				"broadcast": func() { poster.Ask("#broadcast hello", `@mess #broadcast poster "hello"`, "@status 0") },
+				"post":      func() { poster.Ask("#postmessage heading\r\n"+strings.Repeat("x", 200), "@status 0") },
 			}
 			for _, what := range []string{"login", "broadcast", "post"} {
 				b.Run(what, func(b *testing.B) {

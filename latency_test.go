@@ -26,11 +26,11 @@ func latencyArgs(t *testing.T) []string {
 // wantTalk has people talk while something goes on, which must not hold them up
 // for more than some time.
 func wantTalk(p *program, room string, most time.Duration, something func()) {
-	p.t.Helper()
+	p.T.Helper()
 	took := talkDuring(p, room, something)
-	p.t.Logf("%s: %d broadcasts, the median %v, p99 %v (at most %v)", room, len(took), median(took), p99(took), most)
+	p.T.Logf("%s: %d broadcasts, the median %v, p99 %v (at most %v)", room, len(took), median(took), p99(took), most)
 	if p99(took) > most {
-		p.t.Errorf("%s: the p99 of broadcasts is more than %v", room, most)
+		p.T.Errorf("%s: the p99 of broadcasts is more than %v", room, most)
 	}
 }
 
@@ -44,11 +44,11 @@ const (
 func TestListingsHoldNobodyUp(t *testing.T) {
 	args := latencyArgs(t)
 	p := startProgram(t, buildProgram(t), args...)
-	maker := p.guest("maker")
-	maker.pipeline(manyRooms, func(i int) string { return fmt.Sprintf("#createroom room-%d", i) })
-	maker.ask(`#creategroup posts "" anon`, "@status 0")
-	maker.ask("#joingroup posts", "@status 0")
-	maker.pipeline(manyMessages, func(i int) string { return fmt.Sprintf("#postmessage heading-%d\r\nsome text", i) })
+	maker := p.Guest("maker")
+	maker.Pipeline(manyRooms, func(i int) string { return fmt.Sprintf("#createroom room-%d", i) })
+	maker.Ask(`#creategroup posts "" anon`, "@status 0")
+	maker.Ask("#joingroup posts", "@status 0")
+	maker.Pipeline(manyMessages, func(i int) string { return fmt.Sprintf("#postmessage heading-%d\r\nsome text", i) })
 	wantTalk(p, "quiet", 20*time.Millisecond, func() { time.Sleep(listingTime / 2) })
 	before := peakMemory(t, p)
 	wantTalk(p, "listmessages", 20*time.Millisecond, func() { listAgainAndAgain(p, "messages", "#joingroup posts", "#listmessages", 1, 0) })
@@ -62,13 +62,13 @@ func listAgainAndAgain(p *program, names, first, command string, askers int, eve
 	var lists, size atomic.Int64
 	end := time.Now().Add(listingTime)
 	for _, c := range crowd(p, names, askers) {
-		c.ask(first, "@status 0")
+		c.Ask(first, "@status 0")
 		asking.Go(func() {
 			for next := time.Now(); next.Before(end); next = later(next.Add(every), time.Now().Add(-every)) {
 				time.Sleep(time.Until(next))
-				n, err := c.discard(command)
+				n, err := c.Discard(command)
 				if err != nil {
-					p.t.Errorf("%s: %v", command, err)
+					p.T.Errorf("%s: %v", command, err)
 					return
 				}
 				lists.Add(1)
@@ -77,7 +77,7 @@ func listAgainAndAgain(p *program, names, first, command string, askers int, eve
 		})
 	}
 	asking.Wait()
-	p.t.Logf("%s was answered %.1f times a second, with %d bytes", command, float64(lists.Load())/listingTime.Seconds(), size.Load())
+	p.T.Logf("%s was answered %.1f times a second, with %d bytes", command, float64(lists.Load())/listingTime.Seconds(), size.Load())
 }
 
 // later is the later one of two moments.
@@ -96,7 +96,7 @@ func TestSlowDisk(t *testing.T) {
 		"-D", "--seccomp-bpf", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync",
 		"-e", "inject=fsync,fdatasync:delay_exit=30000", buildProgram(t),
 	}, args...)...)
-	p.guest("maker").ask(`#creategroup posts "" anon`, "@status 0")
+	p.Guest("maker").Ask(`#creategroup posts "" anon`, "@status 0")
 	wantTalk(p, "quiet", 20*time.Millisecond, func() { time.Sleep(listingTime / 2) })
 	wantTalk(p, "posts", 20*time.Millisecond, func() { postAll(p, 64) })
 }
@@ -109,12 +109,12 @@ func postAll(p *program, posters int) {
 	line := "#postmessage heading\r\n" + strings.Repeat("x", 200)
 	began := time.Now()
 	for _, c := range crowd(p, "poster", posters) {
-		c.ask("#joingroup posts", "@status 0")
+		c.Ask("#joingroup posts", "@status 0")
 		posting.Go(func() {
 			for time.Since(began) < listingTime {
 				start := time.Now()
-				if err := c.request(line, "@status 0"); err != nil {
-					p.t.Errorf("posting: %v", err)
+				if err := c.Request(line, "@status 0"); err != nil {
+					p.T.Errorf("posting: %v", err)
 					return
 				}
 				mu.Lock()
@@ -125,8 +125,8 @@ func postAll(p *program, posters int) {
 	}
 	posting.Wait()
 	rate := float64(len(took)) / time.Since(began).Seconds()
-	p.t.Logf("%.0f posts a second, the median %v, p99 %v", rate, median(took), p99(took))
+	p.T.Logf("%.0f posts a second, the median %v, p99 %v", rate, median(took), p99(took))
 	if rate < 600 || p99(took) > 150*time.Millisecond {
-		p.t.Error("less than 600 a second, or a p99 of more than 150 ms")
+		p.T.Error("less than 600 a second, or a p99 of more than 150 ms")
 	}
 }

@@ -12,20 +12,22 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // crowd connects many guests to a program, a few at a time.
-func crowd(p *program, names string, n int) []*client {
-	p.t.Helper()
-	clients := make([]*client, n)
+func crowd(p *program, names string, n int) []*wire.Client {
+	p.T.Helper()
+	clients := make([]*wire.Client, n)
 	var next atomic.Int64
 	var connecting sync.WaitGroup
 	for range 16 {
 		connecting.Go(func() {
 			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
-				c, err := connectGuest(p.t, p.addr, names+strconv.FormatInt(i, 10))
+				c, err := connectGuest(p.T, p.Addr, names+strconv.FormatInt(i, 10))
 				if err != nil {
-					p.t.Errorf("connection %d: %v", i, err)
+					p.T.Errorf("connection %d: %v", i, err)
 					return
 				}
 				clients[i] = c
@@ -33,30 +35,30 @@ func crowd(p *program, names string, n int) []*client {
 		})
 	}
 	connecting.Wait()
-	p.t.Cleanup(func() {
+	p.T.Cleanup(func() {
 		for _, c := range clients {
 			if c != nil {
-				c.conn.Close()
+				c.Conn.Close()
 			}
 		}
 	})
-	if p.t.Failed() {
-		p.t.FailNow()
+	if p.T.Failed() {
+		p.T.FailNow()
 	}
 	return clients
 }
 
 // connectGuest connects and logs in, on any goroutine.
-func connectGuest(t testing.TB, addr, name string) (*client, error) {
+func connectGuest(t testing.TB, addr, name string) (*wire.Client, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{t: t, conn: conn, in: bufio.NewReaderSize(conn, 256)}
-	if _, err := c.readErr(); err != nil {
+	c := &wire.Client{T: t, Conn: conn, In: bufio.NewReaderSize(conn, 256)}
+	if _, err := c.ReadErr(); err != nil {
 		return c, fmt.Errorf("the hello: %w", err)
 	}
-	return c, c.request("#login anon "+name, "@status 0")
+	return c, c.Request("#login anon "+name, "@status 0")
 }
 
 // TestManyConnections: 5000 people in one room, and one line reaches them all.
@@ -71,13 +73,13 @@ func TestManyConnections(t *testing.T) {
 	clients := crowd(p, "guest", people)
 	connected := time.Since(start)
 	full := memoryOf(t, p)
-	clients[0].send("#listusers")
-	clients[0].expect(fmt.Sprintf("@ret #listusers %d", people))
+	clients[0].Send("#listusers")
+	clients[0].Expect(fmt.Sprintf("@ret #listusers %d", people))
 	start = time.Now()
-	clients[people-1].send("#broadcast hello all")
+	clients[people-1].Send("#broadcast hello all")
 	reached := 0
 	for i, c := range clients {
-		if err := c.readUntil(`@mess #broadcast guest` + strconv.Itoa(people-1) + ` "hello all"`); err != nil {
+		if err := c.ReadUntil(`@mess #broadcast guest` + strconv.Itoa(people-1) + ` "hello all"`); err != nil {
 			t.Fatalf("connection %d: %v", i, err)
 		}
 		reached++
@@ -88,7 +90,7 @@ func TestManyConnections(t *testing.T) {
 		t.Errorf("stopping: exit code %d", code)
 	}
 	for i, c := range clients {
-		if err := c.readUntil(`@mess #warning "the server is stopping"`); err != nil {
+		if err := c.ReadUntil(`@mess #warning "the server is stopping"`); err != nil {
 			t.Fatalf("connection %d does not hear that the server stops: %v", i, err)
 		}
 	}
@@ -124,14 +126,14 @@ func openFiles(t testing.TB) int {
 // leave nothing behind. (It is not parallel: it counts.)
 func TestComingAndGoing(t *testing.T) {
 	srv := startServer(t)
-	srv.guest("stays").barrier()
+	srv.Guest("stays").Barrier()
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	var next atomic.Int64
 	var running sync.WaitGroup
 	for range 8 {
 		running.Go(func() {
 			for i := next.Add(1); i <= 2000; i = next.Add(1) {
-				if err := comeAndGo(t, srv.addr, int(i)); err != nil {
+				if err := comeAndGo(t, srv.Addr, int(i)); err != nil {
 					t.Errorf("connection %d: %v", i, err)
 				}
 			}
@@ -167,19 +169,19 @@ func comeAndGo(t testing.TB, addr string, i int) error {
 		return err
 	}
 	defer conn.Close()
-	c := newClient(t, conn)
-	if _, err := c.readErr(); err != nil {
+	c := wire.New(t, conn)
+	if _, err := c.ReadErr(); err != nil {
 		return err
 	}
 	way := i % 6
 	if way > 0 {
-		if err := c.request(fmt.Sprintf("#login anon guest%d", i), "@status 0"); err != nil {
+		if err := c.Request(fmt.Sprintf("#login anon guest%d", i), "@status 0"); err != nil {
 			return err
 		}
 	}
 	switch way {
 	case 1:
-		return c.request("#quit", "@status 0")
+		return c.Request("#quit", "@status 0")
 	case 2: // in the middle of a line
 		_, err = conn.Write([]byte("#broadcast unfin"))
 	case 3: // in the middle of a message
@@ -188,7 +190,7 @@ func comeAndGo(t testing.TB, addr string, i int) error {
 		err = conn.(*net.TCPConn).SetLinger(0)
 	case 5: // one direction first
 		if err = conn.(*net.TCPConn).CloseWrite(); err == nil {
-			if line, err := c.readErr(); err == nil {
+			if line, err := c.ReadErr(); err == nil {
 				return fmt.Errorf("got %q after the end", line)
 			}
 		}
@@ -199,7 +201,7 @@ func comeAndGo(t testing.TB, addr string, i int) error {
 // wantBack waits until a count is back at what it was.
 func wantBack(t *testing.T, what string, was int, count func() int) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(wire.Patience)
 	for count() > was {
 		if time.Now().After(deadline) {
 			buf := make([]byte, 1<<16)
@@ -214,12 +216,12 @@ func wantBack(t *testing.T, what string, was int, count func() int) {
 func TestStopUnderLoad(t *testing.T) {
 	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", t.TempDir())
 	clients := crowd(p, "guest", 500)
-	clients[0].ask(`#creategroup talk "" anon`, "@status 0")
+	clients[0].Ask(`#creategroup talk "" anon`, "@status 0")
 	for i := range 10 {
-		clients[0].ask(fmt.Sprintf("#createroom room%d", i), "@status 0")
+		clients[0].Ask(fmt.Sprintf("#createroom room%d", i), "@status 0")
 	}
 	for i, deaf := range crowd(p, "deaf", 5) { // they never read again, which must not keep the server
-		deaf.ask(fmt.Sprintf("#changeroom room%d", i), "@status 0")
+		deaf.Ask(fmt.Sprintf("#changeroom room%d", i), "@status 0")
 	}
 	var running sync.WaitGroup
 	var lines, warned atomic.Int64
@@ -252,25 +254,25 @@ const underWay = 30
 
 // chatOn goes to a room and a group and talks and posts there until the
 // connection ends, which must be after the warning.
-func chatOn(c *client, i int, lines *atomic.Int64, busy chan<- struct{}) error {
+func chatOn(c *wire.Client, i int, lines *atomic.Int64, busy chan<- struct{}) error {
 	const warning = `@mess #warning "the server is stopping"`
 	say := fmt.Sprintf("#broadcast hello from %d", i)
 	if i%5 == 0 {
 		say = "#postmessage heading\r\ntext"
 	}
 	// Many commands are always under way: some are unread when the server stops.
-	_, err := fmt.Fprintf(c.conn, "#joingroup talk\r\n#changeroom room%d\r\n%s", i%10, strings.Repeat(say+"\r\n", underWay))
+	_, err := fmt.Fprintf(c.Conn, "#joingroup talk\r\n#changeroom room%d\r\n%s", i%10, strings.Repeat(say+"\r\n", underWay))
 	for last := ""; ; {
-		line, readErr := c.readErr()
+		line, readErr := c.ReadErr()
 		if readErr != nil {
-			c.conn.Close()
+			c.Conn.Close()
 			if last != warning {
 				return fmt.Errorf("ended with %v (%v) after %q, want the warning", readErr, err, last)
 			}
 			return nil
 		}
 		if last = line; strings.HasPrefix(line, "@status ") && err == nil {
-			_, err = c.conn.Write([]byte(say + "\r\n"))
+			_, err = c.Conn.Write([]byte(say + "\r\n"))
 			if lines.Add(1) == 10_000 {
 				busy <- struct{}{}
 			}

@@ -17,6 +17,8 @@ import (
 	"testing/synctest"
 	"time"
 	"unicode"
+
+	"homeroom/test/wire"
 )
 
 // testLog is a log that writes to out, and what slog needs for it.
@@ -449,7 +451,7 @@ func waitUntilServing(t *testing.T, folder string, ended chan error) {
 			t.Fatalf("the program has ended: %v", err)
 		default:
 		}
-		if time.Since(began) > patience {
+		if time.Since(began) > wire.Patience {
 			t.Fatal("the program does not serve")
 		}
 	}

@@ -31,27 +31,27 @@ func TestChallengeMD5(t *testing.T) {
 func TestChallenge(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
-		b.guest("bob").ask(`#createlogin Alice "pass word é" real mail`, "@status 0")
+		b.guest("bob").Ask(`#createlogin Alice "pass word é" real mail`, "@status 0")
 		c := b.dialFrom("203.0.113.9")
-		c.ask("#login regd alice "+c.challenged("wrong"), "@status 3002")
-		c.ask("#login regd nobody "+c.challenged("pw"), "@status 3001")
-		answer := c.challenged("pass word é")
-		c.ask("#login regd ALICE "+strings.ToUpper(answer[:4])+answer[4:], "@status 3508") // no answer: a password
-		c.ask("#login regd alice "+answer, "@status 3508")                                 // the challenge was used
-		old := c.challenged("pass word é")
-		newest := c.challenged("pass word é")
-		c.ask("#login regd alice "+old, "@status 3002")
-		c.ask("#login regd alice "+newest, "@status 3508")
-		answer = c.challenged("pass word é")
-		c.ask("#login regd ALICE md5:"+strings.ToUpper(answer[4:]), "@status 0")
-		c.ask("#whoami", "@ret #whoami Alice Home 2 - 0")
-		c.ask("#version", "@ret #version 0.03 homeroom/"+version+" admin auth challenge events help owners ping quit")
+		c.Ask("#login regd alice "+c.Challenged("wrong"), "@status 3002")
+		c.Ask("#login regd nobody "+c.Challenged("pw"), "@status 3001")
+		answer := c.Challenged("pass word é")
+		c.Ask("#login regd ALICE "+strings.ToUpper(answer[:4])+answer[4:], "@status 3508") // no answer: a password
+		c.Ask("#login regd alice "+answer, "@status 3508")                                 // the challenge was used
+		old := c.Challenged("pass word é")
+		newest := c.Challenged("pass word é")
+		c.Ask("#login regd alice "+old, "@status 3002")
+		c.Ask("#login regd alice "+newest, "@status 3508")
+		answer = c.Challenged("pass word é")
+		c.Ask("#login regd ALICE md5:"+strings.ToUpper(answer[4:]), "@status 0")
+		c.Ask("#whoami", "@ret #whoami Alice Home 2 - 0")
+		c.Ask("#version", "@ret #version 0.03 homeroom/"+version+" admin auth challenge events help owners ping quit")
 		b = b.restart(time.Second)
 		c = b.dial()
-		c.ask("#login regd alice "+c.challenged("pass word é"), "@status 0")
-		c.ask(`#changepass new "pass word é"`, "@status 0")
-		c.ask("#login regd alice "+c.challenged("pass word é"), "@status 3002")
-		c.ask("#login regd alice "+c.challenged("new"), "@status 0")
+		c.Ask("#login regd alice "+c.Challenged("pass word é"), "@status 0")
+		c.Ask(`#changepass new "pass word é"`, "@status 0")
+		c.Ask("#login regd alice "+c.Challenged("pass word é"), "@status 3002")
+		c.Ask("#login regd alice "+c.Challenged("new"), "@status 0")
 	}, withChallenge)
 }
 
@@ -60,15 +60,15 @@ func TestChallenge(t *testing.T) {
 func TestChallengeNeedsNewPassword(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
-		b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+		b.guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
 		b.cfg.Auth.ChallengeMD5 = true
 		b = b.restart(time.Second)
 		c := b.dial()
-		c.ask("#login regd alice pw", "@status 0")
-		c.ask("#login regd alice "+c.challenged("pw"), "@status 3002")
-		c.ask("#login regd alice "+c.challenged(""), "@status 3002")
-		c.ask("#changepass pw pw", "@status 0")
-		c.ask("#login regd alice "+c.challenged("pw"), "@status 0")
+		c.Ask("#login regd alice pw", "@status 0")
+		c.Ask("#login regd alice "+c.Challenged("pw"), "@status 3002")
+		c.Ask("#login regd alice "+c.Challenged(""), "@status 3002")
+		c.Ask("#changepass pw pw", "@status 0")
+		c.Ask("#login regd alice "+c.Challenged("pw"), "@status 0")
 	})
 }
 
@@ -76,22 +76,22 @@ func TestChallengeNeedsNewPassword(t *testing.T) {
 func TestChallengeSwitchedOff(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
-		b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+		b.guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
 		b.cfg.Auth.ChallengeMD5 = false
 		b = b.restart(time.Second)
 		c := b.dial()
-		c.ask("#challenge", "@status 3508")
+		c.Ask("#challenge", "@status 3508")
 		if stored, err := b.readAccount(b.findAccount("alice")); err != nil || stored.recoverable != "pw" {
 			t.Fatalf("stored is %q (%v); this test would find nothing", stored.recoverable, err)
 		}
-		c.ask("#login regd alice pw", "@status 0")
+		c.Ask("#login regd alice pw", "@status 0")
 		b.pass(time.Minute)
 		stored, err := b.readAccount(b.findAccount("alice"))
 		if err != nil || stored.recoverable != "" || stored.realName != "real" || stored.email != "mail" {
 			t.Errorf("stored is %+v (%v)", stored, err)
 		}
-		c.ask("#login regd alice pw", "@status 0")
-		c.ask("#login regd alice wrong", "@status 3002")
+		c.Ask("#login regd alice pw", "@status 0")
+		c.Ask("#login regd alice wrong", "@status 3002")
 	}, withChallenge)
 }
 
@@ -99,10 +99,10 @@ func TestChallengeSwitchedOff(t *testing.T) {
 func TestChallengeCountsGuesses(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, withChallenge, func(c *config) { c.Limits.LoginsPerMinute = 3 })
-	srv.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
-	c := srv.dial()
+	srv.Guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
+	c := srv.Dial()
 	for range 3 {
-		c.ask("#login regd alice "+c.challenged("wrong"), "@status 3002")
+		c.Ask("#login regd alice "+c.Challenged("wrong"), "@status 3002")
 	}
-	c.ask("#login regd alice "+c.challenged("pw"), "@status 3006")
+	c.Ask("#login regd alice "+c.Challenged("pw"), "@status 3006")
 }

@@ -10,26 +10,28 @@ import (
 	"time"
 
 	"github.com/xdg-go/scram"
+
+	"homeroom/test/wire"
 )
 
 // TestAuth logs in with a password that never crosses the network.
 func TestAuth(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	first, c := srv.member("Alice"), srv.dial()
-	c.wantAuth("alice", "wrong", "@status 3002")
-	c.ask("#whoami", "@status 3500")
-	c.wantAuth("alice", "pw", "")
-	first.ended(`@mess #warning "logged in from another place"`)
-	c.ask("#whoami", "@ret #whoami Alice Home 1 - 0")
-	c.ask(`#changepass "pass, \"word\" \\ =2C é" pw`, "@status 0")
-	c.wantAuth("ALICE", "pw", "@status 3002")
-	c.ask("#whoami", "@ret #whoami Alice Home 1 - 0")
+	first, c := srv.Member("Alice"), srv.Dial()
+	c.WantAuth("alice", "wrong", "@status 3002")
+	c.Ask("#whoami", "@status 3500")
+	c.WantAuth("alice", "pw", "")
+	first.Ended(`@mess #warning "logged in from another place"`)
+	c.Ask("#whoami", "@ret #whoami Alice Home 1 - 0")
+	c.Ask(`#changepass "pass, \"word\" \\ =2C é" pw`, "@status 0")
+	c.WantAuth("ALICE", "pw", "@status 3002")
+	c.Ask("#whoami", "@ret #whoami Alice Home 1 - 0")
 	srv = srv.restart()
-	c = srv.guest("bob")
-	c.wantAuth("Alice", `pass, "word" \ =2C é`, "")
-	c.ask("#listusers", "@ret #listusers 1", "Alice regd")
-	srv.guest("bob")
+	c = srv.Guest("bob")
+	c.WantAuth("Alice", `pass, "word" \ =2C é`, "")
+	c.Ask("#listusers", "@ret #listusers 1", "Alice regd")
+	srv.Guest("bob")
 }
 
 // TestAuthNames is names that have to be escaped, and names in other scripts.
@@ -37,11 +39,11 @@ func TestAuthNames(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
 	for _, user := range []string{`a,b=c`, `q"\u`, "日本", "Ærø"} {
-		c := srv.guest("guest")
-		c.ask("#createlogin "+string(appendQuoted(nil, user))+" pw real mail", "@status 0")
-		c.wantAuth(user, "pw", "")
-		c.ask("#quit", "@status 0")
-		c.ended()
+		c := srv.Guest("guest")
+		c.Ask("#createlogin "+string(appendQuoted(nil, user))+" pw real mail", "@status 0")
+		c.WantAuth(user, "pw", "")
+		c.Ask("#quit", "@status 0")
+		c.Ended()
 	}
 }
 
@@ -50,16 +52,16 @@ func TestAuthNames(t *testing.T) {
 func TestAuthPreparation(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	c := srv.guest("guest")
-	c.ask("#createlogin alice \uff21\u3000b real mail", "@status 0")
-	c.ask("#createlogin bob a\u00adb real mail", "@status 3504")
-	c.wantAuth("alice", "\uff21\u3000b", "@status 3002")
+	c := srv.Guest("guest")
+	c.Ask("#createlogin alice \uff21\u3000b real mail", "@status 0")
+	c.Ask("#createlogin bob a\u00adb real mail", "@status 3504")
+	c.WantAuth("alice", "\uff21\u3000b", "@status 3002")
 	client, err := scram.SHA256.NewClientUnprepped("alice", "\uff21 b", "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	talk := client.WithMinIterations(1).NewConversation()
-	if got := c.lastStep(talk, c.firstStep(talk)); got != "" {
+	if got := c.LastStep(talk, c.FirstStep(talk)); got != "" {
 		t.Errorf("with the password as OpaqueString has it: %q", got)
 	}
 }
@@ -68,96 +70,96 @@ func TestAuthPreparation(t *testing.T) {
 func TestAuthOutOfOrder(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	srv.member("alice")
-	c := srv.dial()
-	talk := scramTalk(t, "alice", "pw")
-	final, err := talk.Step(c.firstStep(talk))
+	srv.Member("alice")
+	c := srv.Dial()
+	talk := wire.ScramTalk(t, "alice", "pw")
+	final, err := talk.Step(c.FirstStep(talk))
 	if err != nil {
 		t.Fatal(err)
 	}
 	final = "#auth " + final
 	for _, other := range []string{"#login regd alice wrong", "#login anon alice", "#login", "#auth x"} {
-		c.send(other)
-		if line := c.read(); !strings.HasPrefix(line, "@status 3") {
+		c.Send(other)
+		if line := c.Read(); !strings.HasPrefix(line, "@status 3") {
 			t.Errorf("%q: %s", other, line)
 		}
-		c.ask(final, "@status 3504")
-		talk = scramTalk(t, "alice", "pw")
-		if final, err = talk.Step(c.firstStep(talk)); err != nil {
+		c.Ask(final, "@status 3504")
+		talk = wire.ScramTalk(t, "alice", "pw")
+		if final, err = talk.Step(c.FirstStep(talk)); err != nil {
 			t.Fatal(err)
 		}
 		final = "#auth " + final
 	}
-	c.ask("#ping x", "@ret #ping x") // other commands do not matter
-	srv.dial().ask(final, "@status 3504")
-	c.send(final)
-	if line := c.read(); !strings.HasPrefix(line, `@ret #auth "v=`) {
+	c.Ask("#ping x", "@ret #ping x") // other commands do not matter
+	srv.Dial().Ask(final, "@status 3504")
+	c.Send(final)
+	if line := c.Read(); !strings.HasPrefix(line, `@ret #auth "v=`) {
 		t.Errorf("the login is answered with %s", line)
 	}
-	c.ask(final, "@status 3504") // what was heard cannot be used again
-	talk = scramTalk(t, "alice", "pw")
-	c.firstStep(talk)
-	c.ask(final, "@status 3002") // nor in another exchange
+	c.Ask(final, "@status 3504") // what was heard cannot be used again
+	talk = wire.ScramTalk(t, "alice", "pw")
+	c.FirstStep(talk)
+	c.Ask(final, "@status 3002") // nor in another exchange
 }
 
 // TestAuthStartsAnew begins twice: the second time counts.
 func TestAuthStartsAnew(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	srv.member("alice")
-	c := srv.dial()
-	c.firstStep(scramTalk(t, "bob", "x"))
-	c.wantAuth("alice", "pw", "")
+	srv.Member("alice")
+	c := srv.Dial()
+	c.FirstStep(wire.ScramTalk(t, "bob", "x"))
+	c.WantAuth("alice", "pw", "")
 }
 
 // TestAuthChangedMeanwhile changes and deletes the account between two steps.
 func TestAuthChangedMeanwhile(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	owner, c := srv.member("alice"), srv.dial()
-	talk := scramTalk(t, "alice", "pw")
-	serverFirst := c.firstStep(talk)
-	owner.ask("#changepass new pw", "@status 0")
-	if got := c.lastStep(talk, serverFirst); got != "@status 3002" {
+	owner, c := srv.Member("alice"), srv.Dial()
+	talk := wire.ScramTalk(t, "alice", "pw")
+	serverFirst := c.FirstStep(talk)
+	owner.Ask("#changepass new pw", "@status 0")
+	if got := c.LastStep(talk, serverFirst); got != "@status 3002" {
 		t.Errorf("after a change of the password: %q", got)
 	}
-	talk = scramTalk(t, "alice", "new")
-	serverFirst = c.firstStep(talk)
-	owner.ask("#rmlogin", "@status 0")
-	if got := c.lastStep(talk, serverFirst); got != "@status 3002" {
+	talk = wire.ScramTalk(t, "alice", "new")
+	serverFirst = c.FirstStep(talk)
+	owner.Ask("#rmlogin", "@status 0")
+	if got := c.LastStep(talk, serverFirst); got != "@status 3002" {
 		t.Errorf("after the account is gone: %q", got)
 	}
-	c.ask("#whoami", "@status 3500")
+	c.Ask("#whoami", "@status 3500")
 }
 
 // TestAuthUnknown: names that nobody has look like others.
 func TestAuthUnknown(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	srv.member("alice")
+	srv.Member("alice")
 	var nobody, none string
 	for range 2 {
-		c := srv.dial()
-		c.wantAuth("nobody", "pw", "@status 3002")
-		c.wantAuth("-", "pw", "@status 3002")
-		if again := c.salt("Nobody"); nobody != "" && again != nobody {
+		c := srv.Dial()
+		c.WantAuth("nobody", "pw", "@status 3002")
+		c.WantAuth("-", "pw", "@status 3002")
+		if again := c.Salt("Nobody"); nobody != "" && again != nobody {
 			t.Errorf("the salt of nobody was %q and is %q", nobody, again)
 		}
-		nobody = c.salt("nobody")
-		if again := c.salt("-"); none != "" && again != none {
+		nobody = c.Salt("nobody")
+		if again := c.Salt("-"); none != "" && again != none {
 			t.Errorf("the salt of a name that is none was %q and is %q", none, again)
 		}
-		none = c.salt("-")
-		if c.salt("other") == nobody || none == nobody {
+		none = c.Salt("-")
+		if c.Salt("other") == nobody || none == nobody {
 			t.Error("two names have the same salt")
 		}
-		if alice := c.salt("alice"); len(alice) != len(nobody) || !strings.HasSuffix(alice, ",i=16") || !strings.HasSuffix(nobody, ",i=16") {
+		if alice := c.Salt("alice"); len(alice) != len(nobody) || !strings.HasSuffix(alice, ",i=16") || !strings.HasSuffix(nobody, ",i=16") {
 			t.Errorf("a known name gets %q, an unknown one %q", alice, nobody)
 		}
 		srv = srv.restart()
 	}
 	other := startServer(t)
-	if other.dial().salt("nobody") == nobody {
+	if other.Dial().Salt("nobody") == nobody {
 		t.Error("another server makes up the same salts")
 	}
 }
@@ -166,20 +168,20 @@ func TestAuthUnknown(t *testing.T) {
 func TestAuthCountsGuesses(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, func(c *config) { c.Limits.LoginsPerMinute = 4 })
-	srv.member("alice")
-	c, begun := srv.dial(), srv.dial()
-	talk := scramTalk(t, "alice", "pw")
-	serverFirst := begun.firstStep(talk)
+	srv.Member("alice")
+	c, begun := srv.Dial(), srv.Dial()
+	talk := wire.ScramTalk(t, "alice", "pw")
+	serverFirst := begun.FirstStep(talk)
 	for _, user := range []string{"alice", "nobody", "alice"} {
-		c.wantAuth(user, "wrong", "@status 3002")
+		c.WantAuth(user, "wrong", "@status 3002")
 	}
-	c.ask("#login regd alice wrong", "@status 3002")
-	c.ask(`#auth SCRAM-SHA-256 "n,,n=alice,r=abc"`, "@status 3006")
-	if got := begun.lastStep(talk, serverFirst); got != "@status 3006" {
+	c.Ask("#login regd alice wrong", "@status 3002")
+	c.Ask(`#auth SCRAM-SHA-256 "n,,n=alice,r=abc"`, "@status 3006")
+	if got := begun.LastStep(talk, serverFirst); got != "@status 3006" {
 		t.Errorf("the right proof of an address that has to wait: %q", got)
 	}
-	c.ask("#login regd alice pw", "@status 3006")
-	c.ask("#login anon bob", "@status 0")
+	c.Ask("#login regd alice pw", "@status 3006")
+	c.Ask("#login anon bob", "@status 0")
 }
 
 // fromElsewhere is a pipe's end that says that the other one has this address.
@@ -191,7 +193,7 @@ type fromElsewhere struct {
 func (c fromElsewhere) RemoteAddr() net.Addr { return &net.TCPAddr{IP: c.address, Port: 1} }
 
 // dialFrom connects a client from some address.
-func (b *bubble) dialFrom(address string) *client {
+func (b *bubble) dialFrom(address string) *wire.Client {
 	b.t.Helper()
 	mine, servers := net.Pipe()
 	b.serve(fromElsewhere{servers, net.ParseIP(address)})
@@ -199,14 +201,14 @@ func (b *bubble) dialFrom(address string) *client {
 }
 
 // greeted is the client at this end of a connection; the server has just got the other.
-func (b *bubble) greeted(mine net.Conn) *client {
+func (b *bubble) greeted(mine net.Conn) *wire.Client {
 	b.t.Helper()
 	conn := &readingConn{Conn: mine}
 	conn.wake = sync.NewCond(&conn.mu)
 	go conn.pump()
 	b.t.Cleanup(func() { conn.Close() })
-	c := newClient(b.t, conn)
-	c.expect(`@mess #hello "Homeroom" "type #help for help"`)
+	c := wire.New(b.t, conn)
+	c.Expect(`@mess #hello "Homeroom" "type #help for help"`)
 	return c
 }
 
@@ -218,14 +220,14 @@ func TestAuthFromAnywhere(t *testing.T) {
 		t.Run(setting, func(t *testing.T) {
 			t.Parallel()
 			inBubble(t, func(b *bubble) {
-				b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+				b.guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
 				b.cfg.Auth.PlainPassword = setting
 				for _, address := range []string{"203.0.113.9", "2001:db8::9"} {
 					c := b.dialFrom(address)
-					c.ask("#login regd alice pw", "@status 3508")
-					c.wantAuth("alice", "pw", "")
-					c.ask("#whoami", "@ret #whoami alice Home 2 - 0")
-					c.ask("#quit", "@status 0")
+					c.Ask("#login regd alice pw", "@status 3508")
+					c.WantAuth("alice", "pw", "")
+					c.Ask("#whoami", "@ret #whoami alice Home 2 - 0")
+					c.Ask("#quit", "@status 0")
 				}
 			})
 		})
@@ -237,21 +239,21 @@ func TestAuthFromAnywhere(t *testing.T) {
 func TestGuesserLocksNobodyOut(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
-		b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+		b.guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
 		thief, owner := b.dialFrom("2001:db8::1"), b.dialFrom("2001:db8:0:1::1")
 		for range 3 {
-			thief.wantAuth("alice", "wrong", "@status 3002")
+			thief.WantAuth("alice", "wrong", "@status 3002")
 		}
 		first := `#auth SCRAM-SHA-256 "n,,n=alice,r=abc"`
-		thief.ask(first, "@status 3006")
-		b.dialFrom("2001:db8::2").ask(first, "@status 3006") // the same /64
-		owner.wantAuth("alice", "pw", "")
+		thief.Ask(first, "@status 3006")
+		b.dialFrom("2001:db8::2").Ask(first, "@status 3006") // the same /64
+		owner.WantAuth("alice", "pw", "")
 		b.pass(79 * time.Second) // 20 s for a guess, twice doubled
-		thief.ask("#ping x", "@ret #ping x")
+		thief.Ask("#ping x", "@ret #ping x")
 		b.pass(time.Second)
-		thief.wantAuth("alice", "pw", "")
+		thief.WantAuth("alice", "pw", "")
 		synctest.Wait()
-		owner.ended(`@mess #warning "logged in from another place"`)
+		owner.Ended(`@mess #warning "logged in from another place"`)
 	}, func(c *config) { c.Limits.LoginsPerMinute = 3 })
 }
 

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // lateStore is a store that, while late is set, gives what it has read of an account
@@ -34,7 +36,7 @@ func (b *bubble) lateReads() *lateStore {
 }
 
 // dialHost connects to a bubble's server as the machine's operator.
-func (b *bubble) dialHost() *client {
+func (b *bubble) dialHost() *wire.Client {
 	b.t.Helper()
 	mine, servers := net.Pipe()
 	b.serveHost(servers)
@@ -46,19 +48,19 @@ func (b *bubble) dialHost() *client {
 func TestResetBeatsChange(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
-		b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+		b.guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
 		late, thief, host := b.lateReads(), b.dial(), b.dialHost()
-		thief.ask("#login regd alice pw", "@status 0")
+		thief.Ask("#login regd alice pw", "@status 0")
 		late.late.Store(true)
-		thief.send("#changepass mine pw")
+		thief.Send("#changepass mine pw")
 		synctest.Wait()
-		host.ask("#resetpass alice other", "@status 0")
+		host.Ask("#resetpass alice other", "@status 0")
 		late.now <- struct{}{}
 		synctest.Wait()
 		c := b.dial()
-		c.ask("#login regd alice mine", "@status 3002")
-		c.ask("#login regd alice pw", "@status 3002")
-		c.ask("#login regd alice other", "@status 0")
+		c.Ask("#login regd alice mine", "@status 3002")
+		c.Ask("#login regd alice pw", "@status 3002")
+		c.Ask("#login regd alice other", "@status 0")
 	})
 }
 
@@ -67,22 +69,22 @@ func TestResetBeatsChange(t *testing.T) {
 func TestChangesOfPasswordsInTurn(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
-		b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+		b.guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
 		alice, host := b.dial(), b.dialHost()
-		alice.ask("#login regd alice pw", "@status 0")
+		alice.Ask("#login regd alice pw", "@status 0")
 		release := b.passwords.take() // somebody else's is being stored
-		alice.send("#changepass mine pw")
+		alice.Send("#changepass mine pw")
 		synctest.Wait()
-		host.send("#resetpass alice other")
+		host.Send("#resetpass alice other")
 		synctest.Wait()
 		if n := b.findAccount("alice").changes.Load(); n != 0 {
 			t.Errorf("%d changes were made while another one was being stored", n)
 		}
 		release()
-		alice.expect("@status 0", `@mess #warning "your password was changed by Host"`)
-		host.expect("@status 0")
-		b.dial().ask("#login regd alice mine", "@status 3002")
-		b.dial().ask("#login regd alice other", "@status 0")
+		alice.Expect("@status 0", `@mess #warning "your password was changed by Host"`)
+		host.Expect("@status 0")
+		b.dial().Ask("#login regd alice mine", "@status 3002")
+		b.dial().Ask("#login regd alice other", "@status 0")
 	})
 }
 
@@ -91,22 +93,22 @@ func TestChangesOfPasswordsInTurn(t *testing.T) {
 func TestLoginWaitsPastReset(t *testing.T) {
 	t.Parallel()
 	for change, want := range map[string]string{"#resetpass alice other": "@status 3002", "#rmuser alice": "@status 3001"} {
-		for how, login := range map[string]func(*client) string{
-			"by password": func(c *client) string {
-				c.send("#login regd alice pw")
+		for how, login := range map[string]func(*wire.Client) string{
+			"by password": func(c *wire.Client) string {
+				c.Send("#login regd alice pw")
 				return want
 			},
-			"by challenge": func(c *client) string {
-				c.send("#login regd alice " + c.challenged("pw"))
+			"by challenge": func(c *wire.Client) string {
+				c.Send("#login regd alice " + c.Challenged("pw"))
 				return want
 			},
-			"by SCRAM": func(c *client) string {
-				talk := scramTalk(c.t, "alice", "pw")
-				final, err := talk.Step(c.firstStep(talk))
+			"by SCRAM": func(c *wire.Client) string {
+				talk := wire.ScramTalk(c.T, "alice", "pw")
+				final, err := talk.Step(c.FirstStep(talk))
 				if err != nil {
-					c.t.Fatal(err)
+					c.T.Fatal(err)
 				}
-				c.send("#auth " + final)
+				c.Send("#auth " + final)
 				return "@status 3002"
 			},
 		} {
@@ -120,20 +122,20 @@ func TestLoginWaitsPastReset(t *testing.T) {
 
 // loginWaits keeps alice's earlier session at work, so that a login has to wait for
 // its end, and has the operator change something then.
-func (b *bubble) loginWaits(change string, login func(*client) string) {
+func (b *bubble) loginWaits(change string, login func(*wire.Client) string) {
 	b.t.Helper()
-	b.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
+	b.guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
 	first, second, host := b.dial(), b.guest("carol"), b.dialHost()
-	first.ask("#login regd alice pw", "@status 0")
+	first.Ask("#login regd alice pw", "@status 0")
 	release := b.doors.hold()
-	first.send("#createroom den sesame") // its password waits for a core
+	first.Send("#createroom den sesame") // its password waits for a core
 	synctest.Wait()
 	want := login(second)
 	synctest.Wait()
-	host.ask(change, "@status 0")
+	host.Ask(change, "@status 0")
 	release()
-	second.expect(want)
-	second.ask("#whoami", "@ret #whoami carol Home 2 - 0") // a login that fails changes nothing
+	second.Expect(want)
+	second.Ask("#whoami", "@ret #whoami carol Home 2 - 0") // a login that fails changes nothing
 	if b.findOnline("alice") != nil {
 		b.t.Error("somebody has the account's name")
 	}
@@ -148,22 +150,22 @@ func TestResetAtTheLastMoment(t *testing.T) {
 		t.Run(change, func(t *testing.T) {
 			t.Parallel()
 			ts := startServer(t)
-			ts.guest("bob").ask("#createlogin alice pw real mail", "@status 0")
-			host, c := ts.dialHost(), ts.guest("carol")
-			c.ask("#createroom den", "@status 0")
-			c.ask("#changeroom den", "@status 0")
-			c.ask(`#creategroup news "" anon`, "@status 0")
-			c.ask("#joingroup news", "@status 0")
+			ts.Guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
+			host, c := ts.dialHost(), ts.Guest("carol")
+			c.Ask("#createroom den", "@status 0")
+			c.Ask("#changeroom den", "@status 0")
+			c.Ask(`#creategroup news "" anon`, "@status 0")
+			c.Ask("#joingroup news", "@status 0")
 			s := ts.findOnline("carol")
 			den := s.room()
 			den.mu.Lock() // the login cannot leave the room; it has left the group by then
-			c.send("#login regd alice pw")
-			until(t, "carol leaves the group", func() bool { return s.group() == nil })
-			host.ask(change, "@status 0")
+			c.Send("#login regd alice pw")
+			wire.Until(t, "carol leaves the group", func() bool { return s.group() == nil })
+			host.Ask(change, "@status 0")
 			den.mu.Unlock()
-			c.expect(want)
-			c.ask("#whoami", "@status 3500")
-			ts.guest("carol")
+			c.Expect(want)
+			c.Ask("#whoami", "@status 3500")
+			ts.Guest("carol")
 		})
 	}
 }
@@ -181,7 +183,7 @@ func (srv *server) storedRounds(t testing.TB, name string) int {
 // faster restarts a bubble's server with more rounds than alice's account has.
 func (b *bubble) faster() *bubble {
 	b.t.Helper()
-	b.guest("bob").ask(`#createlogin alice pw "Alice A" alice@example.org`, "@status 0")
+	b.guest("bob").Ask(`#createlogin alice pw "Alice A" alice@example.org`, "@status 0")
 	b.cfg.Auth.Iterations = 32
 	return b.restart(time.Second)
 }
@@ -199,12 +201,12 @@ func TestRenewal(t *testing.T) {
 					t.Fatalf("alice's verifier has %d rounds at first, want 16", got)
 				}
 				c := b.dial()
-				c.ask("#login regd alice wrong", "@status 3002")
+				c.Ask("#login regd alice wrong", "@status 3002")
 				b.pass(time.Minute)
 				if got := b.storedRounds(t, "alice"); got != 16 {
 					t.Errorf("after a wrong password, alice's verifier has %d rounds, want 16", got)
 				}
-				c.ask("#login regd alice pw", "@status 0")
+				c.Ask("#login regd alice pw", "@status 0")
 				b.pass(time.Minute)
 				b = b.restart(time.Second)
 				stored, err := b.readAccount(b.findAccount("alice"))
@@ -215,8 +217,8 @@ func TestRenewal(t *testing.T) {
 					t.Errorf("stored are %d rounds, %q, %q; want 32 rounds", stored.verifier.rounds, stored.realName, stored.email)
 				}
 				c = b.dial()
-				c.ask("#login regd alice wrong", "@status 3002")
-				c.ask("#login regd alice pw", "@status 0")
+				c.Ask("#login regd alice wrong", "@status 3002")
+				c.Ask("#login regd alice pw", "@status 0")
 				b.pass(time.Minute)
 				again, err := b.readAccount(b.findAccount("alice"))
 				if err != nil || again.verifier.String() != stored.verifier.String() {
@@ -248,10 +250,10 @@ func TestRenewalFails(t *testing.T) {
 		b.store = broken
 		for range 2 {
 			c := b.dial()
-			c.ask("#login regd alice pw", "@status 0")
+			c.Ask("#login regd alice pw", "@status 0")
 			<-broken.tried
-			c.ask("#whoami", "@ret #whoami alice Home 1 - 0")
-			c.ask("#quit", "@status 0")
+			c.Ask("#whoami", "@ret #whoami alice Home 1 - 0")
+			c.Ask("#quit", "@status 0")
 		}
 		if got := b.storedRounds(t, "alice"); got != 16 {
 			t.Errorf("alice's verifier has %d rounds, want 16", got)
@@ -276,8 +278,8 @@ func TestRenewalComesLate(t *testing.T) {
 		}
 		late := renewal{a, stored, "pw"}
 		c := b.dial()
-		c.ask("#login regd alice pw", "@status 0")
-		c.ask("#changepass new pw", "@status 0")
+		c.Ask("#login regd alice pw", "@status 0")
+		c.Ask("#changepass new pw", "@status 0")
 		synctest.Wait()
 		changed, err := b.store.get(kindAccount, a.id)
 		if err != nil {
@@ -289,7 +291,7 @@ func TestRenewalComesLate(t *testing.T) {
 		if now, err := b.store.get(kindAccount, a.id); err != nil || string(now.body) != string(changed.body) {
 			t.Errorf("the changed password was overwritten (%v)", err)
 		}
-		c.ask("#rmlogin", "@status 0")
+		c.Ask("#rmlogin", "@status 0")
 		if err := b.store.swap(was, changed.body); err != nil {
 			t.Errorf("renewing a deleted account: %v", err)
 		}
@@ -318,7 +320,7 @@ func TestRenewalsAreBounded(t *testing.T) {
 func TestDecoyCostsTheSame(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	srv.member("alice")
+	srv.Member("alice")
 	if got := srv.storedRounds(t, "alice"); srv.decoy.rounds != got || len(srv.decoy.salt) != saltBytes {
 		t.Errorf("the decoy has %d rounds, a new account %d", srv.decoy.rounds, got)
 	}

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // measureLogins switches on the tests of this file: they need minutes and a
@@ -38,14 +40,14 @@ func quantile(all []time.Duration, q float64) time.Duration {
 }
 
 // took is how long a line waits for its answer, of which it expects the start.
-func took(c *client, line, want string) time.Duration {
-	c.t.Helper()
+func took(c *wire.Client, line, want string) time.Duration {
+	c.T.Helper()
 	start := time.Now()
-	c.send(line)
-	got := c.read()
+	c.Send(line)
+	got := c.Read()
 	took := time.Since(start)
 	if !strings.HasPrefix(got, want) {
-		c.t.Fatalf("%q: got %q, want %q", line, got, want)
+		c.T.Fatalf("%q: got %q, want %q", line, got, want)
 	}
 	return took
 }
@@ -54,9 +56,9 @@ func took(c *client, line, want string) time.Duration {
 // Known and unknown names take turns, so that a busy machine is busy for both.
 func TestLoginTiming(t *testing.T) {
 	p := startMeasured(t)
-	p.guest("guest").ask("#createlogin alice pw real mail", "@status 0")
-	c := p.dial()
-	t.Logf("%s (after salt)", c.salt("alice"))
+	p.Guest("guest").Ask("#createlogin alice pw real mail", "@status 0")
+	c := p.Dial()
+	t.Logf("%s (after salt)", c.Salt("alice"))
 	for what, lines := range map[string][2]string{
 		"#login regd":      {"#login regd alice wrong|@status 3002", "#login regd nobody wrong|@status 3001"},
 		"#auth first step": {`#auth SCRAM-SHA-256 "n,,n=alice,r=abc"|@ret`, `#auth SCRAM-SHA-256 "n,,n=nobody,r=abc"|@ret`},
@@ -89,11 +91,11 @@ func TestLoginRush(t *testing.T) {
 				t.Setenv("GOMAXPROCS", cores) // the program's; this process has read it already
 			}
 			p := startMeasured(t)
-			maker := p.guest("maker")
+			maker := p.Guest("maker")
 			for i := range rushers {
-				maker.ask(fmt.Sprintf("#createlogin user%d pw real mail", i), "@status 0")
+				maker.Ask(fmt.Sprintf("#createlogin user%d pw real mail", i), "@status 0")
 			}
-			t.Logf("%s (after salt)", maker.salt("user0"))
+			t.Logf("%s (after salt)", maker.Salt("user0"))
 			quiet := talkDuring(p, "quiet", func() { time.Sleep(5 * time.Second) })
 			var logins []time.Duration
 			var refused int64
@@ -120,19 +122,19 @@ func rush(p *program) (took []time.Duration, refused int64) {
 	took = make([]time.Duration, rushers)
 	together := make(chan struct{})
 	for i := range rushers {
-		c := p.dial()
+		c := p.Dial()
 		running.Go(func() {
-			defer c.conn.Close()
+			defer c.Conn.Close()
 			<-together
 			start := time.Now()
-			err := c.request("#login regd user"+strconv.Itoa(i)+" pw", "@status 0")
+			err := c.Request("#login regd user"+strconv.Itoa(i)+" pw", "@status 0")
 			for err != nil && strings.Contains(err.Error(), `got "@status 3006"`) {
 				again.Add(1)
 				time.Sleep(200 * time.Millisecond)
-				err = c.request("#login regd user"+strconv.Itoa(i)+" pw", "@status 0")
+				err = c.Request("#login regd user"+strconv.Itoa(i)+" pw", "@status 0")
 			}
 			if took[i] = time.Since(start); err != nil {
-				p.t.Errorf("login %d: %v", i, err)
+				p.T.Errorf("login %d: %v", i, err)
 			}
 		})
 	}
@@ -146,12 +148,12 @@ func rush(p *program) (took []time.Duration, refused int64) {
 // answered; they hear each other, too.
 func talkDuring(p *program, room string, something func()) (took []time.Duration) {
 	talkers := crowd(p, room, 20)
-	talkers[0].ask("#createroom "+room, "@status 0")
+	talkers[0].Ask("#createroom "+room, "@status 0")
 	over := make(chan struct{})
 	var running sync.WaitGroup
 	var mu sync.Mutex
 	for _, c := range talkers {
-		c.ask("#changeroom "+room, "@status 0")
+		c.Ask("#changeroom "+room, "@status 0")
 	}
 	for _, c := range talkers {
 		running.Go(func() {
@@ -164,8 +166,8 @@ func talkDuring(p *program, room string, something func()) (took []time.Duration
 				case <-pace.C:
 				}
 				start := time.Now()
-				if err := c.request("#broadcast hello", "@status 0"); err != nil {
-					p.t.Errorf("talking: %v", err)
+				if err := c.Request("#broadcast hello", "@status 0"); err != nil {
+					p.T.Errorf("talking: %v", err)
 					return
 				}
 				mu.Lock()

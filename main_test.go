@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // buildProgram builds the program as it is shipped and returns where it is.
@@ -65,7 +67,7 @@ func writeSettings(t testing.TB, text string) string {
 
 // program is the program running as a process of its own.
 type program struct {
-	target
+	wire.Target
 	cmd       *exec.Cmd
 	listening chan string   // gets the first address that its log tells to connect to
 	ended     chan struct{} // closed when it has ended, and all that it logged is here
@@ -76,7 +78,7 @@ type program struct {
 // launch starts the program without waiting for anything.
 func launch(t testing.TB, path string, args ...string) *program {
 	t.Helper()
-	p := &program{target: target{t: t}, cmd: exec.Command(path, args...), listening: make(chan string, 1), ended: make(chan struct{})}
+	p := &program{Target: wire.Target{T: t}, cmd: exec.Command(path, args...), listening: make(chan string, 1), ended: make(chan struct{})}
 	p.cmd.Dir = filepath.Dir(path)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
@@ -112,10 +114,10 @@ func startProgram(t testing.TB, path string, args ...string) *program {
 	t.Helper()
 	p := launch(t, path, args...)
 	select {
-	case p.addr = <-p.listening:
+	case p.Addr = <-p.listening:
 	case <-p.ended:
 		t.Fatalf("the program ended at once, with:\n%s", p.logged())
-	case <-time.After(patience):
+	case <-time.After(wire.Patience):
 		t.Fatalf("the program does not listen; it says:\n%s", p.logged())
 	}
 	return p
@@ -136,20 +138,20 @@ func (p *program) kill() {
 
 // exitCode waits for the end and returns the exit code, -1 after a signal.
 func (p *program) exitCode() int {
-	p.t.Helper()
+	p.T.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(patience):
-		p.t.Fatalf("the program does not end; it says:\n%s", p.logged())
+	case <-time.After(wire.Patience):
+		p.T.Fatalf("the program does not end; it says:\n%s", p.logged())
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
 
 // terminate asks the program to stop and returns its exit code.
 func (p *program) terminate() int {
-	p.t.Helper()
+	p.T.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		p.t.Fatalf("signalling the program: %v", err)
+		p.T.Fatalf("signalling the program: %v", err)
 	}
 	return p.exitCode()
 }
@@ -288,13 +290,13 @@ func TestServe(t *testing.T) {
 	path, data := buildProgram(t), t.TempDir()
 	settings := writeSettings(t, "[server]\nname = \"Annex\"\nlisten = \"127.0.0.1:1\"\ndata = \"elsewhere\"\n")
 	p := startProgram(t, path, "-config", settings, "-data", data, "-listen", "127.0.0.1:0")
-	c := p.connect()
-	c.expect(`@mess #hello "Annex" "type #help for help"`)
-	c.ask("#ping", "@ret #ping")
+	c := p.Connect()
+	c.Expect(`@mess #hello "Annex" "type #help for help"`)
+	c.Ask("#ping", "@ret #ping")
 	if code := p.terminate(); code != exitDone {
 		t.Errorf("exit code %d after SIGTERM, want %d; log:\n%s", code, exitDone, p.logged())
 	}
-	c.ended(`@mess #warning "the server is stopping"`)
+	c.Ended(`@mess #warning "the server is stopping"`)
 	if _, err := os.Stat(filepath.Join(data, databaseFile)); err != nil {
 		t.Errorf("no database in the folder that -data names: %v", err)
 	}
@@ -388,14 +390,14 @@ func TestServeLocked(t *testing.T) {
 	t.Parallel()
 	path, settings, data := buildProgram(t), writeSettings(t, programSettings), t.TempDir()
 	first := startProgram(t, path, "-config", settings, "-data", data)
-	guest := first.guest("early")
+	guest := first.Guest("early")
 	why := refusal(t, path, "-config", settings, "-data", data)
 	if want := "process " + strconv.Itoa(first.cmd.Process.Pid) + ","; !strings.Contains(why, want) || !strings.Contains(why, data) {
 		t.Errorf("got %q, want %q and the folder in it", why, want)
 	}
-	guest.ask("#ping", "@ret #ping")
+	guest.Ask("#ping", "@ret #ping")
 	first.kill()
-	startProgram(t, path, "-config", settings, "-data", data).guest("late").ask("#ping", "@ret #ping")
+	startProgram(t, path, "-config", settings, "-data", data).Guest("late").Ask("#ping", "@ret #ping")
 }
 
 // TestEndingOutcome: what went wrong at a stop is returned, or in the log where the

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // fakeManager is a service manager's end of sd_notify.
@@ -32,7 +34,7 @@ func startManager(t *testing.T, name string) *fakeManager {
 func (m *fakeManager) heard() string {
 	m.t.Helper()
 	buf := make([]byte, 1000)
-	_ = m.conn.SetReadDeadline(time.Now().Add(patience))
+	_ = m.conn.SetReadDeadline(time.Now().Add(wire.Patience))
 	n, err := m.conn.Read(buf)
 	if err != nil {
 		m.t.Fatalf("the service manager hears nothing: %v", err)
@@ -145,10 +147,10 @@ func TestWatchdogStarves(t *testing.T) {
 // TestHeartbeatWritesNothing: a heartbeat leaves the database's files as they are.
 func TestHeartbeatWritesNothing(t *testing.T) {
 	srv := startServer(t)
-	srv.guest("alice").ask("#createroom den", "@status 0")
+	srv.Guest("alice").Ask("#createroom den", "@status 0")
 	before := folderContent(t, srv.cfg.Server.Data)
 	for range 10 {
-		if err := srv.prove(patience); err != nil {
+		if err := srv.prove(wire.Patience); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // staller is a client whose connection takes nothing unless the test reads it.
@@ -39,7 +41,7 @@ func (b *bubble) stalled(login ...string) *staller {
 // patiently bounds, in the bubble's time, how long a test waits for what must
 // come; the function that it returns ends that.
 func (s *staller) patiently() func() {
-	_ = s.conn.SetDeadline(time.Now().Add(patience)) // it fails on a closed pipe only, as does what follows
+	_ = s.conn.SetDeadline(time.Now().Add(wire.Patience)) // it fails on a closed pipe only, as does what follows
 	return func() { _ = s.conn.SetDeadline(time.Time{}) }
 }
 
@@ -98,11 +100,11 @@ func TestStalledTooFarBehind(t *testing.T) {
 		text := strings.Repeat("x", 900)
 		line := `@mess #broadcast other "` + text + `"`
 		start, sent := time.Now(), 0
-		for ; other.listed("#listusers", "slow") != nil; sent++ {
+		for ; other.Listed("#listusers", "slow") != nil; sent++ {
 			if sent*len(line) > 2*boundBytes {
 				t.Fatalf("%d bytes wait and the member is still there", sent*len(line))
 			}
-			other.ask("#broadcast "+text, line, "@status 0")
+			other.Ask("#broadcast "+text, line, "@status 0")
 			synctest.Wait() // until the member's session has ended, if it does
 		}
 		if d := time.Since(start); d != 0 {
@@ -137,13 +139,13 @@ func TestStalledTooLong(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		b.stalled("#login anon slow")
 		idle, other := b.stalled("#login anon idle", "#createroom den", "#changeroom den"), b.guest("other")
-		other.ask("#broadcast hello", `@mess #broadcast other "hello"`, "@status 0")
+		other.Ask("#broadcast hello", `@mess #broadcast other "hello"`, "@status 0")
 		b.pass(boundTime - time.Millisecond)
-		if other.listed("#listusers", "slow") == nil {
+		if other.Listed("#listusers", "slow") == nil {
 			t.Error("cut off before 10 s without progress")
 		}
 		b.pass(farewell + 2*time.Millisecond)
-		if other.listed("#listusers", "slow") != nil {
+		if other.Listed("#listusers", "slow") != nil {
 			t.Error("still there after 10 s without progress")
 		}
 		b.pass(time.Hour) // nothing waits for this one
@@ -160,7 +162,7 @@ func TestSlowButReading(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		slow, other := b.stalled("#login anon slow"), b.guest("other")
 		text := strings.Repeat("x", 900)
-		other.ask("#broadcast "+text, `@mess #broadcast other "`+text+`"`, "@status 0")
+		other.Ask("#broadcast "+text, `@mess #broadcast other "`+text+`"`, "@status 0")
 		for range 30 {
 			b.pass(boundTime - time.Second)
 			if _, err := slow.in.ReadByte(); err != nil {
@@ -170,7 +172,7 @@ func TestSlowButReading(t *testing.T) {
 				t.Fatalf("%d bytes, %v", n, err)
 			}
 		}
-		if other.listed("#listusers", "slow") == nil {
+		if other.Listed("#listusers", "slow") == nil {
 			t.Error("cut off although it read all the time")
 		}
 	})
@@ -234,7 +236,7 @@ func TestLongReplyIsWhole(t *testing.T) {
 		}
 		synctest.Wait() // the server has begun to send, and waits
 		for i := range 3 {
-			other.ask(fmt.Sprintf("#sendto slow %d", i), "@status 0")
+			other.Ask(fmt.Sprintf("#sendto slow %d", i), "@status 0")
 		}
 		go sendOn(t, slow.conn, "#ping after")
 		for i := range messages {
@@ -263,14 +265,14 @@ func TestLongReplyStalled(t *testing.T) {
 		synctest.Wait()
 		text := strings.Repeat("x", 900)
 		for range boundBytes/len(text) + 1 {
-			other.ask("#sendto slow "+text, "@status 0")
+			other.Ask("#sendto slow "+text, "@status 0")
 			synctest.Wait()
-			if other.listed("#listusers", "slow") == nil {
+			if other.Listed("#listusers", "slow") == nil {
 				break
 			}
 		}
 		b.pass(farewell + time.Millisecond)
-		other.ask("#sendto slow hello", "@status -3")
+		other.Ask("#sendto slow hello", "@status -3")
 		if n := len(b.sessions); n != 1 {
 			t.Errorf("%d sessions are left, want 1", n)
 		}
@@ -286,24 +288,24 @@ func TestTakeoverIsPrompt(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name  string
-		stall func(slow *staller, other *client)
+		stall func(slow *staller, other *wire.Client)
 	}{
-		{"idle", func(*staller, *client) {}},
-		{"nothing is read", func(_ *staller, other *client) { other.ask("#sendto slow hello", "@status 0") }},
-		{"in a long reply", func(slow *staller, _ *client) { slow.send("#listmessages") }},
-		{"in a post", func(slow *staller, _ *client) { slow.send("#postmessage heading 0 5\r\none") }},
+		{"idle", func(*staller, *wire.Client) {}},
+		{"nothing is read", func(_ *staller, other *wire.Client) { other.Ask("#sendto slow hello", "@status 0") }},
+		{"in a long reply", func(slow *staller, _ *wire.Client) { slow.send("#listmessages") }},
+		{"in a post", func(slow *staller, _ *wire.Client) { slow.send("#postmessage heading 0 5\r\none") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			inBubble(t, func(b *bubble) {
 				other := b.guest("other")
-				other.ask(`#createlogin slow pw "Real Name" mail`, "@status 0")
+				other.Ask(`#createlogin slow pw "Real Name" mail`, "@status 0")
 				slow := b.stalled("#login regd slow pw", "#joingroup big")
 				test.stall(slow, other)
 				synctest.Wait()
 				start, fresh := time.Now(), b.dial()
-				fresh.ask("#login regd slow pw", "@status 0")
-				fresh.ask("#whoami", "@ret #whoami slow Home 2 - 0")
+				fresh.Ask("#login regd slow pw", "@status 0")
+				fresh.Ask("#whoami", "@ret #whoami slow Home 2 - 0")
 				if d := time.Since(start); d != 0 {
 					t.Errorf("the takeover took %v", d)
 				}
@@ -322,25 +324,25 @@ func TestRepliesInOrder(t *testing.T) {
 	t.Parallel()
 	const commands = 2000
 	srv := startServer(t)
-	c, other := srv.guest("alice"), srv.guest("bob")
+	c, other := srv.Guest("alice"), srv.Guest("bob")
 	var running sync.WaitGroup
 	running.Go(func() {
 		for i := range commands {
-			sendOn(t, c.conn, fmt.Sprintf("#ping %d", i))
+			sendOn(t, c.Conn, fmt.Sprintf("#ping %d", i))
 			if i%100 == 0 {
-				sendOn(t, c.conn, "#listusers")
+				sendOn(t, c.Conn, "#listusers")
 			}
 		}
 	})
 	running.Go(func() {
 		for i := range commands / 10 {
-			sendOn(t, other.conn, fmt.Sprintf("#sendto alice %d", i))
+			sendOn(t, other.Conn, fmt.Sprintf("#sendto alice %d", i))
 		}
 	})
 	said := 0
 	next := func() string {
 		for {
-			line := c.read()
+			line := c.Read()
 			if !strings.HasPrefix(line, "@mess ") {
 				return line
 			}
@@ -358,12 +360,12 @@ func TestRepliesInOrder(t *testing.T) {
 			if got := next(); got != "@ret #listusers 2" {
 				t.Fatalf("got %q", got)
 			}
-			c.expect("alice anon", "bob anon") // nothing comes between the lines of a reply
+			c.Expect("alice anon", "bob anon") // nothing comes between the lines of a reply
 		}
 	}
 	running.Wait()
 	for ; said < commands/10; said++ {
-		c.expect(fmt.Sprintf(`@mess #sendto bob "%d"`, said))
+		c.Expect(fmt.Sprintf(`@mess #sendto bob "%d"`, said))
 	}
 }
 
@@ -375,24 +377,24 @@ func TestBurst(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			const lines, members = 1000, 50
 			srv := startServer(t)
-			sender := srv.guest("sender")
+			sender := srv.Guest("sender")
 			var reading sync.WaitGroup
 			for i := range members {
-				c := srv.guest(fmt.Sprintf("member%d", i))
+				c := srv.Guest(fmt.Sprintf("member%d", i))
 				reading.Go(func() { wantBurst(c, lines, text) })
 			}
 			reading.Go(func() {
 				for i := range lines {
-					sendOn(t, sender.conn, fmt.Sprintf("#broadcast %d%s", i, text))
+					sendOn(t, sender.Conn, fmt.Sprintf("#broadcast %d%s", i, text))
 				}
 			})
 			for range lines { // its own lines and replies
-				for sender.read() != "@status 0" {
+				for sender.Read() != "@status 0" {
 				}
 			}
 			reading.Wait()
-			sender.send("#listusers")
-			if got, want := sender.read(), fmt.Sprintf("@ret #listusers %d", members+1); got != want {
+			sender.Send("#listusers")
+			if got, want := sender.Read(), fmt.Sprintf("@ret #listusers %d", members+1); got != want {
 				t.Errorf("after the burst: %q, want %q", got, want)
 			}
 		})
@@ -401,11 +403,11 @@ func TestBurst(t *testing.T) {
 
 // wantBurst reads a burst and reports what is not as it was sent. It runs on a
 // goroutine of its own.
-func wantBurst(c *client, lines int, text string) {
+func wantBurst(c *wire.Client, lines int, text string) {
 	for i := range lines {
-		got, err := c.readErr()
+		got, err := c.ReadErr()
 		if want := fmt.Sprintf(`@mess #broadcast sender "%d%s"`, i, text); err != nil || got != want {
-			c.t.Errorf("line %d is %.60q (%v)", i, got, err)
+			c.T.Errorf("line %d is %.60q (%v)", i, got, err)
 			return
 		}
 	}
@@ -416,8 +418,8 @@ func wantBurst(c *client, lines int, text string) {
 func TestStalledOnTCP(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	other := srv.guest("other")
-	conn, err := net.Dial("tcp", srv.addr)
+	other := srv.Guest("other")
+	conn, err := net.Dial("tcp", srv.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,16 +427,16 @@ func TestStalledOnTCP(t *testing.T) {
 	if err := conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
 		t.Fatal(err)
 	}
-	slow := newClient(t, conn)
-	slow.read()
-	slow.ask("#login anon slow", "@status 0")
+	slow := wire.New(t, conn)
+	slow.Read()
+	slow.Ask("#login anon slow", "@status 0")
 	text := strings.Repeat("x", 900)
 	longest, start := time.Duration(0), time.Now()
-	for other.listed("#listusers", "slow") != nil {
+	for other.Listed("#listusers", "slow") != nil {
 		before := time.Now()
-		other.ask("#broadcast "+text, `@mess #broadcast other "`+text+`"`, "@status 0")
+		other.Ask("#broadcast "+text, `@mess #broadcast other "`+text+`"`, "@status 0")
 		longest = max(longest, time.Since(before))
-		if time.Since(start) > patience {
+		if time.Since(start) > wire.Patience {
 			t.Fatal("the member that does not read is still there")
 		}
 	}
@@ -448,9 +450,9 @@ func TestStalledOnTCP(t *testing.T) {
 func TestGuestBecomesAccount(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	c := srv.guest("alice")
-	c.ask(`#createlogin alice pw "Real Name" mail`, "@status 0")
-	c.ask("#login regd alice pw", "@status 0")
-	c.ask("#listusers", "@ret #listusers 1", "alice regd")
-	c.ask("#changepass new pw", "@status 0")
+	c := srv.Guest("alice")
+	c.Ask(`#createlogin alice pw "Real Name" mail`, "@status 0")
+	c.Ask("#login regd alice pw", "@status 0")
+	c.Ask("#listusers", "@ret #listusers 1", "alice regd")
+	c.Ask("#changepass new pw", "@status 0")
 }

@@ -432,27 +432,27 @@ func TestNothingChangedNothingWritten(t *testing.T) {
 			t.Parallel()
 			inBubble(t, func(b *bubble) {
 				c := b.guest("alice")
-				c.ask("#createroom den", "@status 0")
-				c.ask(`#creategroup talk "" anon`, "@status 0")
-				c.ask("#joingroup talk", "@status 0")
-				c.post("hello", 0, 0)
-				c.ask("#changeroom den", "@status 0")
+				c.Ask("#createroom den", "@status 0")
+				c.Ask(`#creategroup talk "" anon`, "@status 0")
+				c.Ask("#joingroup talk", "@status 0")
+				c.Post("hello", 0, 0)
+				c.Ask("#changeroom den", "@status 0")
 				b.pass(time.Minute)
 				before := fingerprint(t, b.cfg.Server.Data)
 				for range 20 {
 					other := b.guest("bob")
-					other.ask("#broadcast hello", `@mess #broadcast bob "hello"`, "@status 0")
-					other.ask("#sendto bob hello", `@mess #sendto bob "hello"`, "@status 0")
-					other.ask("#changeroom den", "@status 0")
-					other.ask("#rmroom den", "@status 3103")
-					other.ask("#getmessage 1", "@status 3200")
-					c.listed("#listmessages", "hello")
-					c.number("message")
-					other.conn.Close()
+					other.Ask("#broadcast hello", `@mess #broadcast bob "hello"`, "@status 0")
+					other.Ask("#sendto bob hello", `@mess #sendto bob "hello"`, "@status 0")
+					other.Ask("#changeroom den", "@status 0")
+					other.Ask("#rmroom den", "@status 3103")
+					other.Ask("#getmessage 1", "@status 3200")
+					c.Listed("#listmessages", "hello")
+					c.Number("message")
+					other.Conn.Close()
 					b.pass(2 * time.Second)
 				}
 				wantSame(t, before, fingerprint(t, b.cfg.Server.Data))
-				c.ask("#changeroom Home", "@status 0")
+				c.Ask("#changeroom Home", "@status 0")
 				b.pass(2 * time.Second)
 				if after := fingerprint(t, b.cfg.Server.Data); after[databaseFile+"-wal"] == before[databaseFile+"-wal"] {
 					t.Error("the end of an empty room was not written; this test would not notice a write")
@@ -522,8 +522,8 @@ func TestFullDiskTold(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		c := b.guest("alice")
-		c.ask(`#creategroup talk "" anon`, "@status 0")
-		c.ask("#joingroup talk", "@status 0")
+		c.Ask(`#creategroup talk "" anon`, "@status 0")
+		c.Ask("#joingroup talk", "@status 0")
 		set := func(pages int) {
 			t.Helper()
 			if _, err := b.store.(*sqliteStore).writer.own.conn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA max_page_count = %d", pages)); err != nil {
@@ -532,25 +532,25 @@ func TestFullDiskTold(t *testing.T) {
 		}
 		set(1) // as small as it is now
 		stored, post := 0, "#postmessage heading\r\n"+strings.Repeat("x", 900)
-		for c.send(post); c.read() == "@status 0"; c.send(post) {
+		for c.Send(post); c.Read() == "@status 0"; c.Send(post) {
 			if stored++; stored > 100 {
 				t.Fatal("the disk does not get full")
 			}
 		}
-		c.ask(post, "@status -2")
-		c.ask("#broadcast hello", `@mess #broadcast alice "hello"`, "@status 0")
-		number := c.number("message")
-		c.ask(post, "@status -2")
-		if c.number("message") != number {
+		c.Ask(post, "@status -2")
+		c.Ask("#broadcast hello", `@mess #broadcast alice "hello"`, "@status 0")
+		number := c.Number("message")
+		c.Ask(post, "@status -2")
+		if c.Number("message") != number {
 			t.Error("#messagestatus changed although nothing was stored")
 		}
-		if words := c.listed("#listgroups", "talk"); words[3] != fmt.Sprint(stored) {
+		if words := c.Listed("#listgroups", "talk"); words[3] != fmt.Sprint(stored) {
 			t.Errorf("the group shows %q, want %d messages", words, stored)
 		}
 		set(1_000_000)
-		c.ask(post, "@status 0")
-		c.send("#listmessages")
-		if got, want := c.read(), fmt.Sprintf("@ret #listmessages %d", stored+1); got != want {
+		c.Ask(post, "@status 0")
+		c.Send("#listmessages")
+		if got, want := c.Read(), fmt.Sprintf("@ret #listmessages %d", stored+1); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 		if n := countRows(t, b.cfg.Server.Data, "messages"); n != stored+1 {

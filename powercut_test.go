@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"homeroom/test/wire"
 )
 
 // powercuts is how often each of the tests here cuts the power:
@@ -105,7 +107,7 @@ func unmount(t testing.TB, folder string) {
 		if err == nil {
 			return
 		}
-		if time.Since(began) > patience {
+		if time.Since(began) > wire.Patience {
 			t.Fatal(err)
 		}
 	}
@@ -250,12 +252,12 @@ func TestPowerCutFirstStart(t *testing.T) {
 			wantChecked(t, data)
 		}
 		p := startProgram(t, path, args...)
-		p.member("alice")
+		p.Member("alice")
 		disk.cut(p)
 		p = startProgram(t, path, args...)
-		c := p.dial()
-		c.ask("#login regd alice pw", "@status 0")
-		c.conn.Close() // a stop waits for who stays
+		c := p.Dial()
+		c.Ask("#login regd alice pw", "@status 0")
+		c.Conn.Close() // a stop waits for who stays
 		if code := p.terminate(); code != exitDone {
 			t.Errorf("round %d: exit code %d", round, code)
 		}
@@ -276,11 +278,11 @@ func TestPowerCutBackup(t *testing.T) {
 	data, file := filepath.Join(disk.folder, "data"), filepath.Join(disk.folder, "backup.db")
 	args := []string{"-config", writeSettings(t, programSettings), "-data", data}
 	p := startProgram(t, path, args...)
-	c := p.member("alice")
-	c.ask(`#creategroup talk "" anon 0`, "@status 0")
-	c.ask("#joingroup talk", "@status 0")
+	c := p.Member("alice")
+	c.Ask(`#creategroup talk "" anon 0`, "@status 0")
+	c.Ask("#joingroup talk", "@status 0")
 	for range 200 {
-		c.ask("#postmessage heading\r\ntext", "@status 0")
+		c.Ask("#postmessage heading\r\ntext", "@status 0")
 	}
 	posted, least, done := new(atomic.Int64), 200, 0
 	posted.Store(200)
@@ -328,16 +330,16 @@ func TestPowerCutBackup(t *testing.T) {
 // postOn posts, and counts what is acknowledged, until the server is gone; the
 // channel is closed then.
 func (p *program) postOn(posted *atomic.Int64) (ended chan struct{}) {
-	c := p.guest("bob")
-	c.ask("#joingroup talk", "@status 0")
+	c := p.Guest("bob")
+	c.Ask("#joingroup talk", "@status 0")
 	ended = make(chan struct{})
 	go func() {
 		defer close(ended)
 		for {
-			if _, err := c.conn.Write([]byte("#postmessage heading\r\ntext\r\n")); err != nil {
+			if _, err := c.Conn.Write([]byte("#postmessage heading\r\ntext\r\n")); err != nil {
 				return
 			}
-			got, err := c.readErr()
+			got, err := c.ReadErr()
 			if err != nil {
 				return
 			}

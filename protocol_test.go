@@ -212,20 +212,20 @@ func TestPackFields(t *testing.T) {
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
-	ts.admin("root").ask("#help", fmt.Sprintf("@ret #help %d", len(commandRows())))
+	ts.admin("root").Ask("#help", fmt.Sprintf("@ret #help %d", len(commandRows())))
 	atConsole := slices.DeleteFunc(commandRows(), func(c command) bool { return !c.host })
-	ts.dialHost().ask("#help", fmt.Sprintf("@ret #help %d", len(atConsole)))
-	alice, rows := ts.dial(), slices.DeleteFunc(commandRows(), func(c command) bool { return c.who == forAdmins })
-	alice.ask("#help", fmt.Sprintf("@ret #help %d", len(rows)))
+	ts.dialHost().Ask("#help", fmt.Sprintf("@ret #help %d", len(atConsole)))
+	alice, rows := ts.Dial(), slices.DeleteFunc(commandRows(), func(c command) bool { return c.who == forAdmins })
+	alice.Ask("#help", fmt.Sprintf("@ret #help %d", len(rows)))
 	for _, c := range rows {
-		if line := alice.read(); splitWords(line, nil)[0] != c.name || !strings.HasSuffix(line, " "+c.help) {
+		if line := alice.Read(); splitWords(line, nil)[0] != c.name || !strings.HasSuffix(line, " "+c.help) {
 			t.Errorf("help for %s is %q", c.name, line)
 		}
 	}
 	for _, c := range rows {
-		alice.ask("#help "+strings.ToUpper(c.name[1:]), "@ret #help 2", strings.TrimSpace(c.name+" "+c.args), "  "+c.help)
+		alice.Ask("#help "+strings.ToUpper(c.name[1:]), "@ret #help 2", strings.TrimSpace(c.name+" "+c.args), "  "+c.help)
 	}
-	if left := alice.barrier(); len(left) > 0 {
+	if left := alice.Barrier(); len(left) > 0 {
 		t.Errorf("help also sent %q", left)
 	}
 }
@@ -235,29 +235,29 @@ func TestHelp(t *testing.T) {
 func TestLineLimitOverTheWire(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	alice, x := srv.guest("alice"), strings.Repeat("x", 1000-len("#broadcast \r\n"))
-	alice.ask("#broadcast "+x, `@mess #broadcast alice "`+x+`"`, "@status 0")
-	alice.raw("#broadcast " + x + "y\r\n")
-	alice.ended(`@mess #warning "line longer than 1000 bytes"`)
-	alice = srv.guest("alice")
-	alice.raw("#postmessage heading\r\n" + strings.Repeat("x", 1000))
-	alice.ended(`@mess #warning "line longer than 1000 bytes"`)
+	alice, x := srv.Guest("alice"), strings.Repeat("x", 1000-len("#broadcast \r\n"))
+	alice.Ask("#broadcast "+x, `@mess #broadcast alice "`+x+`"`, "@status 0")
+	alice.Raw("#broadcast " + x + "y\r\n")
+	alice.Ended(`@mess #warning "line longer than 1000 bytes"`)
+	alice = srv.Guest("alice")
+	alice.Raw("#postmessage heading\r\n" + strings.Repeat("x", 1000))
+	alice.Ended(`@mess #warning "line longer than 1000 bytes"`)
 }
 
 // TestHTTPIsClosed sends what browsers send; nothing in it is done.
 func TestHTTPIsClosed(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	alice := srv.guest("alice")
+	alice := srv.Guest("alice")
 	for _, method := range httpMethods {
 		for _, before := range []string{"", "\r\n", "\x00"} {
-			c := srv.dial()
-			c.raw(before + method + "/ HTTP/1.1\r\nHost: x\r\n\r\n#login anon bob\r\n#broadcast spam\r\n")
-			c.ended()
+			c := srv.Dial()
+			c.Raw(before + method + "/ HTTP/1.1\r\nHost: x\r\n\r\n#login anon bob\r\n#broadcast spam\r\n")
+			c.Ended()
 		}
 	}
-	alice.ask("GET / HTTP/1.1", "@status 3502") // not her first line
-	alice.ask("#listusers", "@ret #listusers 1", "alice anon")
+	alice.Ask("GET / HTTP/1.1", "@status 3502") // not her first line
+	alice.Ask("#listusers", "@ret #listusers 1", "alice anon")
 }
 
 func FuzzWords(f *testing.F) {

@@ -18,39 +18,39 @@ func TestReload(t *testing.T) {
 		c := ts.cfg
 		return c, c.parse("chat.toml", text)
 	}
-	host, alice := ts.dialHost(), ts.guest("alice")
-	host.ask("#reload", "@ret #reload 0")
+	host, alice := ts.dialHost(), ts.Guest("alice")
+	host.Ask("#reload", "@ret #reload 0")
 	text = "[limits]\nrooms = 1\nconnections = 3\nmessage_parts = 2\nlogins_per_minute = 1\n[server]\nname = \"Annex\"\nlisten = \":1\"\n[persist]\nmode = \"periodic\"\n"
-	host.ask("#reload", "@ret #reload 7",
+	host.Ask("#reload", "@ret #reload 7",
 		`"limits.connections is 3 now; it was 10000"`, `"limits.logins_per_minute is 1 now; it was 20"`,
 		`"limits.message_parts is 2 now; it was 200"`, `"limits.rooms is 1 now; it was 1000"`,
 		`"persist.mode stays commit until the server is started anew; then it is periodic"`,
 		`"server.listen stays 127.0.0.1:0 until the server is started anew; then it is :1"`, `"server.name is Annex now; it was Homeroom"`)
-	alice.ask("#createroom one sesame", "@status 0")
-	alice.ask("#changeroom one wrong", "@status 3101")
-	alice.ask("#changeroom one wrong", "@status 3006")
-	alice.ask("#createroom two", "@status -2")
-	alice.ask("#creategroup news \"\" anon", "@status 0")
-	alice.ask("#joingroup news", "@status 0")
-	alice.ask("#postmessage hello 0 3", "@status 3504")
-	bob := ts.connect()
-	bob.expect(`@mess #hello "Annex" "type #help for help"`)
-	bob.ask("#login regd nobody pw", "@status 3001")
-	bob.ask("#login regd nobody pw", "@status 3006")
-	ts.connect().read()
-	ts.connect().ended(`@mess #warning "the server is full; try again later"`)
+	alice.Ask("#createroom one sesame", "@status 0")
+	alice.Ask("#changeroom one wrong", "@status 3101")
+	alice.Ask("#changeroom one wrong", "@status 3006")
+	alice.Ask("#createroom two", "@status -2")
+	alice.Ask("#creategroup news \"\" anon", "@status 0")
+	alice.Ask("#joingroup news", "@status 0")
+	alice.Ask("#postmessage hello 0 3", "@status 3504")
+	bob := ts.Connect()
+	bob.Expect(`@mess #hello "Annex" "type #help for help"`)
+	bob.Ask("#login regd nobody pw", "@status 3001")
+	bob.Ask("#login regd nobody pw", "@status 3006")
+	ts.Connect().Read()
+	ts.Connect().Ended(`@mess #warning "the server is full; try again later"`)
 	text = "[limits]\nrooms = -1\n"
-	host.ask("#reload", `@mess #warning "chat.toml, line 2: limits.rooms must not be negative; 0 switches it off"`, "@status 3504")
-	alice.ask("#createroom two", "@status -2")
+	host.Ask("#reload", `@mess #warning "chat.toml, line 2: limits.rooms must not be negative; 0 switches it off"`, "@status 3504")
+	alice.Ask("#createroom two", "@status -2")
 	text = ""
-	host.send("#reload")
-	if head := host.read(); head != "@ret #reload 5" {
+	host.Send("#reload")
+	if head := host.Read(); head != "@ret #reload 5" {
 		t.Errorf("back to what it was: %s", head)
 	}
 	for range 5 {
-		host.read()
+		host.Read()
 	}
-	alice.ask("#createroom two", "@status 0")
+	alice.Ask("#createroom two", "@status 0")
 }
 
 // TestReloadCommand: "homeroom reload" says what changed, or why nothing does.
@@ -85,7 +85,7 @@ func TestReloadSignal(t *testing.T) {
 	data, settings := t.TempDir(), writeSettings(t, programSettings)
 	p := startProgram(t, buildProgram(t), "-config", settings, "-data", data)
 	host := dialFolder(t, data)
-	host.ask("#watchlog on", "@status 0")
+	host.Ask("#watchlog on", "@status 0")
 	reload := func(text, want string) {
 		t.Helper()
 		if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
@@ -94,7 +94,7 @@ func TestReloadSignal(t *testing.T) {
 		if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		if got := host.read(); !strings.Contains(got, want) {
+		if got := host.Read(); !strings.Contains(got, want) {
 			t.Errorf("the log says %s, want %s", got, want)
 		}
 	}

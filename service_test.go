@@ -382,7 +382,7 @@ func TestWaitReady(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", data)
-	_, port, err := net.SplitHostPort(p.addr)
+	_, port, err := net.SplitHostPort(p.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,11 +33,11 @@ func TestShipped(t *testing.T) {
 	runShipped(t, words, ", protocol "+protocolVersion, "version")
 
 	p := startProgram(t, words[0], serve...)
-	ann := p.member("ann")
-	ann.ask(`#creategroup News ""`, "@status 0")
-	ann.ask("#joingroup News", "@status 0")
-	ann.send("#postmessage Tea 0 2", "at four,", "in the kitchen")
-	if said := strings.Join(ann.barrier(), "\n"); !strings.Contains(said, "@status 0") {
+	ann := p.Member("ann")
+	ann.Ask(`#creategroup News ""`, "@status 0")
+	ann.Ask("#joingroup News", "@status 0")
+	ann.Send("#postmessage Tea 0 2", "at four,", "in the kitchen")
+	if said := strings.Join(ann.Barrier(), "\n"); !strings.Contains(said, "@status 0") {
 		t.Fatalf("posting a message: %q", said)
 	}
 	if code := p.terminate(); code != exitDone {
@@ -85,11 +85,11 @@ func runShipped(t *testing.T, words []string, want string, args ...string) {
 // readTea logs in to the account and reads the message.
 func readTea(t *testing.T, p *program, after string) {
 	t.Helper()
-	ann := p.dial()
-	ann.ask("#login regd ann pw", "@status 0")
-	ann.ask("#joingroup News", "@status 0")
-	ann.send("#getmessage 1")
-	said := ann.barrier()
+	ann := p.Dial()
+	ann.Ask("#login regd ann pw", "@status 0")
+	ann.Ask("#joingroup News", "@status 0")
+	ann.Send("#getmessage 1")
+	said := ann.Barrier()
 	if len(said) < 3 || said[1] != "at four," || said[2] != "in the kitchen" {
 		t.Errorf("the message after %s: %q", after, said)
 	}

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // soak is how long TestSoak keeps the program busy: go test -run TestSoak -soak=1h
@@ -24,13 +26,13 @@ var soak = flag.Duration("soak", 3*time.Second, "how long TestSoak keeps the pro
 // behind that grows. (It is not parallel: it measures this process's memory.)
 func TestBusyDay(t *testing.T) {
 	inBubble(t, func(b *bubble) {
-		var users []*client
+		var users []*wire.Client
 		for i := range 20 {
 			users = append(users, b.guest(fmt.Sprintf("user%d", i)))
 		}
-		users[0].ask(`#creategroup news "" anon`, "@status 0")
+		users[0].Ask(`#creategroup news "" anon`, "@status 0")
 		for _, u := range users {
-			u.ask("#joingroup news", "@status 0")
+			u.Ask("#joingroup news", "@status 0")
 		}
 		var sizes []int
 		for minute := range minutesADay {
@@ -50,30 +52,30 @@ func TestBusyDay(t *testing.T) {
 }
 
 // busyMinute is what users do in a minute; then the minute is over.
-func (b *bubble) busyMinute(users []*client, minute int) {
+func (b *bubble) busyMinute(users []*wire.Client, minute int) {
 	b.t.Helper()
 	for i, u := range users {
-		u.send("#broadcast hello", fmt.Sprintf("#postmessage heading%d 0 1 %d", minute, 60+i*180), "text")
+		u.Send("#broadcast hello", fmt.Sprintf("#postmessage heading%d 0 1 %d", minute, 60+i*180), "text")
 	}
 	passing := b.dialBriefly()
-	passing.send(fmt.Sprintf("#login anon guest%d", minute), fmt.Sprintf("#createroom room%d", minute), "#login regd nobody wrong")
-	passing.barrier()
-	passing.conn.Close()
+	passing.Send(fmt.Sprintf("#login anon guest%d", minute), fmt.Sprintf("#createroom room%d", minute), "#login regd nobody wrong")
+	passing.Barrier()
+	passing.Conn.Close()
 	for _, u := range users {
-		u.barrier()
+		u.Barrier()
 	}
 	b.pass(time.Minute)
 }
 
 // dialBriefly is dial for a client that the test closes itself, so that nothing of
 // it stays.
-func (b *bubble) dialBriefly() *client {
+func (b *bubble) dialBriefly() *wire.Client {
 	b.t.Helper()
 	conn := &readingConn{Conn: b.connect()}
 	conn.wake = sync.NewCond(&conn.mu)
 	go conn.pump()
-	c := newClient(b.t, conn)
-	if hello := c.read(); !strings.HasPrefix(hello, "@mess #hello ") {
+	c := wire.New(b.t, conn)
+	if hello := c.Read(); !strings.HasPrefix(hello, "@mess #hello ") {
 		b.t.Fatalf("first line %q, want the hello", hello)
 	}
 	return c
@@ -132,7 +134,7 @@ func TestSoak(t *testing.T) {
 // soakAddress is where the program listens, as its own log says.
 func soakAddress(t *testing.T, data string) string {
 	t.Helper()
-	for began := time.Now(); time.Since(began) < patience; {
+	for began := time.Now(); time.Since(began) < wire.Patience; {
 		text, _ := os.ReadFile(filepath.Join(data, logName))
 		_, rest, _ := strings.Cut(string(text), "listening on ")
 		if addr, _, found := strings.Cut(rest, ";"); found {
@@ -213,18 +215,18 @@ func (s *soakTest) use(number int, stop <-chan struct{}) {
 			s.t.Errorf("user %d cannot connect: %v", number, err)
 			return
 		}
-		c := newClient(s.t, conn)
-		c.read() // the hello
-		c.send(fmt.Sprintf("#login anon user%d", number))
-		if lines := c.barrier(); !slices.Contains(lines, "@status 0") { // others may have spoken before the reply
+		c := wire.New(s.t, conn)
+		c.Read() // the hello
+		c.Send(fmt.Sprintf("#login anon user%d", number))
+		if lines := c.Barrier(); !slices.Contains(lines, "@status 0") { // others may have spoken before the reply
 			s.t.Errorf("user %d logged in and was told %q", number, lines)
 			return
 		}
-		c.send(`#creategroup news "" anon`, "#joingroup news", "#events on")
+		c.Send(`#creategroup news "" anon`, "#joingroup news", "#events on")
 		for range 20 + random.IntN(100) {
 			began := time.Now()
-			c.send(soakLines(random)...)
-			c.barrier()
+			c.Send(soakLines(random)...)
+			c.Barrier()
 			s.done.Add(1)
 			for took := int64(time.Since(began)); took > s.longest.Load(); {
 				s.longest.Store(took)
@@ -236,9 +238,9 @@ func (s *soakTest) use(number int, stop <-chan struct{}) {
 			case <-time.After(time.Duration(random.IntN(4000)) * time.Millisecond / time.Duration(1+int64(time.Minute / *soak))):
 			}
 		}
-		c.send("#quit")
+		c.Send("#quit")
 		for err := error(nil); err == nil; { // the end of the connection says that the name is free
-			_, err = c.readErr()
+			_, err = c.ReadErr()
 		}
 		conn.Close()
 	}

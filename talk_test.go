@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // TestSameOrder: while eight people talk as fast as they can, everybody in the room
@@ -34,18 +36,18 @@ func TestSameOrder(t *testing.T) {
 // everybodyTalks has eight people talk, and two listen to all of it.
 func everybodyTalks(t *testing.T, srv *testServer) {
 	const senders, each, atOnce = 8, 300, 20
-	hearers := map[string]*client{"quiet": srv.guest("quiet"), "busy": srv.guest("busy")}
-	var talkers []*client
+	hearers := map[string]*wire.Client{"quiet": srv.Guest("quiet"), "busy": srv.Guest("busy")}
+	var talkers []*wire.Client
 	for i := range senders {
-		talkers = append(talkers, srv.guest(fmt.Sprintf("sender%d", i)))
+		talkers = append(talkers, srv.Guest(fmt.Sprintf("sender%d", i)))
 	}
 	var running sync.WaitGroup
 	for i, c := range talkers {
 		running.Go(func() {
 			for k := range each {
-				c.send(fmt.Sprintf("#broadcast %d.%d", i, k), fmt.Sprintf("#sendto quiet %d.%d", i, k), fmt.Sprintf("#sendto busy %d.%d", i, k))
+				c.Send(fmt.Sprintf("#broadcast %d.%d", i, k), fmt.Sprintf("#sendto quiet %d.%d", i, k), fmt.Sprintf("#sendto busy %d.%d", i, k))
 				if k%atOnce == atOnce-1 {
-					c.barrier()
+					c.Barrier()
 				}
 			}
 		})
@@ -68,13 +70,13 @@ func everybodyTalks(t *testing.T, srv *testServer) {
 
 // hearAll reads until everybody has said everything to c, which asks something
 // before each read if it is busy. It returns what was said to all.
-func hearAll(t *testing.T, c *client, busy bool, senders, each int) (said []string) {
+func hearAll(t *testing.T, c *wire.Client, busy bool, senders, each int) (said []string) {
 	last, private := make(map[string]string), 0
 	for len(said) < senders*each || private < senders*each {
 		if busy {
-			c.send("#ping busy")
+			c.Send("#ping busy")
 		}
-		line, err := c.readErr()
+		line, err := c.ReadErr()
 		if err != nil {
 			t.Errorf("after %d and %d of %d lines: %v", len(said), private, senders*each, err)
 			return nil
@@ -259,20 +261,20 @@ func TestTalkOverTLS(t *testing.T) {
 	t.Parallel()
 	const members, senders, lines = 150, 15, 60
 	srv := startServer(t, withTLS, func(cfg *config) { cfg.Limits.CommandsPerSecond = 0 })
-	var crowd []*client
+	var crowd []*wire.Client
 	for i := range members + senders {
 		c := srv.overTLS()
-		c.ask(fmt.Sprintf("#login anon user%d", i), "@status 0")
+		c.Ask(fmt.Sprintf("#login anon user%d", i), "@status 0")
 		crowd = append(crowd, c)
 	}
 	var running sync.WaitGroup
 	for i, c := range crowd {
 		if i < senders {
-			running.Go(func() { c.raw(strings.Repeat("#broadcast "+strings.Repeat("x", 900)+"\r\n", lines)) })
+			running.Go(func() { c.Raw(strings.Repeat("#broadcast "+strings.Repeat("x", 900)+"\r\n", lines)) })
 		}
 		running.Go(func() {
 			for heard := 0; heard < senders*lines; {
-				line, err := c.readErr()
+				line, err := c.ReadErr()
 				if err != nil {
 					t.Errorf("user%d got %d of %d lines, then %v", i, heard, senders*lines, err)
 					return

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"homeroom/test/wire"
 )
 
 // socketOption reads an option of a session's socket.
@@ -41,8 +43,8 @@ func socketOption(t testing.TB, s *session, level, name int) int {
 func TestAliveOptions(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, withTLS)
-	srv.guest("plain")
-	srv.overTLS().barrier()
+	srv.Guest("plain")
+	srv.overTLS().Barrier()
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	if len(srv.sessions) != 2 {
@@ -162,10 +164,10 @@ func startShell(t testing.TB, limits, program string, args ...string) *program {
 
 // loggedLine waits until the program has logged something.
 func (p *program) loggedLine(text string) {
-	p.t.Helper()
-	for end := time.Now().Add(patience); !strings.Contains(p.logged(), text); runtime.Gosched() {
+	p.T.Helper()
+	for end := time.Now().Add(wire.Patience); !strings.Contains(p.logged(), text); runtime.Gosched() {
 		if time.Now().After(end) {
-			p.t.Fatalf("it does not log %q, but\n%s", text, p.logged())
+			p.T.Fatalf("it does not log %q, but\n%s", text, p.logged())
 		}
 	}
 }
@@ -175,10 +177,10 @@ func (p *program) loggedLine(text string) {
 func TestOutOfFiles(t *testing.T) {
 	t.Parallel()
 	p := startShell(t, "ulimit -n 64", buildProgram(t), "-config", writeSettings(t, programSettings), "-data", t.TempDir())
-	first := p.guest("first")
+	first := p.Guest("first")
 	var waiting []net.Conn
 	for range 64 {
-		conn, err := net.Dial("tcp", p.addr)
+		conn, err := net.Dial("tcp", p.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,11 +188,11 @@ func TestOutOfFiles(t *testing.T) {
 		waiting = append(waiting, conn)
 	}
 	p.loggedLine("cannot accept connections")
-	first.ask("#createroom made", "@status 0")
+	first.Ask("#createroom made", "@status 0")
 	for _, conn := range waiting {
 		conn.Close()
 	}
-	p.guest("second").ask("#listusers", "@ret #listusers 2", "first anon", "second anon")
+	p.Guest("second").Ask("#listusers", "@ret #listusers 2", "first anon", "second anon")
 	if n := strings.Count(p.logged(), "cannot accept connections"); n != 1 {
 		t.Errorf("it was logged %d times, want once:\n%s", n, p.logged())
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // telnet is the real telnet program, with pipes for keyboard and screen.
@@ -72,7 +74,7 @@ func (c *telnet) typeIn(line string) {
 func (c *telnet) shows(want ...string) {
 	c.t.Helper()
 	var seen []string
-	timeout := time.After(patience)
+	timeout := time.After(wire.Patience)
 	for _, w := range want {
 		for line := ""; line != w; seen = append(seen, line) {
 			var open bool
@@ -93,7 +95,7 @@ func (c *telnet) shows(want ...string) {
 func TestTelnet(t *testing.T) {
 	t.Parallel()
 	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", t.TempDir())
-	alice, bob := startTelnet(t, p.addr), startTelnet(t, p.addr)
+	alice, bob := startTelnet(t, p.Addr), startTelnet(t, p.Addr)
 	hello := `@mess #hello "Homeroom" "type #help for help"`
 	alice.shows(hello)
 	bob.shows(hello)
@@ -101,12 +103,12 @@ func TestTelnet(t *testing.T) {
 	alice.shows("@status 0")
 	bob.typeIn("#login anon bob")
 	bob.shows("@status 0")
-	program := p.guest("program")
+	program := p.Guest("program")
 	alice.typeIn("#broadcast hello from telnet")
 	alice.shows(`@mess #broadcast alice "hello from telnet"`, "@status 0")
 	bob.shows(`@mess #broadcast alice "hello from telnet"`)
-	program.expect(`@mess #broadcast alice "hello from telnet"`)
-	program.ask(`#sendto bob "grüße \"aus\" 日本"`, "@status 0")
+	program.Expect(`@mess #broadcast alice "hello from telnet"`)
+	program.Ask(`#sendto bob "grüße \"aus\" 日本"`, "@status 0")
 	bob.shows(`@mess #sendto program "grüße \"aus\" 日本"`)
 	bob.typeIn(`#creategroup talk "" anon`)
 	bob.shows("@status 0")

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // withTLS turns TLS on, on a free port.
@@ -39,17 +41,17 @@ func clientTLS(t testing.TB, folder string) *tls.Config {
 func (ts *testServer) tlsAddr() string { return ts.tlsListener.Addr().String() }
 
 // overTLS connects with TLS and takes the hello line.
-func (ts *testServer) overTLS(change ...func(*tls.Config)) *client {
-	ts.t.Helper()
-	config := clientTLS(ts.t, ts.cfg.Server.Data)
+func (ts *testServer) overTLS(change ...func(*tls.Config)) *wire.Client {
+	ts.T.Helper()
+	config := clientTLS(ts.T, ts.cfg.Server.Data)
 	for _, c := range change {
 		c(config)
 	}
 	conn, err := tls.Dial("tcp", ts.tlsAddr(), config)
 	if err != nil {
-		ts.t.Fatalf("connecting with TLS: %v", err)
+		ts.T.Fatalf("connecting with TLS: %v", err)
 	}
-	return greeted(ts.t, conn)
+	return wire.Greeted(ts.T, conn)
 }
 
 // TestTLS: both versions, the certificate's names, and people with and without
@@ -57,22 +59,22 @@ func (ts *testServer) overTLS(change ...func(*tls.Config)) *client {
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, withTLS)
-	plain := srv.guest("plain")
+	plain := srv.Guest("plain")
 	for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
 		for _, host := range []string{"127.0.0.1", "localhost", "::1"} {
 			c := srv.overTLS(func(c *tls.Config) { c.MinVersion, c.MaxVersion, c.ServerName = version, version, host })
-			c.ask("#login anon sealed", "@status 0")
-			c.ask("#sendto plain hello", "@status 0")
-			plain.expect(`@mess #sendto sealed "hello"`)
-			plain.ask("#broadcast to all", `@mess #broadcast plain "to all"`, "@status 0")
-			c.expect(`@mess #broadcast plain "to all"`)
-			c.send("#help")
-			if got := c.read(); !strings.HasPrefix(got, "@ret #help ") {
+			c.Ask("#login anon sealed", "@status 0")
+			c.Ask("#sendto plain hello", "@status 0")
+			plain.Expect(`@mess #sendto sealed "hello"`)
+			plain.Ask("#broadcast to all", `@mess #broadcast plain "to all"`, "@status 0")
+			c.Expect(`@mess #broadcast plain "to all"`)
+			c.Send("#help")
+			if got := c.Read(); !strings.HasPrefix(got, "@ret #help ") {
 				t.Errorf("TLS %s: got %q", name, got)
 			}
-			c.barrier()
-			c.send("#quit")
-			c.closedWell("@status 0")
+			c.Barrier()
+			c.Send("#quit")
+			c.ClosedWell("@status 0")
 		}
 	}
 }
@@ -108,22 +110,22 @@ func TestTLSRefuses(t *testing.T) {
 func TestTLSPassword(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, withTLS, func(c *config) { c.Auth.PlainPassword = "never" })
-	plain, sealed := srv.guest("plain"), srv.overTLS()
-	plain.ask("#createlogin plain pw name mail", "@status 3508")
-	sealed.ask("#login anon sealed", "@status 0")
-	sealed.ask("#createlogin sealed pw name mail", "@status 0")
-	sealed.ask("#login regd sealed pw", "@status 0")
-	sealed.ask("#changepass other pw", "@status 0")
-	plain.ask("#login regd sealed other", "@status 3508")
+	plain, sealed := srv.Guest("plain"), srv.overTLS()
+	plain.Ask("#createlogin plain pw name mail", "@status 3508")
+	sealed.Ask("#login anon sealed", "@status 0")
+	sealed.Ask("#createlogin sealed pw name mail", "@status 0")
+	sealed.Ask("#login regd sealed pw", "@status 0")
+	sealed.Ask("#changepass other pw", "@status 0")
+	plain.Ask("#login regd sealed other", "@status 3508")
 	again := srv.overTLS()
-	again.ask("#login regd sealed other", "@status 0")
-	sealed.closedWell(`@mess #warning "logged in from another place"`)
+	again.Ask("#login regd sealed other", "@status 0")
+	sealed.ClosedWell(`@mess #warning "logged in from another place"`)
 }
 
 // dialRaw connects to the TLS port without TLS.
-func (ts *testServer) dialRaw() *client {
-	ts.t.Helper()
-	return target{ts.t, ts.tlsAddr()}.connect()
+func (ts *testServer) dialRaw() *wire.Client {
+	ts.T.Helper()
+	return wire.Target{T: ts.T, Addr: ts.tlsAddr()}.Connect()
 }
 
 // TestTLSOtherSpeech: who speaks no TLS is told so; a browser gets nothing.
@@ -132,12 +134,12 @@ func TestTLSOtherSpeech(t *testing.T) {
 	srv := startServer(t, withTLS)
 	for _, line := range []string{"#login anon alice", "GET / HTTP/1.1"} {
 		c := srv.dialRaw()
-		c.send(line)
-		c.ended(`@mess #warning "this port speaks TLS only"`)
+		c.Send(line)
+		c.Ended(`@mess #warning "this port speaks TLS only"`)
 	}
 	browser := srv.overTLS()
-	browser.send("GET / HTTP/1.1", "Host: localhost", "", "#login anon alice")
-	browser.closedWell()
+	browser.Send("GET / HTTP/1.1", "Host: localhost", "", "#login anon alice")
+	browser.ClosedWell()
 }
 
 // TestTLSHandshakeEnds: who does not finish the handshake counts, and has to go.
@@ -154,7 +156,7 @@ func TestTLSHandshakeEnds(t *testing.T) {
 	}
 	for range 2 { // the second one comes when the first has gone
 		silent := srv.dialRaw()
-		if _, err := silent.in.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		if _, err := silent.In.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("the handshake that never came ends with %v", err)
 		}
 		wantBack(t, "connections", 0, counted)
@@ -168,11 +170,11 @@ func TestTLSCounts(t *testing.T) {
 	srv := startServer(t, withTLS, func(c *config) { c.Limits.Connections = 2 })
 	srv.dialRaw() // accepted before those that follow, and waited for by nobody
 	alice := srv.overTLS()
-	alice.ask("#login anon alice", "@status 0")
-	if line, err := srv.dialRaw().readErr(); err == nil || line != "" {
+	alice.Ask("#login anon alice", "@status 0")
+	if line, err := srv.dialRaw().ReadErr(); err == nil || line != "" {
 		t.Errorf("got %q (%v), want the end", line, err)
 	}
-	alice.ask("#ping", "@ret #ping")
+	alice.Ask("#ping", "@ret #ping")
 }
 
 // TestTLSStop: a stop tells those who are on, and does not wait for handshakes.
@@ -180,10 +182,10 @@ func TestTLSStop(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, withTLS)
 	silent, alice := srv.dialRaw(), srv.overTLS()
-	alice.ask("#login anon alice", "@status 0")
+	alice.Ask("#login anon alice", "@status 0")
 	srv.stopNow()
-	alice.closedWell(`@mess #warning "the server is stopping"`)
-	if _, err := silent.in.ReadByte(); err == nil {
+	alice.ClosedWell(`@mess #warning "the server is stopping"`)
+	if _, err := silent.In.ReadByte(); err == nil {
 		t.Error("an unfinished handshake outlives a stop")
 	}
 }
@@ -193,18 +195,18 @@ func TestTLSStop(t *testing.T) {
 func TestTLSLost(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, withTLS)
-	watcher := srv.guest("watcher")
-	watcher.ask("#events on", "@status 0")
+	watcher := srv.Guest("watcher")
+	watcher.Ask("#events on", "@status 0")
 	for _, last := range []string{"", "\x17\x03\x03\x00\x40half a record", "no record at all"} {
 		c := srv.overTLS()
-		c.ask("#login anon lost", "@status 0")
-		watcher.expect("@mess #entered Home lost anon")
-		raw := c.conn.(*tls.Conn).NetConn()
+		c.Ask("#login anon lost", "@status 0")
+		watcher.Expect("@mess #entered Home lost anon")
+		raw := c.Conn.(*tls.Conn).NetConn()
 		if _, err := io.WriteString(raw, last); err != nil {
 			t.Fatal(err)
 		}
 		raw.Close()
-		watcher.expect("@mess #left Home lost")
+		watcher.Expect("@mess #left Home lost")
 	}
 }
 
@@ -214,9 +216,9 @@ func TestTLSReading(t *testing.T) {
 	srv := startServer(t, withTLS)
 	c := srv.overTLS()
 	for _, b := range []byte("#ping bytes\r\n#ping more\r\n") { // a record each
-		c.raw(string(b))
+		c.Raw(string(b))
 	}
-	c.expect("@ret #ping bytes", "@ret #ping more")
+	c.Expect("@ret #ping bytes", "@ret #ping more")
 	const many = 3000
 	var text strings.Builder
 	for i := range many {
@@ -224,17 +226,17 @@ func TestTLSReading(t *testing.T) {
 	}
 	var sending sync.WaitGroup
 	sending.Go(func() {
-		if _, err := io.WriteString(c.conn, text.String()); err != nil {
+		if _, err := io.WriteString(c.Conn, text.String()); err != nil {
 			t.Error(err)
 		}
 	})
 	for i := range many {
-		c.expect(fmt.Sprintf("@ret #ping %d%s", i, strings.Repeat("x", i%500)))
+		c.Expect(fmt.Sprintf("@ret #ping %d%s", i, strings.Repeat("x", i%500)))
 	}
 	sending.Wait()
-	c.raw("#ping and the end\r\n#ping " + strings.Repeat("y", 1000))
-	c.expect("@status 3504")
-	c.closedWell(`@mess #warning "line longer than 1000 bytes"`)
+	c.Raw("#ping and the end\r\n#ping " + strings.Repeat("y", 1000))
+	c.Expect("@status 3504")
+	c.ClosedWell(`@mess #warning "line longer than 1000 bytes"`)
 }
 
 // records counts the records with content that come on a connection.
@@ -286,13 +288,13 @@ func TestTLSOneRecord(t *testing.T) {
 	counted := &records{Conn: raw}
 	config := clientTLS(t, srv.cfg.Server.Data)
 	config.DynamicRecordSizingDisabled = true // what it sends is one record too
-	c := greeted(t, tls.Client(counted, config))
-	c.ask("#login anon alice", "@status 0")
+	c := wire.Greeted(t, tls.Client(counted, config))
+	c.Ask("#login anon alice", "@status 0")
 	wantBack(t, "writers at work", 0, srv.writing) // while one is, it takes what comes as it comes
 	before := counted.number
-	c.raw(strings.Repeat("#ping one\r\n", 300))
+	c.Raw(strings.Repeat("#ping one\r\n", 300))
 	for range 300 {
-		c.expect("@ret #ping one")
+		c.Expect("@ret #ping one")
 	}
 	if n := counted.number - before; n != 1 {
 		t.Errorf("300 replies came in %d records, want 1", n)
@@ -339,12 +341,12 @@ func TestSealedPieces(t *testing.T) {
 func TestTLSStalled(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, withTLS)
-	other, slow := srv.guest("other"), srv.overTLS()
-	slow.ask("#login anon slow", "@status 0")
+	other, slow := srv.Guest("other"), srv.overTLS()
+	slow.Ask("#login anon slow", "@status 0")
 	text := strings.Repeat("x", 900)
-	for start := time.Now(); other.listed("#listusers", "slow") != nil; {
-		other.ask("#broadcast "+text, `@mess #broadcast other "`+text+`"`, "@status 0")
-		if time.Since(start) > patience {
+	for start := time.Now(); other.Listed("#listusers", "slow") != nil; {
+		other.Ask("#broadcast "+text, `@mess #broadcast other "`+text+`"`, "@status 0")
+		if time.Since(start) > wire.Patience {
 			t.Fatal("the member that does not read is still there")
 		}
 	}
@@ -355,20 +357,20 @@ func TestTLSBurst(t *testing.T) {
 	t.Parallel()
 	const lines, members = 1000, 10
 	srv := startServer(t, withTLS)
-	sender := srv.guest("sender")
+	sender := srv.Guest("sender")
 	var reading sync.WaitGroup
 	for i := range members {
 		c := srv.overTLS()
-		c.ask(fmt.Sprintf("#login anon member%d", i), "@status 0")
+		c.Ask(fmt.Sprintf("#login anon member%d", i), "@status 0")
 		reading.Go(func() { wantBurst(c, lines, "") })
 	}
 	reading.Go(func() {
 		for i := range lines {
-			sendOn(t, sender.conn, fmt.Sprintf("#broadcast %d", i))
+			sendOn(t, sender.Conn, fmt.Sprintf("#broadcast %d", i))
 		}
 	})
 	for range lines {
-		for sender.read() != "@status 0" {
+		for sender.Read() != "@status 0" {
 		}
 	}
 	reading.Wait()
@@ -378,16 +380,16 @@ func TestTLSBurst(t *testing.T) {
 // parallel: it counts.)
 func TestTLSLeavesNothing(t *testing.T) {
 	srv := startServer(t, withTLS)
-	srv.guest("stays").barrier()
+	srv.Guest("stays").Barrier()
 	sealed := srv.overTLS()
-	sealed.ask("#login anon sealed", "@status 0")
-	sealed.barrier() // both listeners are at work now
+	sealed.Ask("#login anon sealed", "@status 0")
+	sealed.Barrier() // both listeners are at work now
 	goroutines := runtime.NumGoroutine()
 	for range 20 {
 		c := srv.overTLS()
-		c.ask("#ping", "@ret #ping")
-		c.conn.(*tls.Conn).NetConn().Close()
-		srv.dialRaw().conn.Close()
+		c.Ask("#ping", "@ret #ping")
+		c.Conn.(*tls.Conn).NetConn().Close()
+		srv.dialRaw().Conn.Close()
 	}
 	wantBack(t, "goroutines", goroutines, runtime.NumGoroutine)
 }

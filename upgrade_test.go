@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // oldDatabase makes a folder with a database of version 1, as a server of then
@@ -216,7 +218,7 @@ func TestUpgradeFaults(t *testing.T) {
 			hit = p.exitCode() == -1
 		case <-p.listening:
 			p.kill()
-		case <-time.After(patience):
+		case <-time.After(wire.Patience):
 			t.Fatalf("the server neither listens nor ends; it says:\n%s", p.logged())
 		}
 		if u.wantOneVersion(t, folder); t.Failed() {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // TestGuestLogsInToItsName is a guest that makes an account of its own name and
@@ -16,16 +18,16 @@ import (
 func TestGuestLogsInToItsName(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	alice := srv.guest("alice")
-	alice.ask(`#createlogin alice pw "Alice A" alice@example.org`, "@status 0")
-	alice.ask("#listusers", "@ret #listusers 1", "alice anon")
-	alice.ask("#login regd alice pw", "@status 0")
-	alice.ask("#listusers", "@ret #listusers 1", "alice regd")
-	alice.ask(`#createroom staff "" regd`, "@status 0")
-	alice.ask("#changeroom staff", "@status 0")
-	alice.ask("#changepass new pw", "@status 0")
-	alice.ask("#rmlogin", "@status 0")
-	alice.ask("#whoami", "@status 3500")
+	alice := srv.Guest("alice")
+	alice.Ask(`#createlogin alice pw "Alice A" alice@example.org`, "@status 0")
+	alice.Ask("#listusers", "@ret #listusers 1", "alice anon")
+	alice.Ask("#login regd alice pw", "@status 0")
+	alice.Ask("#listusers", "@ret #listusers 1", "alice regd")
+	alice.Ask(`#createroom staff "" regd`, "@status 0")
+	alice.Ask("#changeroom staff", "@status 0")
+	alice.Ask("#changepass new pw", "@status 0")
+	alice.Ask("#rmlogin", "@status 0")
+	alice.Ask("#whoami", "@status 3500")
 }
 
 // TestTakeover is an account's second login: the first connection ends, and its
@@ -33,32 +35,32 @@ func TestGuestLogsInToItsName(t *testing.T) {
 func TestTakeover(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	bob, first := srv.guest("bob"), srv.member("alice")
-	first.ask("#createroom den", "@status 0")
-	first.ask(`#creategroup talk "" anon`, "@status 0")
-	for _, c := range []*client{first, bob} {
-		c.ask("#changeroom den", "@status 0")
-		c.ask("#joingroup talk", "@status 0")
+	bob, first := srv.Guest("bob"), srv.Member("alice")
+	first.Ask("#createroom den", "@status 0")
+	first.Ask(`#creategroup talk "" anon`, "@status 0")
+	for _, c := range []*wire.Client{first, bob} {
+		c.Ask("#changeroom den", "@status 0")
+		c.Ask("#joingroup talk", "@status 0")
 	}
-	bob.ask("#events on", "@status 0")
+	bob.Ask("#events on", "@status 0")
 
-	second := srv.dial()
-	second.ask("#login regd alice wrong", "@status 3002")
-	first.ask("#whoami", "@ret #whoami alice den 2 talk 1")
-	second.ask("#login regd Alice pw", "@status 0")
-	first.ended(`@mess #warning "logged in from another place"`)
-	bob.expect("@mess #left den alice")
-	second.ask("#whoami", "@ret #whoami alice Home 1 - 0")
+	second := srv.Dial()
+	second.Ask("#login regd alice wrong", "@status 3002")
+	first.Ask("#whoami", "@ret #whoami alice den 2 talk 1")
+	second.Ask("#login regd Alice pw", "@status 0")
+	first.Ended(`@mess #warning "logged in from another place"`)
+	bob.Expect("@mess #left den alice")
+	second.Ask("#whoami", "@ret #whoami alice Home 1 - 0")
 	wantOwners(second, "alice", "alice")
-	bob.ask("#changeroom Home", "@status 0")
-	second.ask("#rmroom den", "@status 0")
+	bob.Ask("#changeroom Home", "@status 0")
+	second.Ask("#rmroom den", "@status 0")
 
 	// Also from a connection that is somebody else; that name is free then.
-	bob.ask("#events off", "@status 0")
-	bob.ask("#login regd alice pw", "@status 0")
-	second.ended(`@mess #warning "logged in from another place"`)
-	bob.ask("#whoami", "@ret #whoami alice Home 1 - 0")
-	srv.guest("bob")
+	bob.Ask("#events off", "@status 0")
+	bob.Ask("#login regd alice pw", "@status 0")
+	second.Ended(`@mess #warning "logged in from another place"`)
+	bob.Ask("#whoami", "@ret #whoami alice Home 1 - 0")
+	srv.Guest("bob")
 }
 
 // TestTakeoverOfGuest is the owner of an account coming while a guest, who was
@@ -66,11 +68,11 @@ func TestTakeover(t *testing.T) {
 func TestTakeoverOfGuest(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	guest, owner := srv.guest("alice"), srv.dial()
-	guest.ask(`#createlogin alice pw "Alice A" alice@example.org`, "@status 0")
-	owner.ask("#login regd alice pw", "@status 0")
-	guest.ended(`@mess #warning "logged in from another place"`)
-	owner.ask("#listusers", "@ret #listusers 1", "alice regd")
+	guest, owner := srv.Guest("alice"), srv.Dial()
+	guest.Ask(`#createlogin alice pw "Alice A" alice@example.org`, "@status 0")
+	owner.Ask("#login regd alice pw", "@status 0")
+	guest.Ended(`@mess #warning "logged in from another place"`)
+	owner.Ask("#listusers", "@ret #listusers 1", "alice regd")
 }
 
 // TestManyTakeovers has many connections log in to one account at once: one is
@@ -78,24 +80,24 @@ func TestTakeoverOfGuest(t *testing.T) {
 func TestManyTakeovers(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	clients := []*client{srv.member("alice")}
+	clients := []*wire.Client{srv.Member("alice")}
 	for range 12 {
-		clients = append(clients, srv.dial())
+		clients = append(clients, srv.Dial())
 	}
 	for _, c := range clients[1:] {
-		c.send("#login regd alice pw")
+		c.Send("#login regd alice pw")
 	}
 	for _, c := range clients[1:] { // every login has come to its end
-		if line, err := c.readErr(); err == nil && line != "@status 0" && line != `@mess #warning "logged in from another place"` {
+		if line, err := c.ReadErr(); err == nil && line != "@status 0" && line != `@mess #warning "logged in from another place"` {
 			t.Errorf("a login got %q", line)
 		}
 	}
 	left := 0
 	for _, c := range clients {
-		_, _ = c.conn.Write([]byte("#whoami\r\n")) // it may be closed
-		line, err := c.readErr()
+		_, _ = c.Conn.Write([]byte("#whoami\r\n")) // it may be closed
+		line, err := c.ReadErr()
 		if line == `@mess #warning "logged in from another place"` {
-			line, err = c.readErr()
+			line, err = c.ReadErr()
 		}
 		if line == "@ret #whoami alice Home 1 - 0" {
 			left++
@@ -115,13 +117,13 @@ func TestCrossedTakeovers(t *testing.T) {
 	srv := startServer(t)
 	for range 20 {
 		a, b := srv.relogin("alice"), srv.relogin("bob")
-		a.send("#login regd bob pw")
-		b.send("#login regd alice pw")
+		a.Send("#login regd bob pw")
+		b.Send("#login regd alice pw")
 		done := 0
-		for _, c := range []*client{a, b} {
-			line, err := c.readErr()
+		for _, c := range []*wire.Client{a, b} {
+			line, err := c.ReadErr()
 			for err == nil && line != "@status 0" {
-				line, err = c.readErr()
+				line, err = c.ReadErr()
 			}
 			if err == nil {
 				done++
@@ -136,13 +138,13 @@ func TestCrossedTakeovers(t *testing.T) {
 }
 
 // relogin is member for an account that may exist already.
-func (ts *testServer) relogin(name string) *client {
-	ts.t.Helper()
+func (ts *testServer) relogin(name string) *wire.Client {
+	ts.T.Helper()
 	if ts.findAccount(name) == nil {
-		return ts.member(name)
+		return ts.Member(name)
 	}
-	c := ts.dial()
-	c.ask("#login regd "+name+" pw", "@status 0")
+	c := ts.Dial()
+	c.Ask("#login regd "+name+" pw", "@status 0")
 	return c
 }
 
@@ -151,29 +153,29 @@ func (ts *testServer) relogin(name string) *client {
 func TestOwnershipAfterRmLogin(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	alice, bob := srv.member("alice"), srv.guest("bob")
-	alice.ask("#createroom den", "@status 0")
-	alice.ask(`#creategroup talk "" anon`, "@status 0")
-	alice.ask("#joingroup talk", "@status 0")
-	alice.ask("#postmessage hello\r\ntext", "@status 0")
+	alice, bob := srv.Member("alice"), srv.Guest("bob")
+	alice.Ask("#createroom den", "@status 0")
+	alice.Ask(`#creategroup talk "" anon`, "@status 0")
+	alice.Ask("#joingroup talk", "@status 0")
+	alice.Ask("#postmessage hello\r\ntext", "@status 0")
 	wantOwners(bob, "alice", "alice")
-	alice.ask("#rmlogin", "@status 0")
+	alice.Ask("#rmlogin", "@status 0")
 	wantOwners(bob, "-", "-")
-	alice.ask("#login anon alice", "@status 0")
-	alice.ask("#rmroom den", "@status 3103")
-	alice.ask(`#createlogin alice pw "Alice A" alice@example.org`, "@status 0")
-	alice.ask("#login regd alice pw", "@status 0")
+	alice.Ask("#login anon alice", "@status 0")
+	alice.Ask("#rmroom den", "@status 3103")
+	alice.Ask(`#createlogin alice pw "Alice A" alice@example.org`, "@status 0")
+	alice.Ask("#login regd alice pw", "@status 0")
 	for range 2 {
 		wantOwners(alice, "-", "-")
-		alice.ask("#rmroom den", "@status 3103")
-		alice.ask("#joingroup talk", "@status 0")
-		alice.send("#listmessages")
-		if lines := alice.barrier(); len(lines) != 2 || !strings.HasPrefix(lines[1], "hello alice ") {
+		alice.Ask("#rmroom den", "@status 3103")
+		alice.Ask("#joingroup talk", "@status 0")
+		alice.Send("#listmessages")
+		if lines := alice.Barrier(); len(lines) != 2 || !strings.HasPrefix(lines[1], "hello alice ") {
 			t.Errorf("the message is listed as %q", lines)
 		}
 		srv = srv.restart()
-		alice = srv.dial()
-		alice.ask("#login regd alice pw", "@status 0")
+		alice = srv.Dial()
+		alice.Ask("#login regd alice pw", "@status 0")
 	}
 }
 
@@ -181,61 +183,61 @@ func TestOwnershipAfterRmLogin(t *testing.T) {
 func TestOwnershipSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	alice := srv.member("Alice")
-	alice.ask("#createroom den sesame", "@status 0")
-	alice.ask("#creategroup talk", "@status 0")
+	alice := srv.Member("Alice")
+	alice.Ask("#createroom den sesame", "@status 0")
+	alice.Ask("#creategroup talk", "@status 0")
 	srv = srv.restart()
-	alice = srv.dial()
-	alice.ask("#login regd alice pw", "@status 0")
-	alice.ask("#whoami", "@ret #whoami Alice Home 1 - 0")
+	alice = srv.Dial()
+	alice.Ask("#login regd alice pw", "@status 0")
+	alice.Ask("#whoami", "@ret #whoami Alice Home 1 - 0")
 	wantOwners(alice, "Alice", "Alice")
-	alice.ask("#rmroom den wrong", "@status 3101")
-	alice.ask("#rmroom den", "@status 0")
+	alice.Ask("#rmroom den wrong", "@status 3101")
+	alice.Ask("#rmroom den", "@status 0")
 }
 
 // TestNamesOverTheWire is the edges of user names and passwords.
 func TestNamesOverTheWire(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	alice := srv.guest(strings.Repeat("a", 30))
-	alice.ask("#login anon "+strings.Repeat("a", 31), "@status -4")
-	alice.ask("#login anon "+strings.Repeat("日", 30), "@status 0")
-	alice.ask("#login anon "+strings.Repeat("日", 31), "@status -4")
-	alice.ask("#login anon аdmin", "@status -4") // a Cyrillic letter
-	alice.ask("#whoami", "@ret #whoami "+strings.Repeat("日", 30)+" Home 1 - 0")
+	alice := srv.Guest(strings.Repeat("a", 30))
+	alice.Ask("#login anon "+strings.Repeat("a", 31), "@status -4")
+	alice.Ask("#login anon "+strings.Repeat("日", 30), "@status 0")
+	alice.Ask("#login anon "+strings.Repeat("日", 31), "@status -4")
+	alice.Ask("#login anon аdmin", "@status -4") // a Cyrillic letter
+	alice.Ask("#whoami", "@ret #whoami "+strings.Repeat("日", 30)+" Home 1 - 0")
 
 	long := strings.Repeat("p", 100)
-	alice.ask("#createlogin bob "+long+"p real mail", "@status 3504")
-	alice.ask("#createlogin bob "+long+" real mail", "@status 0")
-	alice.ask("#login regd bob "+long+"p", "@status 3002")
-	alice.ask(`#login regd bob ""`, "@status 3002")
-	alice.ask("#login regd bob "+long, "@status 0")
-	alice.ask("#changepass "+long+"p "+long, "@status 3504")
-	alice.ask("#changepass "+strings.Repeat("é", 51)+" "+long, "@status 3504")
-	alice.ask("#changepass "+strings.Repeat("é", 50)+" "+long, "@status 0")
-	alice.ask("#login regd bob "+strings.Repeat("e\u0301", 50), "@status 0")
-	alice.ask("#createroom vault "+long+"p", "@status 3504")
-	alice.ask("#createroom vault "+long, "@status 0")
-	alice.ask("#changeroom vault "+long, "@status 0")
+	alice.Ask("#createlogin bob "+long+"p real mail", "@status 3504")
+	alice.Ask("#createlogin bob "+long+" real mail", "@status 0")
+	alice.Ask("#login regd bob "+long+"p", "@status 3002")
+	alice.Ask(`#login regd bob ""`, "@status 3002")
+	alice.Ask("#login regd bob "+long, "@status 0")
+	alice.Ask("#changepass "+long+"p "+long, "@status 3504")
+	alice.Ask("#changepass "+strings.Repeat("é", 51)+" "+long, "@status 3504")
+	alice.Ask("#changepass "+strings.Repeat("é", 50)+" "+long, "@status 0")
+	alice.Ask("#login regd bob "+strings.Repeat("e\u0301", 50), "@status 0")
+	alice.Ask("#createroom vault "+long+"p", "@status 3504")
+	alice.Ask("#createroom vault "+long, "@status 0")
+	alice.Ask("#changeroom vault "+long, "@status 0")
 }
 
 // TestPasswordSurvivesRestart changes a password and logs in after a restart.
 func TestPasswordSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	alice := srv.member("alice")
-	alice.ask(`#changepass "new one" pw`, "@status 0")
-	alice.ask("#createlogin bob pw real mail", "@status 0")
-	alice.ask("#rmlogin", "@status 0")
+	alice := srv.Member("alice")
+	alice.Ask(`#changepass "new one" pw`, "@status 0")
+	alice.Ask("#createlogin bob pw real mail", "@status 0")
+	alice.Ask("#rmlogin", "@status 0")
 	srv = srv.restart()
-	alice = srv.dial()
-	alice.ask(`#login regd alice "new one"`, "@status 3001")
-	alice.ask("#login regd bob pw", "@status 0")
-	alice.ask("#changepass secret pw", "@status 0")
+	alice = srv.Dial()
+	alice.Ask(`#login regd alice "new one"`, "@status 3001")
+	alice.Ask("#login regd bob pw", "@status 0")
+	alice.Ask("#changepass secret pw", "@status 0")
 	srv = srv.restart()
-	alice = srv.dial()
-	alice.ask("#login regd bob pw", "@status 3002")
-	alice.ask("#login regd bob secret", "@status 0")
+	alice = srv.Dial()
+	alice.Ask("#login regd bob pw", "@status 3002")
+	alice.Ask("#login regd bob secret", "@status 0")
 }
 
 // TestWrongPasswordsAreThrottled tries passwords past what the settings allow an
@@ -243,14 +245,14 @@ func TestPasswordSurvivesRestart(t *testing.T) {
 func TestWrongPasswordsAreThrottled(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, func(c *config) { c.Limits.LoginsPerMinute = 5 })
-	member, thief := srv.member("alice"), srv.dial()
+	member, thief := srv.Member("alice"), srv.Dial()
 	for range 5 {
-		thief.ask("#login regd alice wrong", "@status 3002")
+		thief.Ask("#login regd alice wrong", "@status 3002")
 	}
-	thief.ask("#login regd alice wrong", "@status 3006")
-	srv.dial().ask("#login regd alice wrong", "@status 3006") // another connection, the same address
-	member.ask("#changepass new wrong", "@status 3006")
-	member.ask("#whoami", "@ret #whoami alice Home 1 - 0")
+	thief.Ask("#login regd alice wrong", "@status 3006")
+	srv.Dial().Ask("#login regd alice wrong", "@status 3006") // another connection, the same address
+	member.Ask("#changepass new wrong", "@status 3006")
+	member.Ask("#whoami", "@ret #whoami alice Home 1 - 0")
 }
 
 func TestTakesPlain(t *testing.T) {
@@ -284,11 +286,11 @@ func TestTakesPlain(t *testing.T) {
 func TestLoginGrace(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, func(c *config) { c.Limits.LoginGrace = duration{time.Second} })
-	silent, alice, bob := srv.dial(), srv.member("alice"), srv.guest("bob")
-	silent.ended(`@mess #warning "you did not log in in time; the connection ends"`)
-	alice.ask("#rmlogin", "@status 0")
-	alice.ended(`@mess #warning "you did not log in in time; the connection ends"`)
-	bob.ask("#whoami", "@ret #whoami bob Home 1 - 0")
+	silent, alice, bob := srv.Dial(), srv.Member("alice"), srv.Guest("bob")
+	silent.Ended(`@mess #warning "you did not log in in time; the connection ends"`)
+	alice.Ask("#rmlogin", "@status 0")
+	alice.Ended(`@mess #warning "you did not log in in time; the connection ends"`)
+	bob.Ask("#whoami", "@ret #whoami bob Home 1 - 0")
 }
 
 // TestNameIsFreeAfterLeaving checks that a name is free at the moment at which
@@ -297,36 +299,36 @@ func TestNameIsFreeAfterLeaving(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
 	for i := range 20 {
-		c := srv.guest("alice")
-		c.ask("#createroom den", fmt.Sprintf("@status %d", map[bool]int{true: 0, false: 3102}[i == 0]))
-		c.ask("#quit", "@status 0")
-		c.ended()
+		c := srv.Guest("alice")
+		c.Ask("#createroom den", fmt.Sprintf("@status %d", map[bool]int{true: 0, false: 3102}[i == 0]))
+		c.Ask("#quit", "@status 0")
+		c.Ended()
 	}
-	alice := srv.guest("alice")
-	alice.ask("#login anon other", "@status 0")
-	srv.guest("alice")
+	alice := srv.Guest("alice")
+	alice.Ask("#login anon other", "@status 0")
+	srv.Guest("alice")
 }
 
 // TestFailedLoginKeepsEverything is every login that fails, in a room and a group.
 func TestFailedLoginKeepsEverything(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	srv.guest("bob")
-	srv.member("carol")
-	alice := srv.member("alice")
-	alice.ask("#createroom den", "@status 0")
-	alice.ask("#changeroom den", "@status 0")
-	alice.ask("#creategroup talk", "@status 0")
-	alice.ask("#joingroup talk", "@status 0")
-	alice.ask("#events on", "@status 0")
+	srv.Guest("bob")
+	srv.Member("carol")
+	alice := srv.Member("alice")
+	alice.Ask("#createroom den", "@status 0")
+	alice.Ask("#changeroom den", "@status 0")
+	alice.Ask("#creategroup talk", "@status 0")
+	alice.Ask("#joingroup talk", "@status 0")
+	alice.Ask("#events on", "@status 0")
 	for line, want := range map[string]string{
 		"#login": "3000", "#login x alice": "3000", "#login anon bob": "3003", "#login anon carol": "3004",
 		"#login anon -": "-4", "#login regd nobody pw": "3001", "#login regd - pw": "3001", "#login regd carol no": "3002",
 		"#login anon alice": "3004", "#login regd bob pw": "3001", "#login regd": "3504",
 	} {
-		alice.ask(line, "@status "+want)
-		alice.ask("#whoami", "@ret #whoami alice den 1 talk 1")
+		alice.Ask(line, "@status "+want)
+		alice.Ask("#whoami", "@ret #whoami alice den 1 talk 1")
 	}
-	alice.send("#postmessage x", "text")
-	alice.expect(`@mess #posted talk 1 0 alice "x"`, "@status 0") // events are still on
+	alice.Send("#postmessage x", "text")
+	alice.Expect(`@mess #posted talk 1 0 alice "x"`, "@status 0") // events are still on
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // startWeb starts a server with a web listener, and returns where that is.
@@ -32,7 +34,7 @@ func fetch(t *testing.T, method, url string, header ...string) (code int, body s
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: wire.Patience}
 	answer, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +56,7 @@ func TestWebPages(t *testing.T) {
 		code         int
 		want         string
 	}{
-		{"GET", "/", 200, "telnet " + strings.Replace(ts.addr, ":", " ", 1) + "\n"},
+		{"GET", "/", 200, "telnet " + strings.Replace(ts.Addr, ":", " ", 1) + "\n"},
 		{"GET", "/", 200, "<h1>&lt;b&gt;&#34;Annex&#34;</h1>"},
 		{"GET", "/healthz", 200, "ok\n"},
 		{"GET", "/metrics", 200, "\nhomeroom_users_online 0\n"},
@@ -69,11 +71,11 @@ func TestWebPages(t *testing.T) {
 			t.Errorf("%s %s: the headers are %v", test.method, test.path, headers)
 		}
 	}
-	guest := ts.guest("alice")
+	guest := ts.Guest("alice")
 	if _, body, _ := fetch(t, "GET", at+"/metrics"); !strings.Contains(body, "\nhomeroom_users_online 1\n") {
 		t.Errorf("with somebody on:\n%s", body)
 	}
-	guest.ask("#ping", "@ret #ping")
+	guest.Ask("#ping", "@ret #ping")
 }
 
 // TestWebOff: by default there is no web listener.
@@ -233,7 +235,7 @@ func TestWebLimits(t *testing.T) {
 	if line := request(t, extra, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); line != "" {
 		t.Errorf("a connection past the limit: %q", line)
 	}
-	ts.guest("alice") // the chat counts apart
+	ts.Guest("alice") // the chat counts apart
 	for _, conn := range conns {
 		conn.Close()
 	}
@@ -247,7 +249,7 @@ func TestWebLimits(t *testing.T) {
 		if strings.Contains(line, "200 OK") {
 			break
 		}
-		if time.Since(began) > patience {
+		if time.Since(began) > wire.Patience {
 			t.Fatalf("after the others have gone: %q", line)
 		}
 	}
@@ -257,7 +259,7 @@ func TestWebLimits(t *testing.T) {
 // there is none.
 func request(t *testing.T, conn net.Conn, text string) string {
 	t.Helper()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(wire.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	_, _ = io.WriteString(conn, text)

@@ -54,18 +54,15 @@ func (s *session) cmdAccounts(words []string, r *reply) error {
 		}
 	}
 	page := s.srv.users.page(after, int(n))
-	r.line = r.line.word("@ret #accounts").num(int64(len(page))).end()
+	r.list("accounts", len(page))
 	for _, a := range page {
-		r.line = s.srv.appendAccount(r.line, a)
-		if err := r.flushFull(); err != nil {
-			return err
-		}
+		s.srv.showAccount(r, a)
 	}
 	return nil
 }
 
-// appendAccount appends one line of #accounts.
-func (srv *server) appendAccount(line lineOf, a accountLine) lineOf {
+// showAccount adds one row of #accounts.
+func (srv *server) showAccount(r *reply, a accountLine) {
 	state, from, room, seen := "offline", "-", "-", a.account.seen.Load()
 	if s := a.online; s != nil {
 		state, seen = "online", srv.now().Unix()
@@ -80,14 +77,13 @@ func (srv *server) appendAccount(line lineOf, a accountLine) lineOf {
 	if srv.bans.find(nameBan(a.account.name).key) != nil {
 		banned = "banned"
 	}
-	line = line.name(a.account.name.shown).word(state).word(from).name(room)
-	return line.word(banned).word(roleWord(a.account.admin.Load())).num(seen).end()
+	r.row(named(a.account.name.shown), word(state), word(from), named(room), word(banned), word(roleWord(a.account.admin.Load())), num(seen))
 }
 
 // cmdWho is "#who": everybody who is logged in, guests too.
 func (s *session) cmdWho(_ []string, r *reply) error {
 	online := s.srv.users.everybody()
-	r.line = r.line.word("@ret #who").num(int64(len(online))).end()
+	r.list("who", len(online))
 	for _, o := range online {
 		from, room, group := "-", "-", "-"
 		if o.session.addr.IsValid() {
@@ -99,10 +95,7 @@ func (s *session) cmdWho(_ []string, r *reply) error {
 		if g := o.session.group(); g != nil {
 			group = g.name.shown
 		}
-		r.line = r.line.name(o.who.name.shown).word(o.who.kind()).word(from).name(room).name(group).end()
-		if err := r.flushFull(); err != nil {
-			return err
-		}
+		r.row(named(o.who.name.shown), word(o.who.kind()), word(from), named(room), named(group))
 	}
 	return nil
 }
@@ -221,12 +214,9 @@ func (s *session) cmdLog(words []string, r *reply) error {
 		}
 	}
 	lines := s.srv.log.last(int(min(n, ringLines)))
-	r.line = r.line.word("@ret #log").num(int64(len(lines))).end()
+	r.list("log", len(lines))
 	for _, line := range lines {
-		r.line = r.line.text(line).end()
-		if err := r.flushFull(); err != nil {
-			return err
-		}
+		r.row(quoted(line))
 	}
 	return nil
 }

@@ -438,12 +438,9 @@ func (s *session) cmdUnban(words []string, _ *reply) error {
 // cmdListBans is "#listbans".
 func (s *session) cmdListBans(_ []string, r *reply) error {
 	list := s.srv.bans.all()
-	r.line = r.line.word("@ret #listbans").num(int64(len(list))).end()
+	r.list("listbans", len(list))
 	for _, b := range list {
-		r.line = r.line.name(s.srv.bans.shown(b)).num(b.until(s.srv.clock, s.srv.now())).name(b.by).text(b.reason).end()
-		if err := r.flushFull(); err != nil {
-			return err
-		}
+		r.row(named(s.srv.bans.shown(b)), num(b.until(s.srv.clock, s.srv.now())), named(b.by), quoted(b.reason))
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"slices"
-	"sort"
 	"strings"
 )
 
@@ -95,49 +94,49 @@ func (s *session) cmdHelp(words []string, r *reply) error {
 		if c == nil {
 			return fail(statusNoCommand)
 		}
-		r.line = append(r.line.word("@ret #help 2").end(), strings.TrimSpace(c.name+" "+c.args)...)
-		r.line = append(append(r.line, "\r\n  "...), c.help...).end()
+		r.list("help", 2)
+		r.text(strings.TrimSpace(c.name + " " + c.args))
+		r.text("  " + c.help)
 		return nil
 	}
 	i := s.who.Load()
 	rows := slices.DeleteFunc(commandRows(), func(c command) bool {
 		return c.who == forAdmins && (i == nil || !i.isAdmin()) || i != nil && i.host && !c.host
 	})
-	r.line = r.line.word("@ret #help").num(int64(len(rows))).end()
+	r.list("help", len(rows))
 	width := 0
 	for _, c := range rows {
 		width = max(width, len(c.name))
 	}
 	for _, c := range rows {
-		pad := strings.Repeat(" ", width-len(c.name))
-		r.line = append(append(append(r.line, c.name...), pad...), "  "+c.help...).end()
+		r.text(c.name + strings.Repeat(" ", width-len(c.name)) + "  " + c.help)
 	}
 	return nil
 }
 
 // cmdVersion is "#version".
 func (s *session) cmdVersion(_ []string, r *reply) error {
-	r.line = r.line.word("@ret #version").word(protocolVersion).word("homeroom/" + version)
-	names := append([]string(nil), extensions...)
+	names := slices.Clone(extensions)
 	if s.srv.settings().Auth.ChallengeMD5 {
 		names = append(names, "challenge")
 	}
-	sort.Strings(names)
+	slices.Sort(names)
+	cells := []cell{word(protocolVersion), word("homeroom/" + version)}
 	for _, e := range names {
-		r.line = r.line.word(e)
+		cells = append(cells, word(e))
 	}
-	r.line = r.line.end()
+	r.ret("version", cells...)
 	return nil
 }
 
 // cmdPing is "#ping [word]". The reply is a barrier: whatever this connection
 // asked for before it has been done.
 func (s *session) cmdPing(words []string, r *reply) error {
-	r.line = r.line.word("@ret #ping")
 	if len(words) > 0 {
-		r.line = r.line.name(words[0])
+		r.ret("ping", named(words[0]))
+	} else {
+		r.ret("ping")
 	}
-	r.line = r.line.end()
 	return nil
 }
 

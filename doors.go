@@ -118,9 +118,9 @@ func (s *session) cmdRoomBans(_ []string, r *reply) error {
 	if !d.owner.is(s.who.Load()) {
 		return fail(statusNotOwner)
 	}
-	r.line = r.line.word("@ret #roombans").num(int64(len(d.banned))).end()
+	r.list("roombans", len(d.banned))
 	for _, key := range d.banned {
-		r.line = r.line.name(key).end()
+		r.row(named(key))
 	}
 	return nil
 }

@@ -70,14 +70,11 @@ func (srv *server) timeToLive(words []string, at int, usual time.Duration) (time
 // cmdListGroups is "#listgroups".
 func (s *session) cmdListGroups(_ []string, r *reply) error {
 	groups := s.srv.groups.all()
-	r.line = r.line.word("@ret #listgroups").num(int64(len(groups))).end()
+	r.list("listgroups", len(groups))
 	for _, p := range groups {
 		users, left := p.state(s.srv.clock.now())
-		r.line = r.line.name(p.name.shown).name(p.door.Load().owner.name()).num(p.id).num(p.messages.Load())
-		r.line = r.line.num(int64(users)).num(left).word(p.access()).word(p.whom()).end()
-		if err := r.flushFull(); err != nil {
-			return err
-		}
+		r.row(named(p.name.shown), named(p.door.Load().owner.name()), num(p.id), num(p.messages.Load()),
+			num(int64(users)), num(left), word(p.access()), word(p.whom()))
 	}
 	return nil
 }
@@ -132,7 +129,8 @@ func (s *session) cmdLeaveGroup(_ []string, _ *reply) error {
 
 // cmdGroupStatus and cmdMessageStatus are the groups' two numbers.
 func (s *session) cmdGroupStatus(_ []string, r *reply) error {
-	return r.number("groupstatus", s.srv.groups.number.Load())
+	r.ret("groupstatus", num(s.srv.groups.number.Load()))
+	return nil
 }
 
 func (s *session) cmdMessageStatus(_ []string, r *reply) error {
@@ -140,5 +138,6 @@ func (s *session) cmdMessageStatus(_ []string, r *reply) error {
 	if g == nil {
 		return fail(statusNoGroup)
 	}
-	return r.number("messagestatus", g.number.Load())
+	r.ret("messagestatus", num(g.number.Load()))
+	return nil
 }

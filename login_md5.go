@@ -19,7 +19,7 @@ func (s *session) cmdChallenge(_ []string, r *reply) error {
 		return fail(statusDisabled)
 	}
 	s.challenge = hex.EncodeToString(randomBytes(challengeBytes))
-	r.line = r.line.word("@ret #challenge").word(s.challenge).end()
+	r.ret("challenge", word(s.challenge))
 	return nil
 }
 

@@ -29,7 +29,7 @@ func (s *session) cmdAuth(words []string, r *reply) error {
 	if isStatus(err, statusNoAccount) { // deleted since the first step
 		return fail(statusWrongPassword)
 	}
-	r.line = r.line.word("@ret #auth").text(answer).end()
+	r.ret("auth", quoted(answer))
 	return err
 }
 
@@ -48,7 +48,7 @@ func (s *session) beginAuth(mechanism, message string, r *reply) error {
 	}
 	answer := x.begin(m, base64.StdEncoding.EncodeToString(randomBytes(nonceBytes)))
 	s.exchange = x
-	r.line = r.line.word("@ret #auth").text(answer).end()
+	r.ret("auth", quoted(answer))
 	return nil
 }
 

@@ -193,14 +193,14 @@ func (s *session) findMessage(id int64) (record, error) {
 	return r, err
 }
 
-// messageLine appends how lists show a message, without its parts.
-func messageLine(l lineOf, r record, now instant) (lineOf, error) {
-	fields, err := unpackFields(r.head, 2)
+// showMessage adds the row of a list that shows a message, without its parts.
+func showMessage(r *reply, m record, now instant) error {
+	fields, err := unpackFields(m.head, 2)
 	if err != nil {
-		return l, &replyError{code: statusUnknown, cause: fmt.Errorf("reading message %d: %w", r.id, err)}
+		return &replyError{code: statusUnknown, cause: fmt.Errorf("reading message %d: %w", m.id, err)}
 	}
-	l = l.name(fields[0]).name(fields[1]).num(r.id).num(r.parent).num(r.replies)
-	return l.num(r.secondsLeft(now)).end(), nil
+	r.row(named(fields[0]), named(fields[1]), num(m.id), num(m.parent), num(m.replies), num(m.secondsLeft(now)))
+	return nil
 }
 
 // secondsLeft is what shows as a message's time: 0 for a reply, which goes with
@@ -234,7 +234,7 @@ func (s *session) cmdListMessages(words []string, r *reply) error {
 		return err
 	}
 	defer s.srv.store.endList(list)
-	r.line = r.line.word("@ret #listmessages").num(list.count).end()
+	r.list("listmessages", int(list.count))
 	return s.listPages(list, r)
 }
 
@@ -247,14 +247,11 @@ func (s *session) listPages(list *listing, r *reply) error {
 		}
 		now := s.srv.clock.now()
 		for _, m := range page {
-			if r.line, err = messageLine(r.line, m, now); err != nil {
-				return err
-			}
-			if err := r.flushFull(); err != nil {
+			if err := showMessage(r, m, now); err != nil {
 				return err
 			}
 		}
-		if len(page) < listPage {
+		if len(page) < listPage || r.err != nil {
 			return nil
 		}
 		if now > list.at+longestList {
@@ -281,13 +278,9 @@ func (s *session) cmdGetMessage(words []string, r *reply) error {
 	if err1 != nil || err2 != nil {
 		return &replyError{code: statusUnknown, cause: fmt.Errorf("reading message %d: %w", id, errBadRecord)}
 	}
-	r.line = r.line.word("@ret #getmessage").name(head[0]).num(int64(len(parts))).num(m.id).num(m.parent)
-	r.line = r.line.num(m.replies).num(m.secondsLeft(s.srv.clock.now())).end()
+	r.ret("getmessage", named(head[0]), num(int64(len(parts))), num(m.id), num(m.parent), num(m.replies), num(m.secondsLeft(s.srv.clock.now())))
 	for _, part := range parts {
-		r.line = append(append(r.line, part...), '\r', '\n')
-		if err := r.flushFull(); err != nil {
-			return err
-		}
+		r.text(part)
 	}
 	return nil
 }
@@ -298,8 +291,7 @@ const longestList = 5 * 60 * 1000
 
 // postedFrame is what a group's members with events on see.
 func postedFrame(g *place, id int64, a postArgs, who *identity) *frame {
-	l := lineOf(nil).word("@mess #posted").name(g.name.shown).num(id).num(a.parent)
-	return &frame{line: l.name(who.name.shown).text(a.heading.shown).end()}
+	return eventFrame("posted", named(g.name.shown), num(id), num(a.parent), named(who.name.shown), quoted(a.heading.shown))
 }
 
 // expireMessages deletes what has ended, a piece at a time, and tells the
@@ -319,9 +311,7 @@ func (srv *server) expireMessages() {
 		srv.messages.Add(-1)
 		if g := groups[m.group]; g != nil {
 			g.messages.Add(-1)
-			g.changed(srv.store, func() *frame {
-				return &frame{line: lineOf(nil).word("@mess #deleted").name(g.name.shown).num(m.id).end()}
-			})
+			g.changed(srv.store, func() *frame { return eventFrame("deleted", named(g.name.shown), num(m.id)) })
 		}
 	}
 	switch {

@@ -1,13 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"math"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
+
+// protocolVersion is the version of the protocol that clients of 2001 speak.
+const protocolVersion = "0.03"
+
+// extensions are the capabilities that "#version" lists.
+var extensions = []string{"help", "ping", "quit", "events", "auth", "owners", "admin"}
 
 // maxLine is the longest line a client may send, in bytes, its line end
 // included (docs/PROTOCOL.md, Lines).
@@ -265,6 +270,14 @@ func messFrame(what, name, text string) *frame {
 // warningFrame tells a user something that no command asked for.
 func warningFrame(text string) *frame { return messFrame("warning", "", text) }
 
+// because is a reason as it follows what was done; there may be none.
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
 // statusFrame encodes "@status <n>".
 func statusFrame(code status) *frame {
 	b := append(make([]byte, 0, 16), "@status "...)
@@ -275,33 +288,52 @@ func statusFrame(code status) *frame {
 // okFrame is the most frequent reply, encoded once for all.
 var okFrame = statusFrame(statusOK)
 
-// lineOf builds one line out of words and numbers; end adds the line end.
-type lineOf []byte
-
-func (l lineOf) word(w string) lineOf { return append(l.space(), w...) }
-func (l lineOf) name(n string) lineOf { return appendName(l.space(), n) }
-func (l lineOf) text(t string) lineOf { return appendQuoted(l.space(), t) }
-func (l lineOf) num(n int64) lineOf   { return strconv.AppendInt(l.space(), n, 10) }
-func (l lineOf) end() lineOf          { return append(l, '\r', '\n') }
-
-// space separates what follows from what stands before it on the line.
-func (l lineOf) space() lineOf {
-	if len(l) == 0 || bytes.HasSuffix(l, []byte{'\n'}) {
-		return l
-	}
-	return append(l, ' ')
+// eventFrame encodes "@mess #<what>" and cells.
+func eventFrame(what string, cells ...cell) *frame {
+	b := append(make([]byte, 0, 64), "@mess #"...)
+	return &frame{line: appendLine(b, what, cells)}
 }
 
-// because is a reason as it follows what was done; there may be none.
-func because(reason string) string {
-	if reason == "" {
-		return ""
-	}
-	return ": " + reason
+// cell is one word of a line that the server sends. What it is decides how it is
+// shown; how, the line's look decides.
+type cell struct {
+	shape shape
+	text  string
+	num   int64
 }
 
-// protocolVersion is the version of the protocol that clients of 2001 speak.
-const protocolVersion = "0.03"
+type shape uint8
 
-// extensions are the capabilities that "#version" lists.
-var extensions = []string{"help", "ping", "quit", "events", "auth", "owners", "admin"}
+const (
+	shapeWord   shape = iota // never needs quotes
+	shapeName                // in quotes only where it needs them
+	shapeText                // always in quotes
+	shapeNumber              // num instead of text
+)
+
+func word(w string) cell   { return cell{shape: shapeWord, text: w} }
+func named(n string) cell  { return cell{shape: shapeName, text: n} }
+func quoted(t string) cell { return cell{shape: shapeText, text: t} }
+func num(n int64) cell     { return cell{shape: shapeNumber, num: n} }
+
+// appendLine appends a line as programs get it: its head, unless that is empty, and
+// its cells, with a space between each.
+func appendLine(b []byte, head string, cells []cell) []byte {
+	b = append(b, head...)
+	for i, c := range cells {
+		if i > 0 || head != "" {
+			b = append(b, ' ')
+		}
+		switch c.shape {
+		case shapeWord:
+			b = append(b, c.text...)
+		case shapeName:
+			b = appendName(b, c.text)
+		case shapeText:
+			b = appendQuoted(b, c.text)
+		case shapeNumber:
+			b = strconv.AppendInt(b, c.num, 10)
+		}
+	}
+	return append(b, '\r', '\n')
+}

@@ -167,7 +167,7 @@ func TestFrames(t *testing.T) {
 		{warningFrame("line longer than 1000 bytes"), "@mess #warning \"line longer than 1000 bytes\"\r\n"},
 		{statusFrame(statusNotEmpty), "@status -5\r\n"},
 		{okFrame, "@status 0\r\n"},
-		{&frame{line: lineOf(nil).word("@ret").num(1).end().name("a b").text("c").num(-2).end()}, "@ret 1\r\n\"a b\" \"c\" -2\r\n"},
+		{eventFrame("x", num(1), named("a b"), quoted("c"), num(-2)), "@mess #x 1 \"a b\" \"c\" -2\r\n"},
 	} {
 		if string(c.f.line) != c.want {
 			t.Errorf("got %q, want %q", c.f.line, c.want)
@@ -285,12 +285,12 @@ func FuzzEncodeParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name, text string) {
 		name, text = cleanLine([]byte(name)), cleanLine([]byte(text)) // as all that users send is
-		line := lineOf(nil).word("@mess").name(name).text(text)
+		line := appendLine(nil, "@mess", []cell{named(name), quoted(text)})
 		if bytes.ContainsAny([]byte(name), "\"\\ \t") != bytes.HasPrefix(line, []byte(`@mess "`)) && name != "" {
 			t.Fatalf("%q is quoted wrongly: %s", name, line)
 		}
 		want := []string{"@mess", name, text}
-		if words := splitWords(string(line), nil); !slices.Equal(words, want) {
+		if words := splitWords(strings.TrimSuffix(string(line), "\r\n"), nil); !slices.Equal(words, want) {
 			t.Fatalf("%q was sent as %s and read as %q", want, line, words)
 		}
 	})
@@ -330,4 +330,18 @@ func FuzzPackFields(f *testing.F) {
 			t.Fatalf("%q came back as %q, %v", want, got, err)
 		}
 	})
+}
+
+// TestRowsAllocateNothing: a row's cells live on the stack, so that a long list
+// costs no more than its bytes.
+func TestRowsAllocateNothing(t *testing.T) {
+	r := reply{line: make([]byte, 0, replyChunk)}
+	rows := testing.AllocsPerRun(100, func() {
+		r.line = r.line[:0]
+		r.list("listusers", 1)
+		r.row(named("a name"), word("regd"), num(12345), quoted("free text"))
+	})
+	if rows > 0 {
+		t.Errorf("a row makes %v allocations", rows)
+	}
 }

@@ -107,9 +107,9 @@ func (s *session) cmdReload(_ []string, r *reply) error {
 		s.put(warningFrame(oneLine(err)))
 		return fail(statusBadArgs)
 	}
-	r.line = r.line.word("@ret #reload").num(int64(len(changes))).end()
+	r.list("reload", len(changes))
 	for _, line := range changes {
-		r.line = r.line.text(line).end()
+		r.row(quoted(line))
 	}
 	return nil
 }

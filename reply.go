@@ -2,29 +2,54 @@ package main
 
 import "slices"
 
-// reply is what a command answers with. A short one is sent as a whole; one that
-// grows past replyChunk goes out in pieces, and nothing comes between them.
+// reply is what a command answers with. Handlers give it cells and lines of text; how
+// they are shown is decided here, and nowhere else. A short reply is sent as a whole;
+// one that grows past replyChunk goes out in pieces, and nothing comes between them.
 type reply struct {
 	s         *session
-	line      lineOf // what is not sent yet
+	line      []byte // what is not sent yet
+	err       error  // the connection ended while it was being sent; nil: it goes on
 	streaming bool
 	then      func() // runs once the reply is on its way; nil: nothing does
 }
 
-// flushFull sends what has been written once it is a chunk, and waits for the
-// socket where it must. Handlers of long lists call it after every line.
-func (r *reply) flushFull() error {
-	if len(r.line) < replyChunk {
-		return nil
+// ret begins the reply to a command.
+func (r *reply) ret(what string, cells ...cell) {
+	r.line = appendLine(append(r.line, "@ret #"...), what, cells)
+	r.flushFull()
+}
+
+// list begins the reply to a command that lists n things, a row or a line of text
+// each.
+func (r *reply) list(what string, n int) { r.ret(what, num(int64(n))) }
+
+// row adds a line of cells.
+func (r *reply) row(cells ...cell) {
+	r.line = appendLine(r.line, "", cells)
+	r.flushFull()
+}
+
+// text adds a line of text as it is.
+func (r *reply) text(line string) {
+	r.line = appendLine(r.line, line, nil)
+	r.flushFull()
+}
+
+// flushFull sends what has been written once it is a chunk, and waits for the socket
+// where it must. Once the connection has ended, what is written is thrown away.
+func (r *reply) flushFull() {
+	switch {
+	case r.err != nil:
+		r.line = r.line[:0]
+	case len(r.line) >= replyChunk:
+		if !r.streaming {
+			r.streaming = true
+			r.s.flush()
+			r.s.out.beginStream()
+		}
+		r.err = r.flush()
+		r.s.out.flush()
 	}
-	if !r.streaming {
-		r.streaming = true
-		r.s.flush()
-		r.s.out.beginStream()
-	}
-	err := r.flush()
-	r.s.out.flush()
-	return err
 }
 
 // flush sends what has been written.
@@ -36,13 +61,17 @@ func (r *reply) flush() error {
 
 // finish ends a command that succeeded: with what it wrote, or @status 0.
 func (r *reply) finish() error {
-	if r.streaming {
+	switch {
+	case r.err != nil:
+		err := r.err
+		r.abandon()
+		return err
+	case r.streaming:
 		err := r.flush()
 		r.streaming = false
 		r.s.out.endStream()
 		return err
-	}
-	if len(r.line) == 0 {
+	case len(r.line) == 0:
 		return r.s.send(okFrame)
 	}
 	return r.flush()
@@ -51,17 +80,11 @@ func (r *reply) finish() error {
 // abandon forgets what a command wrote before it failed. It reports whether a
 // part of that was sent already: then the connection cannot go on.
 func (r *reply) abandon() (begun bool) {
-	r.line = r.line[:0]
+	r.line, r.err = r.line[:0], nil
 	if !r.streaming {
 		return false
 	}
 	r.streaming = false
 	r.s.out.endStream()
 	return true
-}
-
-// number answers "@ret #<what> <n>".
-func (r *reply) number(what string, n int64) error {
-	r.line = r.line.word("@ret #" + what).num(n).end()
-	return nil
 }

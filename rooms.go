@@ -70,14 +70,10 @@ func (srv *server) loadRooms(accounts map[int64]*account) error {
 // cmdListRooms is "#listrooms".
 func (s *session) cmdListRooms(_ []string, r *reply) error {
 	rooms := s.srv.rooms.all()
-	r.line = r.line.word("@ret #listrooms").num(int64(len(rooms))).end()
+	r.list("listrooms", len(rooms))
 	for _, p := range rooms {
 		users, left := p.state(s.srv.clock.now())
-		r.line = r.line.name(p.name.shown).name(p.door.Load().owner.name()).num(int64(users)).num(left)
-		r.line = r.line.word(p.access()).word(p.whom()).end()
-		if err := r.flushFull(); err != nil {
-			return err
-		}
+		r.row(named(p.name.shown), named(p.door.Load().owner.name()), num(int64(users)), num(left), word(p.access()), word(p.whom()))
 	}
 	return nil
 }
@@ -85,12 +81,9 @@ func (s *session) cmdListRooms(_ []string, r *reply) error {
 // cmdListUsers is "#listusers".
 func (s *session) cmdListUsers(_ []string, r *reply) error {
 	users := s.room().users()
-	r.line = r.line.word("@ret #listusers").num(int64(len(users))).end()
+	r.list("listusers", len(users))
 	for _, u := range users {
-		r.line = r.line.name(u.name.shown).word(u.kind()).end()
-		if err := r.flushFull(); err != nil {
-			return err
-		}
+		r.row(named(u.name.shown), word(u.kind()))
 	}
 	return nil
 }
@@ -165,22 +158,25 @@ func (s *session) cmdSendTo(words []string, _ *reply) error {
 
 // cmdArchStatus, cmdRoomStatus and cmdUserStatus are the rooms' three numbers.
 func (s *session) cmdArchStatus(_ []string, r *reply) error {
-	return r.number("archstatus", s.srv.rooms.number.Load())
+	r.ret("archstatus", num(s.srv.rooms.number.Load()))
+	return nil
 }
 
 func (s *session) cmdRoomStatus(_ []string, r *reply) error {
-	return r.number("roomstatus", s.srv.rooms.moved.Load())
+	r.ret("roomstatus", num(s.srv.rooms.moved.Load()))
+	return nil
 }
 
 func (s *session) cmdUserStatus(_ []string, r *reply) error {
-	return r.number("userstatus", s.room().number.Load())
+	r.ret("userstatus", num(s.room().number.Load()))
+	return nil
 }
 
 // enteredFrame and leftFrame are what a room's members with events on see.
 func enteredFrame(p *place, i *identity) *frame {
-	return &frame{line: lineOf(nil).word("@mess #entered").name(p.name.shown).name(i.name.shown).word(i.kind()).end()}
+	return eventFrame("entered", named(p.name.shown), named(i.name.shown), word(i.kind()))
 }
 
 func leftFrame(p *place, i *identity) *frame {
-	return &frame{line: lineOf(nil).word("@mess #left").name(p.name.shown).name(i.name.shown).end()}
+	return eventFrame("left", named(p.name.shown), named(i.name.shown))
 }

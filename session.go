@@ -125,8 +125,8 @@ func (s *session) tearDown(err error) {
 
 // greet says hello and starts the time to log in.
 func (s *session) greet() error {
-	hello := lineOf(nil).word("@mess #hello").text(s.srv.settings().Server.Name).text("type #help for help")
-	if err := s.send(&frame{line: hello.end()}); err != nil {
+	hello := eventFrame("hello", quoted(s.srv.settings().Server.Name), quoted("type #help for help"))
+	if err := s.send(hello); err != nil {
 		return err
 	}
 	s.out.flush()

@@ -228,9 +228,9 @@ func (a *admission) connections() int {
 // cmdStats is "#stats".
 func (s *session) cmdStats(_ []string, r *reply) error {
 	stats := s.srv.stats()
-	r.line = r.line.word("@ret #stats").num(int64(len(stats))).end()
+	r.list("stats", len(stats))
 	for _, st := range stats {
-		r.line = r.line.word(st.key).word(st.value).end()
+		r.row(word(st.key), word(st.value))
 	}
 	return nil
 }

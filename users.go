@@ -349,8 +349,7 @@ func (s *session) cmdWhoami(_ []string, r *reply) error {
 	if g := s.group(); g != nil {
 		group, id = g.name.shown, g.id
 	}
-	r.line = r.line.word("@ret #whoami").name(s.who.Load().name.shown).name(here)
-	r.line = r.line.num(int64(count)).name(group).num(id).end()
+	r.ret("whoami", named(s.who.Load().name.shown), named(here), num(int64(count)), named(group), num(id))
 	return nil
 }
 

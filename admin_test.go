@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"net"
@@ -10,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -18,16 +16,6 @@ import (
 
 	"homeroom/test/wire"
 )
-
-// admin makes an account that is an administrator, connects and logs in to it.
-func (ts *testServer) admin(name string) *wire.Client {
-	ts.T.Helper()
-	c := ts.Member(name)
-	if err := ts.setRole(ts.findAccount(name), true); err != nil {
-		ts.T.Fatalf("making %s an administrator: %v", name, err)
-	}
-	return c
-}
 
 // adminWords is, of each of B4's commands, words with which it does something, and
 // the first line of what an administrator is answered; "" is for what ends the
@@ -88,34 +76,6 @@ func TestAdminCommands(t *testing.T) {
 	if strings.Contains(log.String(), "other") {
 		t.Error("a password is in the log")
 	}
-}
-
-// logCapture is what was logged so far.
-type logCapture struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (l *logCapture) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.Write(b)
-}
-
-func (l *logCapture) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.String()
-}
-
-// captureLog has what is logged go to where the test sees it. Such a test cannot
-// be parallel.
-func captureLog(t *testing.T) *logCapture {
-	t.Helper()
-	log, before := new(logCapture), slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(log, nil)))
-	t.Cleanup(func() { slog.SetDefault(before) })
-	return log
 }
 
 // TestBannedAddress: who comes from a banned network is disconnected, and 3005

@@ -13,21 +13,6 @@ import (
 	"homeroom/test/wire"
 )
 
-// dialHost connects to the server's control socket and takes the hello line.
-func (ts *testServer) dialHost() *wire.Client {
-	ts.T.Helper()
-	path, release, err := socketPath(ts.cfg.Server.Data)
-	if err != nil {
-		ts.T.Fatal(err)
-	}
-	defer release()
-	conn, err := net.Dial("unix", path)
-	if err != nil {
-		ts.T.Fatalf("connecting to the control socket: %v", err)
-	}
-	return wire.Greeted(ts.T, conn)
-}
-
 // TestControlSocket: who opens the socket is the operator, whom nobody sees and
 // no limit counts.
 func TestControlSocket(t *testing.T) {

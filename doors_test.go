@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/hex"
 	"testing"
 	"testing/synctest"
 
@@ -121,14 +120,6 @@ func TestDoorsAreNotGuessed(t *testing.T) {
 		c.Limits.LoginsPerMinute = 3
 		c.Expiry.Room.Duration, c.Expiry.Group.Duration = 2*longestWait, 2*longestWait
 	})
-}
-
-// dialFromGuest connects from an address, and logs in under a name that is used once.
-func (b *bubble) dialFromGuest(address string) *wire.Client {
-	b.t.Helper()
-	c := b.dialFrom(address)
-	c.Ask("#login anon guest"+hex.EncodeToString(randomBytes(4)), "@status 0")
-	return c
 }
 
 // TestLoginsAndDoorsApart: who has guessed accounts' passwords may still go to a room,

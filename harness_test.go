@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"os"
 	"runtime"
 	"strings"
@@ -111,4 +113,63 @@ func (ts *testServer) restart() *testServer {
 	ts.T.Helper()
 	ts.stopNow()
 	return startWith(ts.T, ts.cfg)
+}
+
+// admin makes an account that is an administrator, connects and logs in to it.
+func (ts *testServer) admin(name string) *wire.Client {
+	ts.T.Helper()
+	c := ts.Member(name)
+	if err := ts.setRole(ts.findAccount(name), true); err != nil {
+		ts.T.Fatalf("making %s an administrator: %v", name, err)
+	}
+	return c
+}
+
+// dialHost connects to the server's control socket and takes the hello line.
+func (ts *testServer) dialHost() *wire.Client {
+	ts.T.Helper()
+	path, release, err := socketPath(ts.cfg.Server.Data)
+	if err != nil {
+		ts.T.Fatal(err)
+	}
+	defer release()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		ts.T.Fatalf("connecting to the control socket: %v", err)
+	}
+	return wire.Greeted(ts.T, conn)
+}
+
+// relogin is member for an account that may exist already.
+func (ts *testServer) relogin(name string) *wire.Client {
+	ts.T.Helper()
+	if ts.findAccount(name) == nil {
+		return ts.Member(name)
+	}
+	c := ts.Dial()
+	c.Ask("#login regd "+name+" pw", "@status 0")
+	return c
+}
+
+// tlsAddr is where a server listens with TLS.
+func (ts *testServer) tlsAddr() string { return ts.tlsListener.Addr().String() }
+
+// overTLS connects with TLS and takes the hello line.
+func (ts *testServer) overTLS(change ...func(*tls.Config)) *wire.Client {
+	ts.T.Helper()
+	config := clientTLS(ts.T, ts.cfg.Server.Data)
+	for _, c := range change {
+		c(config)
+	}
+	conn, err := tls.Dial("tcp", ts.tlsAddr(), config)
+	if err != nil {
+		ts.T.Fatalf("connecting with TLS: %v", err)
+	}
+	return wire.Greeted(ts.T, conn)
+}
+
+// dialRaw connects to the TLS port without TLS.
+func (ts *testServer) dialRaw() *wire.Client {
+	ts.T.Helper()
+	return wire.Target{T: ts.T, Addr: ts.tlsAddr()}.Connect()
 }

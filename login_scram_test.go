@@ -2,9 +2,7 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -182,34 +180,6 @@ func TestAuthCountsGuesses(t *testing.T) {
 	}
 	c.Ask("#login regd alice pw", "@status 3006")
 	c.Ask("#login anon bob", "@status 0")
-}
-
-// fromElsewhere is a pipe's end that says that the other one has this address.
-type fromElsewhere struct {
-	net.Conn
-	address net.IP
-}
-
-func (c fromElsewhere) RemoteAddr() net.Addr { return &net.TCPAddr{IP: c.address, Port: 1} }
-
-// dialFrom connects a client from some address.
-func (b *bubble) dialFrom(address string) *wire.Client {
-	b.t.Helper()
-	mine, servers := net.Pipe()
-	b.serve(fromElsewhere{servers, net.ParseIP(address)})
-	return b.greeted(mine)
-}
-
-// greeted is the client at this end of a connection; the server has just got the other.
-func (b *bubble) greeted(mine net.Conn) *wire.Client {
-	b.t.Helper()
-	conn := &readingConn{Conn: mine}
-	conn.wake = sync.NewCond(&conn.mu)
-	go conn.pump()
-	b.t.Cleanup(func() { conn.Close() })
-	c := wire.New(b.t, conn)
-	c.Expect(`@mess #hello "Homeroom" "type #help for help"`)
-	return c
 }
 
 // TestAuthFromAnywhere: passwords in clear are taken from near only, #auth from

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"net"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -33,14 +32,6 @@ func (b *bubble) lateReads() *lateStore {
 	late := &lateStore{store: b.store, now: make(chan struct{})}
 	b.store = late
 	return late
-}
-
-// dialHost connects to a bubble's server as the machine's operator.
-func (b *bubble) dialHost() *wire.Client {
-	b.t.Helper()
-	mine, servers := net.Pipe()
-	b.serveHost(servers)
-	return b.greeted(mine)
 }
 
 // TestResetBeatsChange: who was about to change the password when an administrator

@@ -67,20 +67,6 @@ func (b *bubble) busyMinute(users []*wire.Client, minute int) {
 	b.pass(time.Minute)
 }
 
-// dialBriefly is dial for a client that the test closes itself, so that nothing of
-// it stays.
-func (b *bubble) dialBriefly() *wire.Client {
-	b.t.Helper()
-	conn := &readingConn{Conn: b.connect()}
-	conn.wake = sync.NewCond(&conn.mu)
-	go conn.pump()
-	c := wire.New(b.t, conn)
-	if hello := c.Read(); !strings.HasPrefix(hello, "@mess #hello ") {
-		b.t.Fatalf("first line %q, want the hello", hello)
-	}
-	return c
-}
-
 // leftBehind checks what must not grow, and returns the memory in use, in KiB.
 func (b *bubble) leftBehind() int {
 	b.t.Helper()

@@ -37,23 +37,6 @@ func clientTLS(t testing.TB, folder string) *tls.Config {
 	return &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"}
 }
 
-// tlsAddr is where a server listens with TLS.
-func (ts *testServer) tlsAddr() string { return ts.tlsListener.Addr().String() }
-
-// overTLS connects with TLS and takes the hello line.
-func (ts *testServer) overTLS(change ...func(*tls.Config)) *wire.Client {
-	ts.T.Helper()
-	config := clientTLS(ts.T, ts.cfg.Server.Data)
-	for _, c := range change {
-		c(config)
-	}
-	conn, err := tls.Dial("tcp", ts.tlsAddr(), config)
-	if err != nil {
-		ts.T.Fatalf("connecting with TLS: %v", err)
-	}
-	return wire.Greeted(ts.T, conn)
-}
-
 // TestTLS: both versions, the certificate's names, and people with and without
 // TLS in one room.
 func TestTLS(t *testing.T) {
@@ -120,12 +103,6 @@ func TestTLSPassword(t *testing.T) {
 	again := srv.overTLS()
 	again.Ask("#login regd sealed other", "@status 0")
 	sealed.ClosedWell(`@mess #warning "logged in from another place"`)
-}
-
-// dialRaw connects to the TLS port without TLS.
-func (ts *testServer) dialRaw() *wire.Client {
-	ts.T.Helper()
-	return wire.Target{T: ts.T, Addr: ts.tlsAddr()}.Connect()
 }
 
 // TestTLSOtherSpeech: who speaks no TLS is told so; a browser gets nothing.

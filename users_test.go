@@ -137,17 +137,6 @@ func TestCrossedTakeovers(t *testing.T) {
 	}
 }
 
-// relogin is member for an account that may exist already.
-func (ts *testServer) relogin(name string) *wire.Client {
-	ts.T.Helper()
-	if ts.findAccount(name) == nil {
-		return ts.Member(name)
-	}
-	c := ts.Dial()
-	c.Ask("#login regd "+name+" pw", "@status 0")
-	return c
-}
-
 // TestOwnershipAfterRmLogin deletes an account and registers its name again: the
 // new one owns nothing, also after a restart.
 func TestOwnershipAfterRmLogin(t *testing.T) {

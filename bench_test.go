@@ -64,19 +64,17 @@ func BenchmarkBroadcast(b *testing.B) {
 		b.Run(fmt.Sprint(members), func(b *testing.B) {
 			rings, _ := openRings(1) // none: each send is a system call
 			defer rings.close()
-			p := &place{talk: talk{rings: rings}}
-			for i := range members {
+			room := &talk{rings: rings}
+			for range members {
 				o := newOutbox(near, new(atomic.Int64))
 				o.fd = null
-				p.talk.join(o)
-				p.members = append(p.members, &session{out: o, slots: [2]int{i}})
+				room.join(o)
 			}
-			p.live = members
 			text := strings.Repeat("x", 64)
 			b.ReportAllocs()
 			for b.Loop() {
-				p.say(messFrame("broadcast", "alice", text))
-				p.flush()
+				room.say(messFrame("broadcast", "alice", text))
+				room.flush()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(members), "ns/delivery")
 		})

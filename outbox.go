@@ -59,6 +59,7 @@ type outbox struct {
 	drained   chan struct{}
 
 	room  *talk  // whose lines it gets; nil: none
+	seat  int    // where it is among the room's members; guarded by the talk's mu
 	heard uint64 // how far it has had them
 
 	blocked bool // the writer waits for the socket

@@ -32,7 +32,6 @@ type place struct {
 	listeners int        // how many of them want events
 	deleting  bool
 	ends      instant
-	outboxes  []*outbox // of the members; nil: to be made anew
 
 	talk talk // a room's
 
@@ -255,7 +254,6 @@ func (ps *places) enter(p *place, s *session, through *door) error {
 	}
 	s.slots[ps.slot()] = len(p.members)
 	p.members = append(p.members, s)
-	p.outboxes = nil
 	if s.events.Load() {
 		p.listeners++
 	}
@@ -320,7 +318,6 @@ func (ps *places) leave(s *session) {
 // held.
 func (p *place) drop(s *session, slot int) {
 	p.members[s.slots[slot]] = nil
-	p.outboxes = nil
 	p.live--
 	if s.events.Load() {
 		p.listeners--
@@ -354,29 +351,6 @@ func (ps *places) countMove(p *place) {
 		p.number.Store(ps.store.nextNumber())
 		ps.moved.Store(ps.store.nextNumber())
 	}
-}
-
-// say gives everyone in p the same frame, in the same order for all; a flush must
-// follow.
-func (p *place) say(f *frame) { p.talk.say(f, p) }
-
-// flush writes what was said in p to its members.
-func (p *place) flush() { p.talk.flush(p) }
-
-// hearers is the members' outboxes; the slice is made anew, and not changed, when
-// members have come or gone.
-func (p *place) hearers() []*outbox {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.outboxes == nil {
-		p.outboxes = make([]*outbox, 0, p.live)
-		for _, m := range p.members {
-			if m != nil {
-				p.outboxes = append(p.outboxes, m.out)
-			}
-		}
-	}
-	return p.outboxes
 }
 
 // tell gives the members that want events a frame. p.mu is held.

@@ -140,7 +140,7 @@ func (s *session) cmdChangeRoom(words []string, _ *reply) error {
 func (s *session) cmdBroadcast(words []string, _ *reply) error {
 	room := s.room()
 	s.srv.counts.said(time.Since(s.srv.began))
-	room.say(messFrame("broadcast", s.who.Load().name.shown, words[0]))
+	room.talk.say(messFrame("broadcast", s.who.Load().name.shown, words[0]))
 	s.unflushed = room
 	return nil
 }

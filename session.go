@@ -189,7 +189,7 @@ func (s *session) send(f *frame) error {
 // flush writes what the lines handled so far have for others and for the user.
 func (s *session) flush() {
 	if s.unflushed != nil {
-		s.unflushed.flush()
+		s.unflushed.talk.flush()
 		s.unflushed = nil
 	}
 	s.out.flush()

@@ -27,14 +27,11 @@ type talk struct {
 	joined   *[]byte       // the same in one piece, lent; nil: nothing
 	start    uint64        // where joined begins, in all that was ever said
 	flushing bool          // somebody brings a round
+	members  []*outbox     // whoever hears it; each outbox knows its seat
+	lent     bool          // a round goes through members: they are not to be moved
 	ended    chan struct{} // closed when the round ends; nil: nobody waits for that
 	plenty   chan struct{} // closed when there are many lines; nil: nobody waits for that
 	many     int           // how many that are
-}
-
-// audience is who hears a talk: a place.
-type audience interface {
-	hearers() []*outbox // now; the slice is not changed
 }
 
 // said is what a talk has at a moment. Only who brings a round may use joined when
@@ -58,7 +55,7 @@ func (s said) end() uint64 { return s.start + uint64(len(s.joined)) }
 
 // say takes a line for everyone in the room; a flush must follow. While too much
 // is on its way already it waits for a round to end.
-func (t *talk) say(f *frame, to audience) {
+func (t *talk) say(f *frame) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for t.joined != nil && len(*t.joined) > mostUnheard {
@@ -67,7 +64,7 @@ func (t *talk) say(f *frame, to audience) {
 		if flushing {
 			<-ended
 		} else {
-			t.flush(to)
+			t.flush()
 		}
 		t.mu.Lock()
 	}
@@ -91,16 +88,19 @@ func (t *talk) waitForEnd() <-chan struct{} {
 	return t.ended
 }
 
-// join has an outbox hear what is said from now on, and part no more. Only its
-// session's reader calls them, which is in one room at a time.
+// join has an outbox hear what is said from now on. Only its session's reader calls
+// join and part: it is in one room at a time.
 func (t *talk) join(o *outbox) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.room, o.heard = t, t.now().end()
+	o.seat = len(t.members)
+	t.members = append(t.members, o)
 }
 
+// part gives an outbox what was said so far, and nothing any more.
 func (t *talk) part(o *outbox) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -108,6 +108,22 @@ func (t *talk) part(o *outbox) {
 	defer o.mu.Unlock()
 	o.hear(t, t.now())
 	o.room = nil
+	t.unseat(o)
+}
+
+// unseat takes an outbox off the members; the last of them gets its seat. t.mu is
+// held.
+func (t *talk) unseat(o *outbox) {
+	if t.lent {
+		t.members, t.lent = slices.Clone(t.members), false
+	}
+	last := len(t.members) - 1
+	t.members[o.seat] = t.members[last]
+	t.members[o.seat].seat = o.seat
+	t.members[last] = nil
+	if t.members = t.members[:last]; cap(t.members) > 2*sendSlots && last < cap(t.members)/4 {
+		t.members = slices.Clone(t.members) // a room that was full once keeps no memory of it
+	}
 }
 
 // catchUp gives an outbox all that was said so far.
@@ -125,12 +141,12 @@ func (t *talk) catchUp(o *outbox) {
 // flush brings what was said to the members. One goroutine at a time does, for
 // all who said something meanwhile; past its own round it leaves that to another
 // one, so that nobody is held up by the others' lines.
-func (t *talk) flush(to audience) {
+func (t *talk) flush() {
 	if n := t.begin(); n > 0 {
 		began := time.Now()
-		t.bring(to.hearers())
+		t.bring(t.lend())
 		if n = t.endRound(n); n > 0 {
-			go t.flushOn(time.Since(began), n, to)
+			go t.flushOn(time.Since(began), n)
 		}
 	}
 }
@@ -138,11 +154,11 @@ func (t *talk) flush(to audience) {
 // flushOn brings rounds until there is nothing to bring; the round before took
 // that long. While more comes than one round at a time carries, it pauses between
 // rounds: later rounds then carry more lines to each member in one write.
-func (t *talk) flushOn(took time.Duration, n int, to audience) {
+func (t *talk) flushOn(took time.Duration, n int) {
 	for carried := 0; n > 0; {
 		carried = t.pause(min(took, longestPause), carried)
 		began := time.Now()
-		t.bring(to.hearers())
+		t.bring(t.lend())
 		took = time.Since(began)
 		n = t.endRound(carried)
 	}
@@ -173,8 +189,8 @@ func (t *talk) pause(most time.Duration, carried int) (lines int) {
 }
 
 // begin takes the flusher's part, if there is something to bring and nobody has
-// it. It returns how many lines everybody will have after the round. Who is a
-// member is to be asked after that: who enters later needs none of them.
+// it. It returns how many lines everybody will have after the round. Its members
+// are looked up after that: an outbox that joins later needs none of these lines.
 func (t *talk) begin() (lines int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -183,6 +199,14 @@ func (t *talk) begin() (lines int) {
 	}
 	t.flushing = len(t.lines) > 0
 	return len(t.lines)
+}
+
+// lend returns the members for a round, during which their slice is not changed.
+func (t *talk) lend() []*outbox {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lent = true
+	return t.members
 }
 
 // bring gives the members what they have not had, and those that are behind,
@@ -236,6 +260,7 @@ func (t *talk) endRound(n int) (lines int) {
 	if len(t.lines) == 0 {
 		t.silence()
 	}
+	t.lent = false
 	if t.ended != nil {
 		close(t.ended)
 		t.ended = nil

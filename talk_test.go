@@ -126,13 +126,6 @@ func newRoomMember(t *testing.T) *roomMember {
 	return h
 }
 
-func (h *roomMember) hearers() []*outbox { return []*outbox{h.outbox} }
-
-// emptyRoom is an audience of nobody.
-type emptyRoom struct{}
-
-func (emptyRoom) hearers() []*outbox { return nil }
-
 // wantNext expects these lines and then, for now, nothing.
 func (h *roomMember) wantNext(t *testing.T, lines ...string) {
 	t.Helper()
@@ -159,27 +152,27 @@ func TestTalkMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, first, second := newRoomMember(t), &talk{}, &talk{}
 		for range 5 {
-			second.say(textFrame("before"), h)
+			second.say(textFrame("before"))
 		}
 		first.join(h.outbox)
-		first.say(textFrame("one"), h)
-		n := first.begin()
-		first.say(textFrame("two"), h)
+		first.say(textFrame("one"))
+		n, members := first.begin(), first.lend()
+		first.say(textFrame("two"))
 		first.part(h.outbox)
 		second.join(h.outbox)
-		first.say(textFrame("late"), h)
-		first.bring(h.hearers())
+		first.say(textFrame("late"))
+		first.bring(members)
 		if more := first.endRound(n); more != 2 {
 			t.Errorf("%d lines are for the next round, want 2", more)
 		}
 		h.wantNext(t, "one", "two")
-		second.flush(h)
+		second.flush()
 		h.wantNext(t)
-		second.say(textFrame("three"), h)
+		second.say(textFrame("three"))
 		second.catchUp(h.outbox)
 		h.put(textFrame("private"))
-		second.say(textFrame("four"), h)
-		second.flush(h)
+		second.say(textFrame("four"))
+		second.flush()
 		h.wantNext(t, "three", "private", "four")
 	})
 }
@@ -190,20 +183,19 @@ func TestTalkMoves(t *testing.T) {
 func TestTalkWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		nobody := emptyRoom{}
 		line := &frame{line: []byte(strings.Repeat("x", 1022) + "\r\n")}
 		room := &talk{}
-		room.say(line, nobody)
+		room.say(line)
 		n := room.begin()
 		for range mostUnheard / len(line.line) {
-			room.say(line, nobody)
+			room.say(line)
 		}
 		if got, want := len(*room.joined), mostUnheard+len(line.line); got != want {
 			t.Fatalf("%d bytes are on their way, want %d", got, want)
 		}
 		said := make(chan struct{})
 		go func() {
-			room.say(line, nobody)
+			room.say(line)
 			close(said)
 		}()
 		synctest.Wait()
@@ -214,12 +206,12 @@ func TestTalkWaits(t *testing.T) {
 		}
 		n = room.endRound(n)
 		<-said
-		room.flushOn(0, n, nobody)
+		room.flushOn(0, n)
 		if room.joined != nil || room.flushing {
 			t.Error("the talk does not end")
 		}
 		for range 2 * mostUnheard / len(line.line) { // nobody flushes: say does
-			room.say(line, nobody)
+			room.say(line)
 		}
 		synctest.Wait()
 		if got := len(*room.joined); got > mostUnheard+len(line.line) {
@@ -240,7 +232,7 @@ func TestTalkPauses(t *testing.T) {
 			room, began := &talk{}, time.Now()
 			say := func(lines int) {
 				for range lines {
-					room.say(textFrame("hello"), emptyRoom{})
+					room.say(textFrame("hello"))
 				}
 			}
 			say(c.before)

@@ -51,16 +51,6 @@ func newTCPMember(t *testing.T, room *talk) *tcpMember {
 	return m
 }
 
-// tcpRoom is an audience of members.
-type tcpRoom []*tcpMember
-
-func (c tcpRoom) hearers() (all []*outbox) {
-	for _, m := range c {
-		all = append(all, m.outbox)
-	}
-	return all
-}
-
 // TestVolley: members of a room get each line once and whole, for every number of
 // them around what a volley and a system call hold, with a ring and without one.
 func TestVolley(t *testing.T) {
@@ -73,7 +63,7 @@ func TestVolley(t *testing.T) {
 				if with {
 					room.rings = oneRing(t)
 				}
-				var all tcpRoom
+				var all []*tcpMember
 				for range members {
 					all = append(all, newTCPMember(t, room))
 				}
@@ -81,8 +71,8 @@ func TestVolley(t *testing.T) {
 				for i := range 2*ringSends + 3 { // more sends than a ring has places
 					line := fmt.Sprintf("line %d\r\n", i)
 					want.WriteString(line)
-					room.say(&frame{line: []byte(line)}, all)
-					room.flush(all)
+					room.say(&frame{line: []byte(line)})
+					room.flush()
 				}
 				for i, m := range all {
 					got := make([]byte, want.Len())
@@ -110,7 +100,7 @@ func TestVolleyMixed(t *testing.T) {
 			if with {
 				room.rings = oneRing(t)
 			}
-			all := tcpRoom{newTCPMember(t, room), newTCPMember(t, room), newTCPMember(t, room), newTCPMember(t, room)}
+			all := []*tcpMember{newTCPMember(t, room), newTCPMember(t, room), newTCPMember(t, room), newTCPMember(t, room)}
 			slow, gone := all[1], all[2]
 			if err := gone.conn.(*net.TCPConn).CloseWrite(); err != nil {
 				t.Fatal(err)
@@ -122,8 +112,8 @@ func TestVolleyMixed(t *testing.T) {
 			said := 0
 			for before := int64(-1); slow.written.Load() != before; { // until its socket takes nothing
 				before = slow.written.Load()
-				room.say(&frame{line: piece}, all)
-				room.flush(all)
+				room.say(&frame{line: piece})
+				room.flush()
 				said += len(piece)
 				for _, m := range []*tcpMember{all[0], all[3]} {
 					if _, err := io.ReadFull(m.far, make([]byte, len(piece))); err != nil {

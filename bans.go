@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -194,7 +195,7 @@ func (bs *bans) dropBefore(b *ban) {
 // removeBefore deletes them until one cannot be deleted.
 func (bs *bans) removeBefore(b *ban) error {
 	for ; len(b.before) > 0; b.before = b.before[1:] {
-		if err := bs.store.remove(kindBan, b.before[0]); err != nil && !isStatus(err, statusNotFound) {
+		if err := bs.store.remove(kindBan, b.before[0]); err != nil && !errors.Is(err, errNotFound) {
 			return err
 		}
 	}

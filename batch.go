@@ -287,7 +287,7 @@ func (w *batchWriter) drop(bad *badChange) {
 		return
 	}
 	w.queue.forget()
-	if !isStatus(bad.err, statusNotFound) {
+	if !errors.Is(bad.err, errNotFound) {
 		slog.Error("a change cannot be stored and is lost", "error", bad.err)
 	}
 	w.lost(bad.change.rec)
@@ -306,7 +306,7 @@ func (w *batchWriter) finish(b batch, status int64) {
 // refuse tells everyone who waits that a batch could not be stored.
 func (w *batchWriter) refuse(b batch, err error) {
 	if w.broken != nil {
-		err = errDiskFailed // who waits needs no line in the log of their own
+		err = errBroken // who waits needs no line in the log of their own
 	}
 	w.refusal = err
 	if w.queue.giveBack(b, err) && w.broken == nil {
@@ -338,9 +338,8 @@ type badChange struct {
 // isChangesFault tells whether err is about one change, and not about the disk
 // or the database, which the next change would meet too.
 func isChangesFault(err error) bool {
-	var known *replyError
 	var e *sqlite.Error
-	if errors.As(err, &known) {
+	if errors.Is(err, errNotFound) {
 		return true
 	}
 	if !errors.As(err, &e) {
@@ -497,7 +496,7 @@ func (w *batchWriter) addMessage(r *record, head, body []byte) error {
 	} else {
 		err := w.stmts.answer.QueryRow(r.parent, r.group, w.clock.now()).Scan(&r.ends)
 		if errors.Is(err, sql.ErrNoRows) {
-			return fail(statusNotFound)
+			return errNotFound
 		}
 		if err != nil {
 			return err

@@ -21,10 +21,6 @@ const (
 	ioerrShmSize  = sqlite3.SQLITE_IOERR | 19<<8 // 4874
 )
 
-// errDiskFailed is what every change gets after a failed sync. The reason is in
-// the log once, so this has none.
-var errDiskFailed = &replyError{code: statusUnknown, text: "the disk failed; nothing is saved any more"}
-
 // isSyncFailure tells whether the disk could not keep what it had taken. What it
 // holds then nobody knows: the system forgets pages that it could not write.
 func isSyncFailure(err error) bool {

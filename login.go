@@ -70,7 +70,7 @@ func (s *session) loginAccount(word, password string) error {
 	}
 	changes := a.changes.Load()
 	stored, err := s.srv.readAccount(a)
-	if isStatus(err, statusNotFound) {
+	if errors.Is(err, errNotFound) {
 		return fail(statusNoAccount)
 	}
 	if err != nil {
@@ -263,7 +263,7 @@ func (srv *server) renewVerifiers(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case r := <-srv.renewals:
-			if err := srv.renew(r); err != nil && !isStatus(err, statusThrottled) && !isStatus(err, statusNotFound) {
+			if err := srv.renew(r); err != nil && !isStatus(err, statusThrottled) && !errors.Is(err, errNotFound) {
 				slog.Warn("cannot renew the password verifier of an account; its next login will try again",
 					"account", r.account.id, "error", err)
 			}

@@ -4,6 +4,7 @@ import (
 	"crypto/md5"
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"strings"
 )
 
@@ -46,7 +47,7 @@ func (s *session) loginByChallenge(word, challenge string, sum []byte) error {
 	}
 	changes := a.changes.Load()
 	stored, err := s.srv.readAccount(a)
-	if isStatus(err, statusNotFound) {
+	if errors.Is(err, errNotFound) {
 		return fail(statusNoAccount)
 	}
 	if err != nil {

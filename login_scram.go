@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"errors"
 	"strconv"
 )
 
@@ -62,7 +63,7 @@ func (srv *server) newExchange(user string) (*exchange, error) {
 	}
 	changes := a.changes.Load()
 	stored, err := srv.readAccount(a)
-	if isStatus(err, statusNotFound) { // deleted just now
+	if errors.Is(err, errNotFound) { // deleted just now
 		return &exchange{verifier: srv.madeUp(user)}, nil
 	}
 	if err != nil {

@@ -286,7 +286,7 @@ func TestRenewalComesLate(t *testing.T) {
 		if err := b.store.swap(was, changed.body); err != nil {
 			t.Errorf("renewing a deleted account: %v", err)
 		}
-		if _, err := b.store.get(kindAccount, a.id); !isStatus(err, statusNotFound) {
+		if _, err := b.store.get(kindAccount, a.id); !errors.Is(err, errNotFound) {
 			t.Errorf("the deleted account is back: %v", err)
 		}
 	})

@@ -60,7 +60,7 @@ func TestBadChangeFailsAlone(t *testing.T) {
 		&change{rec: messageRecord(group, 0, "first")}, &change{rec: orphan}, &change{rec: messageRecord(group, 0, "second")},
 		&change{verb: verbReplace, rec: bad}, &change{rec: orphan}, &change{rec: messageRecord(group, 0, "third")})
 	for i, err := range outcomes {
-		if wantBad := i == 1 || i == 4; wantBad != isStatus(err, statusNotFound) || !wantBad && err != nil && i != 3 {
+		if wantBad := i == 1 || i == 4; wantBad != errors.Is(err, errNotFound) || !wantBad && err != nil && i != 3 {
 			t.Errorf("change %d: %v", i, err)
 		}
 	}
@@ -198,7 +198,7 @@ func TestPeriodicCrash(t *testing.T) {
 		if _, err := after.get(kindMessage, saved); err != nil {
 			t.Errorf("a message of two seconds ago is lost: %v", err)
 		}
-		if _, err := after.get(kindMessage, last); !isStatus(err, statusNotFound) {
+		if _, err := after.get(kindMessage, last); !errors.Is(err, errNotFound) {
 			t.Errorf("the copy was to be made before the last message was stored: %v", err)
 		}
 		if next := addRecord(t, after, messageRecord(group, 0, "next")); next <= last {
@@ -325,7 +325,7 @@ func TestFullDisk(t *testing.T) {
 	if err := st.queue.put(&change{verb: verbSettle}); !isDiskFull(err) {
 		t.Errorf("got %v, want a full disk", err)
 	}
-	if _, err := st.get(kindMessage, waiting); !isStatus(err, statusLimit) {
+	if _, err := st.get(kindMessage, waiting); !errors.Is(err, errFull) {
 		t.Errorf("reading what cannot be saved: %v, want -2", err)
 	}
 	set("PRAGMA max_page_count = 1000000")

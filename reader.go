@@ -80,7 +80,7 @@ func (st *sqliteStore) read(doing string, read func(*storeReader) error) error {
 	st.queue.settle()
 	job := readJob{read, make(chan error, 1)}
 	st.reads <- job
-	return storeError(doing, <-job.done)
+	return explain(doing, <-job.done)
 }
 
 // get reads one account or message.
@@ -129,7 +129,7 @@ func (r *storeReader) fix(l *listing) error {
 	if l.parent > 0 {
 		err = r.top.QueryRow(l.parent, l.group, l.at).Scan(&l.count)
 		if errors.Is(err, sql.ErrNoRows) {
-			return fail(statusNotFound)
+			return errNotFound
 		}
 		return err
 	}

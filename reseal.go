@@ -156,9 +156,6 @@ func eachPage(q querier, k kind, each func([]record) error) error {
 	}
 }
 
-// hasBody tells whether records of a kind have a body.
-func (k kind) hasBody() bool { return k == kindAccount || k == kindMessage }
-
 // pageOf reads the next records of a kind, as they are stored.
 func pageOf(q querier, k kind, after int64) (page []record, err error) {
 	body := "NULL"

@@ -32,11 +32,6 @@ const (
 // String names a column as the database does.
 func (c column) String() string { return [...]string{"head", "body"}[c] }
 
-// table is where records of a kind are stored.
-func (k kind) table() string {
-	return [...]string{"accounts", "rooms", "groups", "messages", "bans"}[k]
-}
-
 // masterKey is a key that all others are derived from.
 type masterKey struct {
 	number uint32 // as sealed columns name it

@@ -262,7 +262,7 @@ func (s *session) answer(err error, r *reply) error {
 		r.abandon()
 		return err
 	case !errors.As(err, &known):
-		known = &replyError{code: statusUnknown, cause: err}
+		known = statusOf(err)
 	}
 	if known.cause != nil {
 		slog.Error("a command failed", "user", s.shownName(), "error", known.cause)

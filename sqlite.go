@@ -358,17 +358,15 @@ func (s *statements) close() error {
 	return errors.Join(err, s.conn.Close())
 }
 
-// storeError turns SQLite's errors into those that the store promises.
-func storeError(doing string, err error) error {
-	var known *replyError
-	if err == nil || errors.As(err, &known) {
+// explain says what failed, and marks the errors that the store promises.
+func explain(doing string, err error) error {
+	switch {
+	case err == nil || errors.Is(err, errNotFound) || errors.Is(err, errBroken):
 		return err
+	case isDiskFull(err):
+		return fmt.Errorf("%s: %w: %w", doing, errFull, err)
 	}
-	code := statusUnknown
-	if isDiskFull(err) {
-		code = statusLimit
-	}
-	return &replyError{code: code, cause: fmt.Errorf("%s: %w", doing, err)}
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
 // load runs at start, before anything changes.

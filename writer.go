@@ -199,9 +199,9 @@ func (q *writeQueue) notThere() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.failing && q.unsaved > 0 {
-		return fail(statusLimit)
+		return errFull
 	}
-	return fail(statusNotFound)
+	return errNotFound
 }
 
 // nextStatus is a status number that was never given before. Long before those
@@ -325,20 +325,20 @@ func (st *sqliteStore) add(r *record) error {
 	c := &change{verb: verbAdd, rec: *r}
 	err := st.queue.put(c)
 	r.id = c.rec.id
-	return storeError("storing a "+r.kind.String(), err)
+	return explain("storing a "+r.kind.String(), err)
 }
 
 func (st *sqliteStore) replace(r record) error {
-	return storeError("storing a "+r.kind.String(), st.queue.put(&change{verb: verbReplace, rec: r}))
+	return explain("storing a "+r.kind.String(), st.queue.put(&change{verb: verbReplace, rec: r}))
 }
 
 func (st *sqliteStore) swap(r record, was []byte) error {
-	return storeError("storing a "+r.kind.String(), st.queue.put(&change{verb: verbSwap, rec: r, was: was}))
+	return explain("storing a "+r.kind.String(), st.queue.put(&change{verb: verbSwap, rec: r, was: was}))
 }
 
 func (st *sqliteStore) remove(k kind, id int64) error {
 	c := &change{verb: verbRemove, rec: record{kind: k, id: id}}
-	return storeError("deleting a "+k.String(), st.queue.put(c))
+	return explain("deleting a "+k.String(), st.queue.put(c))
 }
 
 func (st *sqliteStore) touch(k kind, id int64, ends instant) { st.queue.touch(k, id, ends) }
@@ -353,5 +353,5 @@ func (st *sqliteStore) nextNumber() int64 { return st.queue.nextStatus() }
 func (st *sqliteStore) purge() (purged, error) {
 	c := &change{verb: verbPurge}
 	err := st.queue.put(c)
-	return c.purged, storeError("deleting old messages", err)
+	return c.purged, explain("deleting old messages", err)
 }

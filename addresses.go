@@ -86,40 +86,6 @@ func publicAddress(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
-// isFleeting tells whether a list like /proc/net/if_inet6 shows an address as
-// temporary (IPv6 privacy): such ones change daily, and nobody connects to them.
-func isFleeting(ip netip.Addr, list string) bool {
-	const temporary = 0x01
-	flags, name := inet6Flags(ip, list)
-	return flags&temporary != 0 && name != "lo"
-}
-
-// isTentative tells whether a list like /proc/net/if_inet6 shows an address as not
-// usable yet, or never: somebody else may have it.
-func isTentative(ip netip.Addr, list string) bool {
-	const tentative, failed = 0x40, 0x08
-	flags, _ := inet6Flags(ip, list)
-	return flags&(tentative|failed) != 0
-}
-
-// inet6Flags is what a list like /proc/net/if_inet6 says of an IPv6 address: its
-// flags and the interface that has it.
-func inet6Flags(ip netip.Addr, list string) (flags uint, name string) {
-	if !ip.Is6() {
-		return 0, ""
-	}
-	want := fmt.Sprintf("%x", ip.AsSlice())
-	for line := range strings.Lines(list) {
-		var hex string
-		var index, bits, scope uint
-		n, _ := fmt.Sscanf(line, "%s %x %x %x %x %s", &hex, &index, &bits, &scope, &flags, &name)
-		if n == 6 && hex == want {
-			return flags, name
-		}
-	}
-	return 0, ""
-}
-
 // waysIn is how each address under which a listener can be reached is written.
 func waysIn(listen string, write func(host, port string) string) (ways []string) {
 	at, err := net.ResolveTCPAddr("tcp", listen)

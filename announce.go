@@ -1,14 +1,18 @@
 package main
 
 import (
-	"context"
 	"fmt"
+	"homeroom/mdns"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
-	"sync"
+)
+
+// The types of services that are announced.
+const (
+	chatService = "_homeroom._tcp"
+	webService  = "_http._tcp"
 )
 
 // openPorts is where a server listens; not valid: not there.
@@ -33,7 +37,7 @@ func listenedAt(l net.Listener) netip.AddrPort {
 	return publicAddress(l.Addr())
 }
 
-// reach tells whether one of the ports is open on an address.
+// reach reports whether one of the ports is open on an address.
 func (p openPorts) reach(ip netip.Addr) bool {
 	for _, at := range []netip.AddrPort{p.plain, p.tls, p.web} {
 		open := at.Addr()
@@ -46,19 +50,19 @@ func (p openPorts) reach(ip netip.Addr) bool {
 
 // services is what is announced: where to chat, and the web page. Where only the
 // port for TLS is open to the network, that is where to chat.
-func (p openPorts) services() (all []netService) {
+func (p openPorts) services() (all []mdns.Service) {
 	if p.plain.IsValid() || p.tls.IsValid() {
-		chat := netService{kind: chatService, port: p.plain.Port(), text: []string{"txtvers=1", "protocol=" + protocolVersion, "version=" + version}}
+		chat := mdns.Service{Type: chatService, Port: p.plain.Port(), Text: []string{"txtvers=1", "protocol=" + protocolVersion, "version=" + version}}
 		if p.tls.IsValid() {
-			chat.text = append(chat.text, fmt.Sprintf("tls=%d", p.tls.Port()))
+			chat.Text = append(chat.Text, fmt.Sprintf("tls=%d", p.tls.Port()))
 		}
 		if !p.plain.IsValid() {
-			chat.port = p.tls.Port()
+			chat.Port = p.tls.Port()
 		}
 		all = append(all, chat)
 	}
 	if p.web.IsValid() {
-		all = append(all, netService{kind: webService, port: p.web.Port(), text: []string{"txtvers=1", "path=/"}})
+		all = append(all, mdns.Service{Type: webService, Port: p.web.Port(), Text: []string{"txtvers=1", "path=/"}})
 	}
 	return all
 }
@@ -74,41 +78,20 @@ func (c *config) foundHost() string {
 
 // beFound announces the server on the network, until it stops. Where that cannot be
 // done, all else works.
-func (srv *server) beFound(ctx context.Context) {
+func (srv *server) beFound() {
 	ports := srv.portsOf()
 	if srv.cfg.foundHost() == "" || len(ports.services()) == 0 {
 		return
 	}
-	sockets, err := openMDNS(ctx)
-	if err == nil {
-		kernel, watchErr := watchInterfaces()
-		if err = watchErr; err == nil {
-			a := newAnnouncer(srv.cfg.Server.Name, srv.cfg.Find.Name, ports, sockets)
-			srv.background.Go(func() { a.serve(sockets, kernel, srv.stopBackground) })
-			return
-		}
-		sockets.close()
+	responder, err := mdns.Announce(mdns.Options{
+		Host: srv.cfg.Find.Name, Instance: srv.cfg.Server.Name, Services: ports.services(), Reach: ports.reach, Log: slog.Default(),
+	})
+	if err != nil {
+		slog.Warn("the server cannot be found by name on the network; all else works", "error", err)
+		return
 	}
-	slog.Warn("the server cannot be found by name on the network; all else works", "error", err)
-}
-
-// newAnnouncer makes what announces a server of this name with these ports.
-func newAnnouncer(name, host string, ports openPorts, sockets *mdnsSockets) *announcer {
-	return &announcer{
-		services: ports.services(),
-		scan:     func() []mdnsLink { return sockets.links(ports.reach) },
-		send:     sockets.send,
-		names:    netNames{host: strings.ToLower(host), instance: name, hostNumber: 1, instanceNumber: 1},
-	}
-}
-
-// serve announces until stop is closed, then closes what it was given.
-func (a *announcer) serve(sockets *mdnsSockets, kernel *os.File, stop <-chan struct{}) {
-	changed := make(chan struct{}, 1)
-	var watcher sync.WaitGroup
-	watcher.Go(func() { tellChanges(kernel, changed) })
-	a.run(stop, sockets.packets, changed)
-	kernel.Close()
-	sockets.close()
-	watcher.Wait()
+	srv.background.Go(func() {
+		<-srv.stopBackground
+		responder.Close()
+	})
 }

@@ -227,19 +227,6 @@ func TestHostNames(t *testing.T) {
 	}
 }
 
-func TestFleetingAddresses(t *testing.T) {
-	t.Parallel()
-	const list = `20010db8000000000000000000000001 02 40 00 01     eth0
-20010db8000000000000000000000002 02 40 00 00     eth0
-00000000000000000000000000000001 01 80 10 81       lo
-`
-	for ip, want := range map[string]bool{"2001:db8::1": true, "2001:db8::2": false, "::1": false, "2001:db8::3": false, "10.0.0.1": false} {
-		if got := isFleeting(netip.MustParseAddr(ip), list); got != want {
-			t.Errorf("%s: %v", ip, got)
-		}
-	}
-}
-
 // TestManyAddresses: a machine that travels does not get an endless certificate.
 func TestManyAddresses(t *testing.T) {
 	t.Parallel()

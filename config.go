@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"homeroom/mdns"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -399,7 +400,7 @@ func (c *config) checkLog() *settingError {
 
 func (c *config) checkFind() *settingError {
 	name := c.Find.Name
-	if len(name) > maxLabel || strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-") || strings.ContainsFunc(name, isNoHostLetter) {
+	if len(name) > mdns.MaxLabel || strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-") || strings.ContainsFunc(name, isNoHostLetter) {
 		return &settingError{"find.name", `must have 1 to 63 letters (a to z), digits and hyphens, no hyphen first or last, or be "" for off`}
 	}
 	return nil

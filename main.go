@@ -111,7 +111,7 @@ func run(env environment, cfg config, log *serverLog, reread func() (config, err
 	slog.Info(listeningText(srv.listener.Addr()))
 	srv.sayTLS()
 	srv.sayWeb()
-	srv.beFound(ctx)
+	srv.beFound()
 	for _, l := range cfg.laterListeners() {
 		slog.Warn("this version does not listen there yet", "setting", l.key, "address", l.address)
 	}

@@ -12,7 +12,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"homeroom/datadir"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -22,6 +21,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"homeroom/datadir"
+	"homeroom/mdns"
 )
 
 const (
@@ -207,15 +209,14 @@ func machineNames() certNames {
 	} else {
 		n.hosts = hostNames("")
 	}
-	fleeting, _ := os.ReadFile("/proc/net/if_inet6") // none where there is no IPv6
-	addrs, _ := net.InterfaceAddrs()                 // without them there is still this machine itself
+	addrs, _ := net.InterfaceAddrs() // without them there is still this machine itself
 	for _, a := range addrs {
 		p, err := netip.ParsePrefix(a.String())
 		if err != nil {
 			continue
 		}
 		ip := p.Addr().Unmap()
-		if !slices.Contains(n.ips, ip) && !isFleeting(ip, string(fleeting)) {
+		if !slices.Contains(n.ips, ip) && !mdns.Fleeting(ip) {
 			n.ips = append(n.ips, ip)
 		}
 	}

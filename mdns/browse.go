@@ -1,11 +1,13 @@
-package main
+package mdns
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -17,8 +19,8 @@ const (
 	maxFoundAddrs = 16  // of a host
 )
 
-// foundServer is what others have said of a server.
-type foundServer struct {
+// server is what others have said of a server.
+type server struct {
 	instance dnsmessage.Name
 	host     dnsmessage.Name // of length 0: not known yet
 	port     uint16
@@ -26,48 +28,60 @@ type foundServer struct {
 	told     bool // its text is known
 }
 
-// foundHost is what others have said of a machine.
-type foundHost struct {
+// host is what others have said of a machine.
+type host struct {
 	name  dnsmessage.Name
 	addrs []netip.Addr
 }
 
 // finder gathers what others say.
 type finder struct {
-	servers []*foundServer
-	hosts   []*foundHost
+	kind    dnsmessage.Name
+	servers []*server
+	hosts   []*host
 }
 
-// find asks everybody on the network for servers, and listens for so long.
-func find(ctx context.Context, wait time.Duration) (*finder, error) {
-	sockets, err := openMDNS(ctx)
+// Entry is a service that was found.
+type Entry struct {
+	Instance, Host string // as others wrote them: anything
+	Port           uint16
+	Text           []string
+	Addrs          []netip.Addr
+}
+
+// Browse asks everybody on the network for services of a type, such as
+// _http._tcp, until ctx ends, and returns those that told where they are, in the
+// order of their names.
+func Browse(ctx context.Context, kind string) ([]Entry, error) {
+	s, err := openSockets(slog.Default())
 	if err != nil {
 		return nil, fmt.Errorf("asking the network: %w", err)
 	}
-	defer sockets.close()
-	links := sockets.links(func(netip.Addr) bool { return true })
+	defer s.close()
+	links := s.links(func(netip.Addr) bool { return true })
 	if len(links) == 0 {
 		return nil, errors.New("this machine is on no network: no interface is up that has an address")
 	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	f := &finder{}
+	f := newFinder(kind)
 	for pause := time.Second; ; pause *= 2 {
 		packet, err := f.question()
 		if err != nil {
 			return nil, fmt.Errorf("asking the network: %w", err)
 		}
 		for _, l := range links {
-			sockets.send(l, netip.AddrPort{}, packet)
+			s.send(l, netip.AddrPort{}, packet)
 		}
-		if !f.listen(ctx, sockets.packets, links, pause) {
-			return f, nil
+		if !f.listen(ctx, s.packets, links, pause) {
+			return f.entries(), nil
 		}
 	}
 }
 
+// newFinder makes a finder of services of a type.
+func newFinder(kind string) *finder { return &finder{kind: dnsName(kind + ".local.")} }
+
 // listen takes answers for a time, and tells whether to ask again.
-func (f *finder) listen(ctx context.Context, packets <-chan mdnsPacket, links []mdnsLink, pause time.Duration) bool {
+func (f *finder) listen(ctx context.Context, packets <-chan datagram, links []link, pause time.Duration) bool {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	for {
@@ -77,11 +91,11 @@ func (f *finder) listen(ctx context.Context, packets <-chan mdnsPacket, links []
 		case <-timer.C:
 			return true
 		case p := <-packets:
-			i := slices.IndexFunc(links, func(l mdnsLink) bool { return l.index == p.index && l.v6 == p.v6 })
-			if i < 0 || p.from.Port() != mdnsPort || !links[i].isNear(p.from.Addr()) {
+			i := slices.IndexFunc(links, func(l link) bool { return l.index == p.index && l.v6 == p.v6 })
+			if i < 0 || p.from.Port() != Port || !links[i].isNear(p.from.Addr()) {
 				continue
 			}
-			if m, err := parseMDNS(p.data); err == nil && m.response {
+			if m, err := parse(p.data); err == nil && m.response {
 				f.hear(m.records(), links[i].name)
 			}
 		}
@@ -92,16 +106,16 @@ func (f *finder) listen(ctx context.Context, packets <-chan mdnsPacket, links []
 // found.
 func (f *finder) question() ([]byte, error) {
 	const most = 5 // questions, so that a packet holds them however long the names are
-	m := dnsmessage.Message{Questions: []dnsmessage.Question{mdnsQuestion(dnsName(chatService+".local."), dnsmessage.TypePTR)}}
+	m := dnsmessage.Message{Questions: []dnsmessage.Question{question(f.kind, dnsmessage.TypePTR)}}
 	for _, s := range f.servers {
 		if len(m.Questions) > most {
 			break
 		}
 		switch {
 		case s.host.Length == 0 || !s.told:
-			m.Questions = append(m.Questions, mdnsQuestion(s.instance, dnsmessage.TypeALL))
+			m.Questions = append(m.Questions, question(s.instance, dnsmessage.TypeALL))
 		case len(f.addresses(s.host)) == 0:
-			m.Questions = append(m.Questions, mdnsQuestion(s.host, dnsmessage.TypeA), mdnsQuestion(s.host, dnsmessage.TypeAAAA))
+			m.Questions = append(m.Questions, question(s.host, dnsmessage.TypeA), question(s.host, dnsmessage.TypeAAAA))
 		}
 	}
 	return m.Pack()
@@ -110,7 +124,7 @@ func (f *finder) question() ([]byte, error) {
 // hear keeps what an answer from an interface says.
 func (f *finder) hear(said []dnsmessage.Resource, iface string) {
 	for _, r := range said { // first, so that the others have somewhere to go
-		if ptr, ok := r.Body.(*dnsmessage.PTRResource); ok && inNet(r.Header.Class) && sameName(r.Header.Name, dnsName(chatService+".local.")) {
+		if ptr, ok := r.Body.(*dnsmessage.PTRResource); ok && inNet(r.Header.Class) && sameName(r.Header.Name, f.kind) {
 			f.heardServer(ptr.PTR, r.Header.TTL)
 		}
 	}
@@ -140,21 +154,21 @@ func (f *finder) hear(said []dnsmessage.Resource, iface string) {
 // heardServer keeps a server's name, or forgets it where the server has gone.
 func (f *finder) heardServer(instance dnsmessage.Name, ttl uint32) {
 	if ttl == 0 {
-		f.servers = slices.DeleteFunc(f.servers, func(s *foundServer) bool { return sameName(s.instance, instance) })
+		f.servers = slices.DeleteFunc(f.servers, func(s *server) bool { return sameName(s.instance, instance) })
 	} else if f.server(instance) == nil && len(f.servers) < maxFound {
-		f.servers = append(f.servers, &foundServer{instance: instance})
+		f.servers = append(f.servers, &server{instance: instance})
 	}
 }
 
 // heardAddress keeps an address of a host, or forgets it.
 func (f *finder) heardAddress(name dnsmessage.Name, ip netip.Addr, ttl uint32) {
-	i := slices.IndexFunc(f.hosts, func(h *foundHost) bool { return sameName(h.name, name) })
+	i := slices.IndexFunc(f.hosts, func(h *host) bool { return sameName(h.name, name) })
 	if i < 0 {
 		if ttl == 0 || len(f.hosts) == maxFound {
 			return
 		}
 		i = len(f.hosts)
-		f.hosts = append(f.hosts, &foundHost{name: name})
+		f.hosts = append(f.hosts, &host{name: name})
 	}
 	h := f.hosts[i]
 	if ttl == 0 {
@@ -165,7 +179,7 @@ func (f *finder) heardAddress(name dnsmessage.Name, ip netip.Addr, ttl uint32) {
 }
 
 // server is what is known of a server; nil: it is none that was found.
-func (f *finder) server(instance dnsmessage.Name) *foundServer {
+func (f *finder) server(instance dnsmessage.Name) *server {
 	for _, s := range f.servers {
 		if sameName(s.instance, instance) {
 			return s
@@ -182,4 +196,19 @@ func (f *finder) addresses(host dnsmessage.Name) []netip.Addr {
 		}
 	}
 	return nil
+}
+
+// entries is the servers that told where they are.
+func (f *finder) entries() (all []Entry) {
+	for _, s := range f.servers {
+		if s.host.Length == 0 {
+			continue
+		}
+		name, _, _ := strings.Cut(s.instance.String(), ".")
+		addrs := slices.Clone(f.addresses(s.host))
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		all = append(all, Entry{name, shownName(s.host), s.port, s.text, addrs})
+	}
+	slices.SortFunc(all, func(a, b Entry) int { return strings.Compare(a.Instance, b.Instance) })
+	return all
 }

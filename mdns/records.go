@@ -1,4 +1,4 @@
-package main
+package mdns
 
 import (
 	"bytes"
@@ -12,60 +12,44 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// The kinds of services that are announced.
-const (
-	chatService = "_homeroom._tcp"
-	webService  = "_http._tcp"
-)
-
 // How many seconds others may remember a record (RFC 6762, 10).
 const (
 	hostTTL    = 120
 	serviceTTL = 4500
 )
 
-// maxLabel is how many bytes a part of a name can have.
-const maxLabel = 63
-
 // typeNSEC is a record that says which records a name does not have.
 const typeNSEC dnsmessage.Type = 47
 
-// netService is a service as others see it.
-type netService struct {
-	kind string
-	port uint16
-	text []string
-}
-
-// netNames is what the server is called on the network. Who finds a name taken
+// names is what the server is called on the network. Who finds a name taken
 // counts up.
-type netNames struct {
+type names struct {
 	host, instance             string // as the settings have them
 	hostNumber, instanceNumber int    // 1: as they are
 }
 
 // hostName is the name of the machine, such as homeroom-2.local.
-func (n netNames) hostName() dnsmessage.Name {
+func (n names) hostName() dnsmessage.Name {
 	host := n.host
 	if n.hostNumber > 1 {
 		end := fmt.Sprintf("-%d", n.hostNumber)
-		host = cutLabel(host, maxLabel-len(end)) + end
+		host = cutLabel(host, MaxLabel-len(end)) + end
 	}
 	return dnsName(host + ".local.")
 }
 
 // instanceName is the name of a service, such as Homeroom (2). It may hold what it
 // likes, except that the DNS library cannot have a dot in it.
-func (n netNames) instanceName() string {
+func (n names) instanceName() string {
 	end := ""
 	if n.instanceNumber > 1 {
 		end = fmt.Sprintf(" (%d)", n.instanceNumber)
 	}
-	return cutLabel(strings.ReplaceAll(n.instance, ".", "-"), maxLabel-len(end)) + end
+	return cutLabel(strings.ReplaceAll(n.instance, ".", "-"), MaxLabel-len(end)) + end
 }
 
 // service is the full name of a service of a kind.
-func (n netNames) service(kind string) dnsmessage.Name {
+func (n names) service(kind string) dnsmessage.Name {
 	return dnsName(n.instanceName() + "." + kind + ".local.")
 }
 
@@ -86,8 +70,8 @@ func dnsName(s string) dnsmessage.Name {
 	return name
 }
 
-// netRecord is a record that this server announces on one link.
-type netRecord struct {
+// record is a record that this server announces on one link.
+type record struct {
 	dnsmessage.Resource
 	shared bool      // others may have records of this name too
 	due    time.Time // to be sent then; zero: not to be sent
@@ -95,25 +79,25 @@ type netRecord struct {
 }
 
 // isClaimed tells whether nobody else may have a record of this name and type.
-func (r *netRecord) isClaimed() bool { return !r.shared && r.Header.Type != typeNSEC }
+func (r *record) isClaimed() bool { return !r.shared && r.Header.Type != typeNSEC }
 
 // recordsFor is everything that is announced where a machine has these addresses.
-func recordsFor(names netNames, services []netService, addrs []netip.Addr) []*netRecord {
+func recordsFor(names names, services []Service, addrs []netip.Addr) []*record {
 	host := names.hostName()
-	var all []*netRecord
+	var all []*record
 	add := func(name dnsmessage.Name, ttl uint32, shared bool, body dnsmessage.ResourceBody) {
 		class := dnsmessage.ClassINET
 		if !shared {
 			class |= flushBit
 		}
 		head := dnsmessage.ResourceHeader{Name: name, Class: class, TTL: ttl, Type: kindOf(body)}
-		all = append(all, &netRecord{Resource: dnsmessage.Resource{Header: head, Body: body}, shared: shared})
+		all = append(all, &record{Resource: dnsmessage.Resource{Header: head, Body: body}, shared: shared})
 	}
 	for _, s := range services {
-		kind, name := dnsName(s.kind+".local."), names.service(s.kind)
+		kind, name := dnsName(s.Type+".local."), names.service(s.Type)
 		add(kind, serviceTTL, true, &dnsmessage.PTRResource{PTR: name})
-		add(name, hostTTL, false, &dnsmessage.SRVResource{Port: s.port, Target: host})
-		add(name, serviceTTL, false, &dnsmessage.TXTResource{TXT: s.text})
+		add(name, hostTTL, false, &dnsmessage.SRVResource{Port: s.Port, Target: host})
+		add(name, serviceTTL, false, &dnsmessage.TXTResource{TXT: s.Text})
 		add(dnsName("_services._dns-sd._udp.local."), serviceTTL, true, &dnsmessage.PTRResource{PTR: kind})
 	}
 	for _, a := range addrs {
@@ -164,11 +148,11 @@ func kindOf(body dnsmessage.ResourceBody) dnsmessage.Type {
 
 // answersTo is the records that answer a question. Where the host has no address
 // of the family that was asked for, the answer is that it has none.
-func answersTo(q dnsmessage.Question, records []*netRecord) (found []*netRecord) {
+func answersTo(q dnsmessage.Question, records []*record) (found []*record) {
 	if !inNet(q.Class) {
 		return nil
 	}
-	var none *netRecord
+	var none *record
 	for _, r := range records {
 		switch {
 		case !sameName(r.Header.Name, q.Name):
@@ -185,7 +169,7 @@ func answersTo(q dnsmessage.Question, records []*netRecord) (found []*netRecord)
 }
 
 // answersToAll is the records that answer any of these questions, each once.
-func answersToAll(questions []dnsmessage.Question, records []*netRecord) (found []*netRecord) {
+func answersToAll(questions []dnsmessage.Question, records []*record) (found []*record) {
 	for _, q := range questions {
 		for _, r := range answersTo(q, records) {
 			if !slices.Contains(found, r) {
@@ -198,7 +182,7 @@ func answersToAll(questions []dnsmessage.Question, records []*netRecord) (found 
 
 // knows tells whether who asks has the record already, for at least half of its
 // time.
-func (m *mdnsMessage) knows(r *netRecord) bool {
+func (m *message) knows(r *record) bool {
 	for _, known := range m.answers {
 		if known.Header.TTL >= r.Header.TTL/2 && sameName(known.Header.Name, r.Header.Name) && sameData(known, r.Resource) {
 			return true
@@ -209,8 +193,8 @@ func (m *mdnsMessage) knows(r *netRecord) bool {
 
 // besides is what who gets these answers will ask for next: everything, but for
 // who asks for a host's address only the host.
-func besides(answers, records []*netRecord) (more []*netRecord) {
-	chosen := map[*netRecord]bool{}
+func besides(answers, records []*record) (more []*record) {
+	chosen := map[*record]bool{}
 	onlyHost := true
 	for _, r := range answers {
 		chosen[r] = true
@@ -226,7 +210,7 @@ func besides(answers, records []*netRecord) (more []*netRecord) {
 }
 
 // isOfHost tells whether a record is about the machine, not about a service.
-func isOfHost(r *netRecord) bool {
+func isOfHost(r *record) bool {
 	switch r.Header.Type {
 	case dnsmessage.TypeA, dnsmessage.TypeAAAA, typeNSEC:
 		return true
@@ -236,7 +220,7 @@ func isOfHost(r *netRecord) bool {
 
 // resources is the records as a message holds them, with this time to live at
 // most.
-func resources(records []*netRecord, most uint32) []dnsmessage.Resource {
+func resources(records []*record, most uint32) []dnsmessage.Resource {
 	all := make([]dnsmessage.Resource, len(records))
 	for i, r := range records {
 		all[i] = r.Resource
@@ -246,7 +230,7 @@ func resources(records []*netRecord, most uint32) []dnsmessage.Resource {
 }
 
 // packResponse is the packet that has these answers.
-func packResponse(answers, more []*netRecord, most uint32) ([]byte, error) {
+func packResponse(answers, more []*record, most uint32) ([]byte, error) {
 	m := dnsmessage.Message{
 		Header:  dnsmessage.Header{Response: true, Authoritative: true},
 		Answers: resources(answers, most), Additionals: resources(more, most),
@@ -257,7 +241,7 @@ func packResponse(answers, more []*netRecord, most uint32) ([]byte, error) {
 // packDirect is the packet for a program that asks from a port of its own and
 // knows no multicast DNS: its question comes back, nothing is remembered for long,
 // and no class has bits that it does not know (RFC 6762, 6.7).
-func packDirect(asked *mdnsMessage, answers, more []*netRecord) ([]byte, error) {
+func packDirect(asked *message, answers, more []*record) ([]byte, error) {
 	const directTTL = 10
 	m := dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: asked.id, Response: true, Authoritative: true},
@@ -274,7 +258,7 @@ func packDirect(asked *mdnsMessage, answers, more []*netRecord) ([]byte, error) 
 
 // packProbe is the packet that asks whether somebody has the names already, and
 // says what they are wanted for.
-func packProbe(records []*netRecord) ([]byte, error) {
+func packProbe(records []*record) ([]byte, error) {
 	var m dnsmessage.Message
 	asked := map[dnsmessage.Name]bool{}
 	for _, r := range records {
@@ -283,7 +267,7 @@ func packProbe(records []*netRecord) ([]byte, error) {
 		}
 		if name := r.Header.Name; !asked[name] {
 			asked[name] = true
-			m.Questions = append(m.Questions, mdnsQuestion(name, dnsmessage.TypeALL))
+			m.Questions = append(m.Questions, question(name, dnsmessage.TypeALL))
 		}
 		claim := r.Resource
 		claim.Header.Class &= classBits

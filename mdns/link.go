@@ -1,4 +1,4 @@
-package main
+package mdns
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -18,25 +19,26 @@ import (
 )
 
 const (
-	maxMDNSPacket  = 9000 // bytes (RFC 6762, 17)
-	maxMDNSPackets = 500  // taken in a second, of each socket; the system drops the rest
-	maxLinkAddrs   = 8    // announced on a link, so that a packet holds them
+	maxPacket    = 9000 // bytes (RFC 6762, 17)
+	maxPackets   = 500  // taken in a second, of each socket; the system drops the rest
+	maxLinkAddrs = 8    // announced on a link, so that a packet holds them
 )
 
-// mdnsSockets is the port of multicast DNS: others on this machine may use it too.
-type mdnsSockets struct {
+// sockets is the port of multicast DNS: others on this machine may use it too.
+type sockets struct {
+	log     *slog.Logger
 	conns   [2]*net.UDPConn // by IPv4 and IPv6; nil: there is none
-	packets chan mdnsPacket
+	packets chan datagram
 	done    chan struct{} // closed when nobody takes packets any more
 	readers sync.WaitGroup
 }
 
-// mdnsGroup is where those who speak multicast DNS listen.
-func mdnsGroup(v6 bool) netip.AddrPort {
+// group is where those who speak multicast DNS listen.
+func group(v6 bool) netip.AddrPort {
 	if v6 {
-		return netip.AddrPortFrom(netip.MustParseAddr("ff02::fb"), mdnsPort)
+		return netip.AddrPortFrom(netip.MustParseAddr("ff02::fb"), Port)
 	}
-	return netip.AddrPortFrom(netip.MustParseAddr("224.0.0.251"), mdnsPort)
+	return netip.AddrPortFrom(netip.MustParseAddr("224.0.0.251"), Port)
 }
 
 // familyIndex is 1 for IPv6.
@@ -47,15 +49,15 @@ func familyIndex(v6 bool) int {
 	return 0
 }
 
-// openMDNS opens the port by IPv4 and IPv6, and fails where neither can be had.
-func openMDNS(ctx context.Context) (*mdnsSockets, error) {
-	s := &mdnsSockets{packets: make(chan mdnsPacket), done: make(chan struct{})}
+// openSockets opens the port by IPv4 and IPv6, and fails where neither can be had.
+func openSockets(log *slog.Logger) (*sockets, error) {
+	s := &sockets{log: log, packets: make(chan datagram), done: make(chan struct{})}
 	var failed error
 	for i, network := range []string{"udp4", "udp6"} {
 		config := net.ListenConfig{Control: setMulticast(i == 1)}
-		conn, err := config.ListenPacket(ctx, network, fmt.Sprintf(":%d", mdnsPort))
+		conn, err := config.ListenPacket(context.Background(), network, fmt.Sprintf(":%d", Port))
 		if err != nil {
-			failed = errors.Join(failed, fmt.Errorf("opening port %d: %w", mdnsPort, err))
+			failed = errors.Join(failed, fmt.Errorf("opening port %d: %w", Port, err))
 			continue
 		}
 		s.conns[i] = conn.(*net.UDPConn)
@@ -100,7 +102,7 @@ func setMulticast(v6 bool) func(string, string, syscall.RawConn) error {
 }
 
 // close ends the readers and gives the port back.
-func (s *mdnsSockets) close() {
+func (s *sockets) close() {
 	close(s.done)
 	for _, conn := range s.conns {
 		if conn != nil {
@@ -111,8 +113,8 @@ func (s *mdnsSockets) close() {
 }
 
 // read gives what comes to whoever takes packets, so many in a second.
-func (s *mdnsSockets) read(conn *net.UDPConn, v6 bool) {
-	buf, oob := make([]byte, maxMDNSPacket), make([]byte, 128)
+func (s *sockets) read(conn *net.UDPConn, v6 bool) {
+	buf, oob := make([]byte, maxPacket), make([]byte, 128)
 	taken, second := 0, time.Now()
 	for {
 		n, oobn, _, from, err := conn.ReadMsgUDPAddrPort(buf, oob)
@@ -123,13 +125,13 @@ func (s *mdnsSockets) read(conn *net.UDPConn, v6 bool) {
 		if now.Sub(second) > time.Second {
 			taken, second = 0, now
 		}
-		if taken++; err != nil || taken > maxMDNSPackets {
+		if taken++; err != nil || taken > maxPackets {
 			if !s.sleep(second.Add(time.Second).Sub(now)) {
 				return
 			}
 			continue
 		}
-		p := mdnsPacket{index: inInterface(oob[:oobn], v6), v6: v6, data: slices.Clone(buf[:n])}
+		p := datagram{index: inInterface(oob[:oobn], v6), v6: v6, data: slices.Clone(buf[:n])}
 		p.from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		select {
 		case s.packets <- p:
@@ -140,7 +142,7 @@ func (s *mdnsSockets) read(conn *net.UDPConn, v6 bool) {
 }
 
 // sleep waits, and tells whether there is anything to go on for.
-func (s *mdnsSockets) sleep(t time.Duration) bool {
+func (s *sockets) sleep(t time.Duration) bool {
 	timer := time.NewTimer(t)
 	defer timer.Stop()
 	select {
@@ -170,27 +172,27 @@ func inInterface(oob []byte, v6 bool) int {
 
 // send sends a packet over a link; to everybody, where to is not valid. What is
 // lost is asked for again, so an error is no matter.
-func (s *mdnsSockets) send(l mdnsLink, to netip.AddrPort, packet []byte) {
+func (s *sockets) send(l link, to netip.AddrPort, packet []byte) {
 	conn := s.conns[familyIndex(l.v6)]
 	oob := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(l.index)})
 	if l.v6 {
 		oob = unix.PktInfo6(&unix.Inet6Pktinfo{Ifindex: uint32(l.index)})
 	}
 	if !to.IsValid() {
-		to = mdnsGroup(l.v6)
+		to = group(l.v6)
 	}
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
 	if _, _, err := conn.WriteMsgUDPAddrPort(packet, oob, to); err != nil {
-		slog.Debug("cannot send to the network", "interface", l.name, "error", err)
+		s.log.Debug("cannot send to the network", "interface", l.name, "error", err)
 	}
 }
 
 // links is the machine's interfaces that are networks, joined to listen on, with
 // those of its addresses that wanted takes.
-func (s *mdnsSockets) links(wanted func(netip.Addr) bool) (links []mdnsLink) {
+func (s *sockets) links(wanted func(netip.Addr) bool) (links []link) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
-		slog.Warn("cannot look at the network interfaces", "error", err)
+		s.log.Warn("cannot look at the network interfaces", "error", err)
 	}
 	for _, i := range interfaces {
 		const must, not = net.FlagUp | net.FlagMulticast, net.FlagLoopback | net.FlagPointToPoint
@@ -202,7 +204,7 @@ func (s *mdnsSockets) links(wanted func(netip.Addr) bool) (links []mdnsLink) {
 		for _, v6 := range []bool{false, true} {
 			has := slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Addr().Is6() == v6 })
 			if has && s.join(i.Index, v6) {
-				links = append(links, mdnsLink{index: i.Index, name: i.Name, v6: v6, addrs: addrs, nets: nets})
+				links = append(links, link{index: i.Index, name: i.Name, v6: v6, addrs: addrs, nets: nets})
 			}
 		}
 	}
@@ -211,7 +213,7 @@ func (s *mdnsSockets) links(wanted func(netip.Addr) bool) (links []mdnsLink) {
 
 // join has a socket hear what is sent to everybody on an interface. It has joined
 // already, where the interface was there before.
-func (s *mdnsSockets) join(index int, v6 bool) bool {
+func (s *sockets) join(index int, v6 bool) bool {
 	conn := s.conns[familyIndex(v6)]
 	if conn == nil {
 		return false
@@ -220,7 +222,7 @@ func (s *mdnsSockets) join(index int, v6 bool) bool {
 	if err != nil {
 		return false
 	}
-	group := mdnsGroup(v6).Addr()
+	group := group(v6).Addr()
 	var failed error
 	err = raw.Control(func(fd uintptr) {
 		if v6 {
@@ -236,11 +238,11 @@ func (s *mdnsSockets) join(index int, v6 bool) bool {
 
 // netsOf is an interface's addresses that are in use, each with its network.
 func netsOf(i net.Interface) (nets []netip.Prefix) {
-	list, _ := os.ReadFile("/proc/net/if_inet6") // none where there is no IPv6
-	addrs, _ := i.Addrs()                        // an interface that has just gone has none
+	list := inet6List()
+	addrs, _ := i.Addrs() // an interface that has just gone has none
 	for _, a := range addrs {
 		p, err := netip.ParsePrefix(a.String())
-		if err == nil && !isTentative(p.Addr(), string(list)) {
+		if err == nil && !isTentative(p.Addr(), list) {
 			nets = append(nets, p)
 		}
 	}
@@ -251,11 +253,11 @@ func netsOf(i net.Interface) (nets []netip.Prefix) {
 // announcedAddrs is those of an interface's addresses by which others shall reach
 // this machine. IPv6's addresses for one link only are for where there are no others.
 func announcedAddrs(nets []netip.Prefix, wanted func(netip.Addr) bool) (addrs []netip.Addr) {
-	list, _ := os.ReadFile("/proc/net/if_inet6")
+	list := inet6List()
 	var only []netip.Addr
 	for _, p := range nets {
 		switch ip := p.Addr(); {
-		case !wanted(ip) || ip.IsLoopback() || isFleeting(ip, string(list)):
+		case !wanted(ip) || ip.IsLoopback() || isFleeting(ip, list):
 		case ip.Is6() && ip.IsLinkLocalUnicast():
 			only = append(only, ip)
 		default:
@@ -297,4 +299,49 @@ func tellChanges(kernel *os.File, changed chan<- struct{}) {
 		default: // a word is waiting
 		}
 	}
+}
+
+// inet6List is what the kernel says of this machine's IPv6 addresses; "" where
+// there is no IPv6.
+func inet6List() string {
+	list, _ := os.ReadFile("/proc/net/if_inet6")
+	return string(list)
+}
+
+// Fleeting reports whether an address of this machine is one of those that IPv6
+// changes daily for privacy: nobody should be told to connect to it.
+func Fleeting(ip netip.Addr) bool { return isFleeting(ip, inet6List()) }
+
+// isFleeting tells whether a list like /proc/net/if_inet6 shows an address as
+// temporary (IPv6 privacy): such ones change daily, and nobody connects to them.
+func isFleeting(ip netip.Addr, list string) bool {
+	const temporary = 0x01
+	flags, name := inet6Flags(ip, list)
+	return flags&temporary != 0 && name != "lo"
+}
+
+// isTentative tells whether a list like /proc/net/if_inet6 shows an address as not
+// usable yet, or never: somebody else may have it.
+func isTentative(ip netip.Addr, list string) bool {
+	const tentative, failed = 0x40, 0x08
+	flags, _ := inet6Flags(ip, list)
+	return flags&(tentative|failed) != 0
+}
+
+// inet6Flags is what a list like /proc/net/if_inet6 says of an IPv6 address: its
+// flags and the interface that has it.
+func inet6Flags(ip netip.Addr, list string) (flags uint, name string) {
+	if !ip.Is6() {
+		return 0, ""
+	}
+	want := fmt.Sprintf("%x", ip.AsSlice())
+	for line := range strings.Lines(list) {
+		var hex string
+		var index, bits, scope uint
+		n, _ := fmt.Sscanf(line, "%s %x %x %x %x %s", &hex, &index, &bits, &scope, &flags, &name)
+		if n == 6 && hex == want {
+			return flags, name
+		}
+	}
+	return 0, ""
 }

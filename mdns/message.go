@@ -1,4 +1,4 @@
-package main
+package mdns
 
 import (
 	"bytes"
@@ -17,12 +17,12 @@ const (
 	classBits = flushBit - 1
 )
 
-// maxMDNSRecords is how many questions, and records of each kind, one packet may
+// maxRecords is how many questions, and records of each kind, one packet may
 // hold. What is behind them is not looked at.
-const maxMDNSRecords = 200
+const maxRecords = 200
 
-// mdnsMessage is a packet, as far as it can be understood.
-type mdnsMessage struct {
+// message is a packet, as far as it can be understood.
+type message struct {
 	id        uint16
 	response  bool
 	questions []dnsmessage.Question
@@ -33,9 +33,9 @@ type mdnsMessage struct {
 
 var errNotMDNS = errors.New("this is no message of multicast DNS")
 
-// parseMDNS reads a packet. Records that are of a kind of their own, or broken,
+// parse reads a packet. Records that are of a kind of their own, or broken,
 // are passed over; a packet that cannot be followed to its end is refused.
-func parseMDNS(packet []byte) (*mdnsMessage, error) {
+func parse(packet []byte) (*message, error) {
 	var p dnsmessage.Parser
 	head, err := p.Start(packet)
 	if err != nil {
@@ -44,7 +44,7 @@ func parseMDNS(packet []byte) (*mdnsMessage, error) {
 	if head.OpCode != 0 || head.RCode != dnsmessage.RCodeSuccess {
 		return nil, errNotMDNS
 	}
-	m := &mdnsMessage{id: head.ID, response: head.Response}
+	m := &message{id: head.ID, response: head.Response}
 	if m.questions, err = readSection(p.Question, p.SkipQuestion); err == nil {
 		err = p.SkipAllQuestions()
 	}
@@ -74,7 +74,7 @@ func parseMDNS(packet []byte) (*mdnsMessage, error) {
 
 // readSection reads what can be read of a section.
 func readSection[T any](read func() (T, error), skip func() error) (all []T, err error) {
-	for range maxMDNSRecords {
+	for range maxRecords {
 		one, err := read()
 		if errors.Is(err, dnsmessage.ErrSectionDone) {
 			return all, nil
@@ -126,7 +126,7 @@ func readRecord(p *dnsmessage.Parser, head func() (dnsmessage.ResourceHeader, er
 }
 
 // records is all that a response says.
-func (m *mdnsMessage) records() []dnsmessage.Resource {
+func (m *message) records() []dnsmessage.Resource {
 	return slices.Concat(m.answers, m.claims, m.more)
 }
 
@@ -206,7 +206,7 @@ func compareData(a, b dnsmessage.ResourceBody) int {
 	return bytes.Compare(appendData(inA[:0], a), appendData(inB[:0], b))
 }
 
-// mdnsQuestion asks for records of a name.
-func mdnsQuestion(name dnsmessage.Name, kind dnsmessage.Type) dnsmessage.Question {
+// question asks for records of a name.
+func question(name dnsmessage.Name, kind dnsmessage.Type) dnsmessage.Question {
 	return dnsmessage.Question{Name: name, Type: kind, Class: dnsmessage.ClassINET}
 }

@@ -1,7 +1,8 @@
-package main
+package mdns
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -27,15 +28,15 @@ type fakeSent struct {
 	at   time.Time
 	from netip.Addr
 	to   netip.AddrPort // not valid: to everybody
-	*mdnsMessage
+	*message
 }
 
 // fakeMember is an announcer on the network.
 type fakeMember struct {
 	*announcer
 	net     *fakeNet
-	links   []mdnsLink
-	packets chan mdnsPacket
+	links   []link
+	packets chan datagram
 	changed chan struct{}
 	stop    chan struct{}
 	ended   chan struct{}
@@ -43,8 +44,8 @@ type fakeMember struct {
 
 // fakeLink is a link of a machine with this address and, if it is an IPv4 one, an
 // IPv6 one too.
-func fakeLink(index int, addrs ...string) mdnsLink {
-	l := mdnsLink{index: index, name: fmt.Sprintf("eth%d", index)}
+func fakeLink(index int, addrs ...string) link {
+	l := link{index: index, name: fmt.Sprintf("eth%d", index)}
 	for _, a := range addrs {
 		p := netip.MustParsePrefix(a)
 		l.nets, l.addrs = append(l.nets, p), append(l.addrs, p.Addr())
@@ -52,23 +53,31 @@ func fakeLink(index int, addrs ...string) mdnsLink {
 	return l
 }
 
-// join starts an announcer that has these links.
-func (n *fakeNet) join(links ...mdnsLink) *fakeMember {
-	ports := openPorts{plain: netip.MustParseAddrPort("[::]:6500"), tls: netip.MustParseAddrPort("[::]:6501"), web: netip.MustParseAddrPort("[::]:6580")}
-	return n.joinWith(ports, links...)
+// testType is the type of the service that tests announce.
+const testType = "_homeroom._tcp"
+
+// testOptions announces these services, from the machine homeroom.
+func testOptions(services ...Service) Options {
+	return Options{Host: "Homeroom", Instance: "Homeroom", Services: services, Log: slog.New(slog.DiscardHandler)}
 }
 
-// joinWith starts an announcer of a server that listens there.
-func (n *fakeNet) joinWith(ports openPorts, links ...mdnsLink) *fakeMember {
-	m := &fakeMember{net: n, links: links, packets: make(chan mdnsPacket, 10000), changed: make(chan struct{}, 1),
+// join starts an announcer of two services that has these links.
+func (n *fakeNet) join(links ...link) *fakeMember {
+	chat := Service{Type: testType, Port: 6500, Text: []string{"txtvers=1", "protocol=0.03", "version=1", "tls=6501"}}
+	return n.joinWith(testOptions(chat, Service{Type: "_http._tcp", Port: 6580, Text: []string{"txtvers=1", "path=/"}}), links...)
+}
+
+// joinWith starts an announcer with these options.
+func (n *fakeNet) joinWith(o Options, links ...link) *fakeMember {
+	m := &fakeMember{net: n, links: links, packets: make(chan datagram, 10000), changed: make(chan struct{}, 1),
 		stop: make(chan struct{}), ended: make(chan struct{})}
-	m.announcer = newAnnouncer("Homeroom", "homeroom", ports, nil)
-	m.scan = func() []mdnsLink {
+	m.announcer = newAnnouncer(o)
+	m.scan = func() []link {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		return m.links
 	}
-	m.send = func(l mdnsLink, to netip.AddrPort, packet []byte) { n.send(m, l.addrs[0], to, packet) }
+	m.send = func(l link, to netip.AddrPort, packet []byte) { n.send(m, l.addrs[0], to, packet) }
 	n.mu.Lock()
 	n.members = append(n.members, m)
 	n.mu.Unlock()
@@ -81,7 +90,7 @@ func (n *fakeNet) joinWith(ports openPorts, links ...mdnsLink) *fakeMember {
 
 // send notes a packet and gives it to everybody who is to have it.
 func (n *fakeNet) send(by *fakeMember, from netip.Addr, to netip.AddrPort, packet []byte) {
-	m, err := parseMDNS(packet)
+	m, err := parse(packet)
 	if err != nil {
 		n.t.Errorf("a packet that cannot be read: %v", err)
 		return
@@ -102,7 +111,7 @@ func (n *fakeNet) send(by *fakeMember, from netip.Addr, to netip.AddrPort, packe
 // give has a packet come in on all of a member's links.
 func (m *fakeMember) give(from string, packet []byte) {
 	for _, l := range m.links {
-		m.packets <- mdnsPacket{l.index, l.v6, netip.MustParseAddrPort(from), packet}
+		m.packets <- datagram{l.index, l.v6, netip.MustParseAddrPort(from), packet}
 	}
 }
 
@@ -161,7 +170,7 @@ func askPacket(t testing.TB, m dnsmessage.Message, asked ...string) []byte {
 		"SRV": dnsmessage.TypeSRV, "TXT": dnsmessage.TypeTXT, "ANY": dnsmessage.TypeALL, "MX": dnsmessage.TypeMX}
 	for _, line := range asked {
 		kind, name, _ := strings.Cut(line, " ")
-		m.Questions = append(m.Questions, mdnsQuestion(dnsName(name), kinds[kind]))
+		m.Questions = append(m.Questions, question(dnsName(name), kinds[kind]))
 	}
 	packet, err := m.Pack()
 	if err != nil {
@@ -213,7 +222,7 @@ func TestAnnounceSteps(t *testing.T) {
 			}
 		}
 		want := "_homeroom._tcp PTR Homeroom._homeroom._tcp.local.; Homeroom._homeroom._tcp SRV 6500 homeroom.local.; " +
-			"Homeroom._homeroom._tcp TXT txtvers=1,protocol=0.03,version=" + version + ",tls=6501; _services._dns-sd._udp PTR _homeroom._tcp.local.; " +
+			"Homeroom._homeroom._tcp TXT txtvers=1,protocol=0.03,version=1,tls=6501; _services._dns-sd._udp PTR _homeroom._tcp.local.; " +
 			"_http._tcp PTR Homeroom._http._tcp.local.; Homeroom._http._tcp SRV 6580 homeroom.local.; " +
 			"Homeroom._http._tcp TXT txtvers=1,path=/; _services._dns-sd._udp PTR _http._tcp.local.; " + claims
 		m.leave()
@@ -292,7 +301,7 @@ func TestOneMachineTwice(t *testing.T) {
 		wire, radio := fakeLink(1, "192.0.2.1/24"), fakeLink(2, "192.0.2.2/24")
 		a := n.join(wire, radio)
 		time.Sleep(time.Minute)
-		b := n.joinWith(openPorts{plain: netip.MustParseAddrPort("[::]:7500")}, wire, radio)
+		b := n.joinWith(testOptions(Service{Type: testType, Port: 7500}), wire, radio)
 		time.Sleep(time.Minute)
 		if got := a.called(); got != "homeroom.local, Homeroom" {
 			t.Errorf("the first is %s", got)
@@ -366,8 +375,8 @@ func sameLines(a, b string) bool {
 func TestNoAddress(t *testing.T) {
 	t.Parallel()
 	host := dnsName("homeroom.local.")
-	records := recordsFor(netNames{host: "homeroom", hostNumber: 1, instanceNumber: 1}, nil, []netip.Addr{netip.MustParseAddr("192.0.2.1")})
-	found := answersTo(mdnsQuestion(host, dnsmessage.TypeAAAA), records)
+	records := recordsFor(names{host: "homeroom", hostNumber: 1, instanceNumber: 1}, nil, []netip.Addr{netip.MustParseAddr("192.0.2.1")})
+	found := answersTo(question(host, dnsmessage.TypeAAAA), records)
 	if len(found) != 1 || found[0].Header.Type != typeNSEC {
 		t.Fatalf("got %v", found)
 	}
@@ -483,7 +492,7 @@ func TestNameThief(t *testing.T) {
 func TestInterfacesChange(t *testing.T) {
 	onNet(t, func(t *testing.T, n *fakeNet) {
 		m := n.join()
-		change := func(links ...mdnsLink) []fakeSent {
+		change := func(links ...link) []fakeSent {
 			n.mu.Lock()
 			m.links = links
 			n.mu.Unlock()

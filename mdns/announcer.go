@@ -1,4 +1,4 @@
-package main
+package mdns
 
 import (
 	"log/slog"
@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -35,11 +36,8 @@ const (
 	maxDirectAsked = 4  // questions in one packet of theirs
 )
 
-// mdnsPort is the port of multicast DNS, of servers and of those who ask.
-const mdnsPort = 5353
-
-// mdnsLink is a network interface, by IPv4 or by IPv6.
-type mdnsLink struct {
+// link is a network interface, by IPv4 or by IPv6.
+type link struct {
 	index int
 	name  string
 	v6    bool
@@ -47,8 +45,8 @@ type mdnsLink struct {
 	nets  []netip.Prefix // all its addresses there, each with the network that it is in
 }
 
-// mdnsPacket is what came over a link.
-type mdnsPacket struct {
+// datagram is what came over a link.
+type datagram struct {
 	index int // of the interface
 	v6    bool
 	from  netip.AddrPort
@@ -57,33 +55,40 @@ type mdnsPacket struct {
 
 // announcedLink is a link and what is announced on it.
 type announcedLink struct {
-	mdnsLink
-	records []*netRecord
+	link
+	records []*record
 }
 
 // announcer makes the server findable: it asks for names, announces them, answers
 // for them and gives them back. One goroutine does it all.
 type announcer struct {
 	// fixed when it is made
-	services []netService
-	scan     func() []mdnsLink
-	send     func(l mdnsLink, to netip.AddrPort, packet []byte) // to everybody, where to is not valid
+	log      *slog.Logger
+	services []Service
+	scan     func() []link
+	send     func(l link, to netip.AddrPort, packet []byte) // to everybody, where to is not valid
 
 	// owned by run
-	names     netNames
+	names     names
 	links     []*announcedLink
 	step      int       // probes and announcements sent
 	stepAt    time.Time // of the next one; zero: there is none
 	scanAt    time.Time // zero: nothing has changed
 	conflicts int
 	conflict  time.Time // the last one
-	told      netNames  // what the log knows
+	told      names     // what the log knows
 	directs   int       // answers to those with ports of their own
 	directEnd time.Time // until then
 }
 
+// newAnnouncer makes what announces these services, with no network yet.
+func newAnnouncer(o Options) *announcer {
+	first := names{host: strings.ToLower(o.Host), instance: o.Instance, hostNumber: 1, instanceNumber: 1}
+	return &announcer{log: o.Log, services: o.Services, names: first}
+}
+
 // run announces until stop is closed.
-func (a *announcer) run(stop <-chan struct{}, packets <-chan mdnsPacket, changed <-chan struct{}) {
+func (a *announcer) run(stop <-chan struct{}, packets <-chan datagram, changed <-chan struct{}) {
 	a.relink(time.Now())
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -141,12 +146,12 @@ func (a *announcer) tick(now time.Time) {
 // names have to be asked for again.
 func (a *announcer) relink(now time.Time) {
 	links := a.scan()
-	if slices.EqualFunc(links, a.links, func(m mdnsLink, l *announcedLink) bool { return reflect.DeepEqual(m, l.mdnsLink) }) {
+	if slices.EqualFunc(links, a.links, func(m link, l *announcedLink) bool { return reflect.DeepEqual(m, l.link) }) {
 		return
 	}
 	a.links = nil
 	for _, l := range links {
-		a.links = append(a.links, &announcedLink{mdnsLink: l})
+		a.links = append(a.links, &announcedLink{link: l})
 	}
 	a.restart(now.Add(rand.N(probeEvery)))
 }
@@ -172,13 +177,13 @@ func (a *announcer) advance(now time.Time) {
 	}
 	for _, l := range a.links {
 		if a.step < probes {
-			a.sendAll(l, packProbeOf(l))
+			a.sendAll(l, a.packed(packProbe(l.records)))
 			continue
 		}
 		for _, r := range l.records {
 			r.sent = now
 		}
-		a.sendAll(l, packed(packResponse(l.records, nil, math.MaxUint32)))
+		a.sendAll(l, a.packed(packResponse(l.records, nil, math.MaxUint32)))
 	}
 	a.step++
 	switch {
@@ -196,11 +201,11 @@ func (a *announcer) tell() {
 	if a.names == a.told {
 		return
 	}
-	host, first := shownName(a.names.hostName()), netNames{host: a.names.host}
+	host, first := shownName(a.names.hostName()), names{host: a.names.host}
 	if a.names.hostNumber > 1 {
-		slog.Warn("another machine on this network has the name, so this one takes another", "taken", shownName(first.hostName()), "name", host)
+		a.log.Warn("another machine on this network has the name, so this one takes another", "taken", shownName(first.hostName()), "name", host)
 	}
-	slog.Info("found by name on this network: "+host, "service", a.names.instanceName())
+	a.log.Info("found by name on this network: "+host, "service", a.names.instanceName())
 	a.told = a.names
 }
 
@@ -212,7 +217,7 @@ func shownName(n dnsmessage.Name) string {
 
 // answer sends what is due on a link.
 func (a *announcer) answer(l *announcedLink, now time.Time) {
-	var due []*netRecord
+	var due []*record
 	for _, r := range l.records {
 		if !r.due.IsZero() && !now.Before(r.due) {
 			r.due, r.sent = time.Time{}, now
@@ -220,7 +225,7 @@ func (a *announcer) answer(l *announcedLink, now time.Time) {
 		}
 	}
 	if len(due) > 0 {
-		a.sendAll(l, packed(packResponse(due, besides(due, l.records), math.MaxUint32)))
+		a.sendAll(l, a.packed(packResponse(due, besides(due, l.records), math.MaxUint32)))
 	}
 }
 
@@ -230,41 +235,39 @@ func (a *announcer) goodbye() {
 		return
 	}
 	for _, l := range a.links {
-		a.sendAll(l, packed(packResponse(l.records, nil, 0)))
+		a.sendAll(l, a.packed(packResponse(l.records, nil, 0)))
 	}
 }
 
 // sendAll sends a packet to everybody on a link.
 func (a *announcer) sendAll(l *announcedLink, packet []byte) {
 	if packet != nil {
-		a.send(l.mdnsLink, netip.AddrPort{}, packet)
+		a.send(l.link, netip.AddrPort{}, packet)
 	}
 }
 
 // packed is a packet; nil, and a line in the log, where it cannot be made.
-func packed(packet []byte, err error) []byte {
+func (a *announcer) packed(packet []byte, err error) []byte {
 	if err != nil {
-		slog.Warn("cannot announce the server on the network", "error", err)
+		a.log.Warn("cannot announce the server on the network", "error", err)
 	}
 	return packet
 }
 
-func packProbeOf(l *announcedLink) []byte { return packed(packProbe(l.records)) }
-
 // receive handles a packet. What does not come from the link itself is dropped,
 // so that nobody can have answers sent elsewhere.
-func (a *announcer) receive(p mdnsPacket, now time.Time) {
+func (a *announcer) receive(p datagram, now time.Time) {
 	i := slices.IndexFunc(a.links, func(l *announcedLink) bool { return l.index == p.index && l.v6 == p.v6 })
 	if i < 0 || !a.links[i].isNear(p.from.Addr()) {
 		return
 	}
-	m, err := parseMDNS(p.data)
+	m, err := parse(p.data)
 	switch l := a.links[i]; {
 	case err != nil: // others' errors are not worth a line
-	case m.response && p.from.Port() == mdnsPort:
+	case m.response && p.from.Port() == Port:
 		a.heard(m.records(), l, now)
 	case m.response: // no responder sends from another port
-	case p.from.Port() != mdnsPort:
+	case p.from.Port() != Port:
 		a.askedDirect(l, m, p.from, now)
 	default:
 		a.asked(l, m, now)
@@ -272,14 +275,14 @@ func (a *announcer) receive(p mdnsPacket, now time.Time) {
 }
 
 // isNear tells whether an address is on the link.
-func (l *mdnsLink) isNear(ip netip.Addr) bool {
+func (l *link) isNear(ip netip.Addr) bool {
 	ip = ip.WithZone("")
 	return ip.IsLinkLocalUnicast() || slices.ContainsFunc(l.nets, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // asked sees to it that a question gets its answer, and that who wants a name
 // which is taken is told so.
-func (a *announcer) asked(l *announcedLink, m *mdnsMessage, now time.Time) {
+func (a *announcer) asked(l *announcedLink, m *message, now time.Time) {
 	if !a.owns() {
 		if a.yieldsTo(l, m.claims) {
 			a.clash(now, yieldTime)
@@ -304,7 +307,7 @@ func (a *announcer) asked(l *announcedLink, m *mdnsMessage, now time.Time) {
 
 // sendAt has a record sent at a time; later, where it was sent a moment ago, and
 // sooner, where it was to be sent later.
-func (r *netRecord) sendAt(at time.Time, gap time.Duration) {
+func (r *record) sendAt(at time.Time, gap time.Duration) {
 	if free := r.sent.Add(gap); at.Before(free) {
 		at = free
 	}
@@ -315,7 +318,7 @@ func (r *netRecord) sendAt(at time.Time, gap time.Duration) {
 
 // askedDirect answers a program that asks from a port of its own: it alone gets
 // the answer.
-func (a *announcer) askedDirect(l *announcedLink, m *mdnsMessage, from netip.AddrPort, now time.Time) {
+func (a *announcer) askedDirect(l *announcedLink, m *message, from netip.AddrPort, now time.Time) {
 	if now.After(a.directEnd) {
 		a.directs, a.directEnd = 0, now.Add(time.Second)
 	}
@@ -327,8 +330,8 @@ func (a *announcer) askedDirect(l *announcedLink, m *mdnsMessage, from netip.Add
 		return
 	}
 	a.directs++
-	if packet := packed(packDirect(m, answers, besides(answers, l.records))); packet != nil {
-		a.send(l.mdnsLink, from, packet)
+	if packet := a.packed(packDirect(m, answers, besides(answers, l.records))); packet != nil {
+		a.send(l.link, from, packet)
 	}
 }
 
@@ -372,7 +375,7 @@ func (a *announcer) clash(now time.Time, wait time.Duration) {
 	a.conflict = now
 	a.conflicts++
 	if a.conflicts == maxConflicts {
-		slog.Warn("others on this network claim every name that this server tries; it goes on trying, slowly")
+		a.log.Warn("others on this network claim every name that this server tries; it goes on trying, slowly")
 	}
 	if a.conflicts >= maxConflicts {
 		wait = slowSearch
@@ -383,14 +386,14 @@ func (a *announcer) clash(now time.Time, wait time.Duration) {
 // clashes tells whether somebody else says something else of one of this server's
 // names.
 func (a *announcer) clashes(s dnsmessage.Resource, l *announcedLink) bool {
-	return inNet(s.Header.Class) && slices.ContainsFunc(l.records, func(r *netRecord) bool {
+	return inNet(s.Header.Class) && slices.ContainsFunc(l.records, func(r *record) bool {
 		return r.isClaimed() && sameName(r.Header.Name, s.Header.Name) && sameFamily(r, s)
 	}) && !a.isOurs(s, l)
 }
 
 // sameFamily tells whether two records of one name say the same kind of thing: all
 // addresses do.
-func sameFamily(r *netRecord, s dnsmessage.Resource) bool {
+func sameFamily(r *record, s dnsmessage.Resource) bool {
 	address := s.Header.Type == dnsmessage.TypeA || s.Header.Type == dnsmessage.TypeAAAA
 	return address && isOfHost(r) || r.Header.Type == s.Header.Type
 }
@@ -402,7 +405,7 @@ func (a *announcer) isOurs(s dnsmessage.Resource, l *announcedLink) bool {
 		isIP := func(p netip.Prefix) bool { return p.Addr() == ip }
 		return slices.ContainsFunc(a.links, func(other *announcedLink) bool { return slices.ContainsFunc(other.nets, isIP) })
 	}
-	return slices.ContainsFunc(l.records, func(r *netRecord) bool {
+	return slices.ContainsFunc(l.records, func(r *record) bool {
 		return sameName(r.Header.Name, s.Header.Name) && sameData(s, r.Resource)
 	})
 }

@@ -1,4 +1,4 @@
-package main
+package mdns
 
 import (
 	"net/netip"
@@ -13,13 +13,12 @@ import (
 // that is too long to be compared for nothing.
 func loadedAnnouncer(t testing.TB) *announcer {
 	t.Helper()
-	ports := openPorts{plain: netip.MustParseAddrPort("[::]:6500"), tls: netip.MustParseAddrPort("[::]:6501"), web: netip.MustParseAddrPort("[::]:6580")}
-	a := newAnnouncer("Homeroom", "homeroom", ports, nil)
-	for len(appendData(nil, &dnsmessage.TXTResource{TXT: a.services[0].text})) <= usualData {
-		a.services[0].text = append(a.services[0].text, strings.Repeat("x", 250))
+	a := newAnnouncer(testOptions(Service{Type: testType, Port: 6500, Text: []string{"txtvers=1"}}, Service{Type: "_http._tcp", Port: 6580}))
+	for len(appendData(nil, &dnsmessage.TXTResource{TXT: a.services[0].Text})) <= usualData {
+		a.services[0].Text = append(a.services[0].Text, strings.Repeat("x", 250))
 	}
-	a.scan = func() []mdnsLink { return []mdnsLink{fakeLink(1, "192.0.2.1/24", "fd00::1/64")} }
-	a.send = func(mdnsLink, netip.AddrPort, []byte) {}
+	a.scan = func() []link { return []link{fakeLink(1, "192.0.2.1/24", "fd00::1/64")} }
+	a.send = func(link, netip.AddrPort, []byte) {}
 	a.relink(time.Now())
 	a.step, a.stepAt = probes+announcements, time.Time{}
 	return a
@@ -29,12 +28,12 @@ func loadedAnnouncer(t testing.TB) *announcer {
 // as are looked at, all of its own names.
 func loadPackets(t testing.TB, a *announcer) map[string][]byte {
 	t.Helper()
-	host, service := a.names.hostName(), a.names.service(chatService)
+	host, service := a.names.hostName(), a.names.service(testType)
 	address := &dnsmessage.AResource{A: [4]byte{192, 0, 2, 0}} // has less right to the name: the server keeps it
 	load := func(asked, name dnsmessage.Name, body dnsmessage.ResourceBody, into func(m *dnsmessage.Message) *[]dnsmessage.Resource) []byte {
 		var m dnsmessage.Message
-		for range maxMDNSRecords {
-			m.Questions = append(m.Questions, mdnsQuestion(asked, dnsmessage.TypeALL))
+		for range maxRecords {
+			m.Questions = append(m.Questions, question(asked, dnsmessage.TypeALL))
 			head := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: serviceTTL}
 			*into(&m) = append(*into(&m), dnsmessage.Resource{Header: head, Body: body})
 		}
@@ -52,7 +51,7 @@ func loadPackets(t testing.TB, a *announcer) map[string][]byte {
 
 // handle has a packet handled as by one who still asks for the names or one who has
 // them: claims are for the former.
-func (a *announcer) handle(l *announcedLink, m *mdnsMessage, now time.Time) {
+func (a *announcer) handle(l *announcedLink, m *message, now time.Time) {
 	a.step = probes + announcements
 	if len(m.claims) > 0 {
 		a.step = 1
@@ -67,7 +66,7 @@ func TestMDNSLoad(t *testing.T) {
 	a := loadedAnnouncer(t)
 	now := time.Now()
 	for name, packet := range loadPackets(t, a) {
-		m, err := parseMDNS(packet)
+		m, err := parse(packet)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +88,7 @@ func BenchmarkMDNSLoad(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				m, err := parseMDNS(packet)
+				m, err := parse(packet)
 				if err != nil {
 					b.Fatal(err)
 				}

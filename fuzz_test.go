@@ -151,7 +151,7 @@ func FuzzPost(f *testing.F) {
 			return
 		}
 		a, err := parsePost(words)
-		if err == nil && (a.ttl < 0 || a.parent != 0 && a.ttl != 0 || a.heading.shown == "") {
+		if err == nil && (a.secs < 0 || a.parent != 0 && a.secs != 0 || a.heading == "") {
 			t.Fatalf("%q was read as %+v", line, a)
 		}
 	})

@@ -48,23 +48,29 @@ func (srv *server) loadGroups(accounts map[int64]*account) error {
 	})
 }
 
-// timeToLive reads a "terminate secs" word: 0 or none is what the settings say,
-// and a setting caps every time.
-func (srv *server) timeToLive(words []string, at int, usual time.Duration) (time.Duration, error) {
+// secondsAt reads the word that says how many seconds something lives; 0: there is none.
+func secondsAt(words []string, at int) (int64, error) {
+	if len(words) <= at {
+		return 0, nil
+	}
+	n, ok := parseNumber(words[at])
+	if !ok || n < 0 {
+		return 0, fail(statusBadArgs)
+	}
+	return n, nil
+}
+
+// timeToLive is how long something lives: as many seconds as its maker has asked for,
+// or as usual (secs 0); a setting caps both.
+func (srv *server) timeToLive(secs int64, usual time.Duration) time.Duration {
 	ttl := usual
-	if len(words) > at {
-		n, ok := parseNumber(words[at])
-		if !ok || n < 0 {
-			return 0, fail(statusBadArgs)
-		}
-		if n > 0 {
-			ttl = seconds(n)
-		}
+	if secs > 0 {
+		ttl = seconds(secs)
 	}
 	if most := srv.settings().Expiry.Max.Duration; most > 0 && (ttl > most || ttl == 0) {
 		ttl = most
 	}
-	return ttl, nil
+	return ttl
 }
 
 // cmdListGroups is "#listgroups".
@@ -81,7 +87,7 @@ func (s *session) cmdListGroups(_ []string, r *reply) error {
 
 // cmdCreateGroup is "#creategroup <name> [password] [anon/regd] [secs]".
 func (s *session) cmdCreateGroup(words []string, _ *reply) error {
-	ttl, err := s.srv.timeToLive(words, 3, s.srv.settings().Expiry.Group.Duration)
+	secs, err := secondsAt(words, 3)
 	if err != nil {
 		return err
 	}
@@ -89,7 +95,7 @@ func (s *session) cmdCreateGroup(words []string, _ *reply) error {
 	if err != nil {
 		return err
 	}
-	p.ttl = ttl
+	p.ttl = s.srv.timeToLive(secs, s.srv.settings().Expiry.Group.Duration)
 	return s.srv.groups.create(p)
 }
 

@@ -60,12 +60,12 @@ func TestParsePost(t *testing.T) {
 		"heading 5":       {parent: 5},
 		"heading 5 2":     {parent: 5},
 		"heading 5 2 0":   {parent: 5},
-		"heading 0 2 60":  {ttl: 60},
+		"heading 0 2 60":  {secs: 60},
 		"heading -1 2":    {parent: -1}, // no such parent
 		"heading 5 2 -0":  {parent: 5},
 		"heading +5 2 +0": {parent: 5},
 	} {
-		want.heading = name{"heading", "heading"}
+		want.heading = "heading"
 		if got, err := parsePost(strings.Fields(words)); err != nil || got != want {
 			t.Errorf("%q means %+v, %v, want %+v", words, got, err, want)
 		}
@@ -356,18 +356,19 @@ func TestTimeToLive(t *testing.T) {
 		{"9223372036854775807", time.Minute, time.Hour},
 		{"99999999999999999999", time.Minute, time.Hour},
 	} {
-		if got, err := srv.timeToLive(strings.Fields(c.words), 0, c.usual); err != nil || got != c.want {
+		secs, err := secondsAt(strings.Fields(c.words), 0)
+		if got := srv.timeToLive(secs, c.usual); err != nil || got != c.want {
 			t.Errorf("%q with usually %v: %v, %v, want %v", c.words, c.usual, got, err, c.want)
 		}
 	}
 	for _, word := range []string{"-1", "x", "1s", ""} {
-		if got, err := srv.timeToLive([]string{word}, 0, time.Minute); !isStatus(err, statusBadArgs) {
+		if got, err := secondsAt([]string{word}, 0); !isStatus(err, statusBadArgs) {
 			t.Errorf("%q: %v, %v, want 3504", word, got, err)
 		}
 	}
 	srv.settings().Expiry.Max = duration{}
-	if got, err := srv.timeToLive(nil, 0, 0); err != nil || got != 0 {
-		t.Errorf("without a limit: %v, %v, want for ever", got, err)
+	if got := srv.timeToLive(0, 0); got != 0 {
+		t.Errorf("without a limit: %v, want for ever", got)
 	}
 }
 

@@ -9,9 +9,9 @@ import (
 // posting is a message whose lines are still coming. Once it is known that the
 // answer is an error, the lines are counted and thrown away.
 type posting struct {
-	words []string // of the command, after its name
-	err   error    // the answer, if it is known already
-	left  int      // lines to come
+	args  postArgs
+	err   error // the answer, if it is known already
+	left  int   // lines to come
 	lines []string
 	bytes int64 // counted in server.unfinished for lines
 }
@@ -19,20 +19,20 @@ type posting struct {
 // lineCost is what a kept line costs besides its bytes.
 const lineCost = 16
 
-// keep keeps a line of an unfinished message. Past what the settings allow for all of
-// them together the message is given up, and its answer will be -2.
-func (srv *server) keep(p *posting, line string) {
+// addPart adds a line to an unfinished message. Past what the settings allow for all
+// unfinished ones together, its lines are dropped, and the answer will be -2.
+func (srv *server) addPart(p *posting, line string) {
 	cost := int64(len(line) + lineCost)
 	p.bytes += cost
 	p.lines = append(p.lines, line)
 	if most := int64(srv.settings().Limits.UnfinishedKiB) << 10; srv.unfinished.Add(cost) > most && most > 0 {
-		srv.giveUp(p)
+		srv.dropParts(p)
 		p.err = fail(statusLimit)
 	}
 }
 
-// giveUp forgets the lines of a message; nil: there is none.
-func (srv *server) giveUp(p *posting) {
+// dropParts forgets the lines of a message; nil: there is none.
+func (srv *server) dropParts(p *posting) {
 	if p != nil {
 		srv.unfinished.Add(-p.bytes)
 		p.bytes, p.lines = 0, nil
@@ -70,9 +70,9 @@ func (s *session) startPost(words []string, early error) error {
 		}
 		return early
 	}
-	s.post = &posting{words: append([]string(nil), words...), err: early, left: parts}
+	s.post = &posting{err: early, left: parts}
 	if early == nil {
-		s.post.err = s.checkPost(words)
+		s.post.args, s.post.err = s.checkPost(words)
 	}
 	return nil
 }
@@ -81,13 +81,13 @@ func (s *session) startPost(words []string, early error) error {
 func (s *session) takePart(line string, r *reply) error {
 	p := s.post
 	if p.err == nil {
-		s.srv.keep(p, line)
+		s.srv.addPart(p, line)
 	}
 	if p.left--; p.left > 0 {
 		return nil
 	}
 	s.post = nil
-	defer s.srv.giveUp(p)
+	defer s.srv.dropParts(p)
 	err := p.err
 	if err == nil {
 		s.flush()
@@ -98,9 +98,9 @@ func (s *session) takePart(line string, r *reply) error {
 
 // postArgs is what the words of a "#postmessage" say.
 type postArgs struct {
-	heading name
-	parent  int64
-	ttl     int64 // in the words' seconds; 0: the setting's
+	heading string
+	parent  int64 // 0: it is at the top
+	secs    int64 // to live; 0: the setting's time
 }
 
 // parsePost checks the words of "#postmessage <heading> [parent] [parts] [secs]".
@@ -108,57 +108,51 @@ func parsePost(words []string) (a postArgs, err error) {
 	if len(words) > 4 {
 		return a, fail(statusBadArgs)
 	}
-	for at, number := range map[int]*int64{1: &a.parent, 3: &a.ttl} {
-		if len(words) > at {
-			var ok bool
-			if *number, ok = parseNumber(words[at]); !ok || *number < 0 && at == 3 {
-				return a, fail(statusBadArgs)
-			}
+	if len(words) > 1 {
+		var ok bool
+		if a.parent, ok = parseNumber(words[1]); !ok {
+			return a, fail(statusBadArgs)
 		}
 	}
-	if a.parent != 0 && a.ttl != 0 {
+	if a.secs, err = secondsAt(words, 3); err != nil || a.parent != 0 && a.secs != 0 {
 		return a, fail(statusBadArgs)
 	}
-	a.heading, err = placeName(words[0])
+	heading, err := placeName(words[0])
+	a.heading = heading.shown
 	return a, err
 }
 
 // checkPost finds what is wrong with a post before its lines have come.
-func (s *session) checkPost(words []string) error {
+func (s *session) checkPost(words []string) (postArgs, error) {
 	a, err := parsePost(words)
 	switch {
 	case isStatus(err, statusBadArgs):
-		return err
+		return a, err
 	case s.group() == nil:
-		return fail(statusNoGroup)
-	case err != nil:
-		return err
-	case a.parent != 0:
+		return a, fail(statusNoGroup)
+	case err == nil && a.parent != 0:
 		s.flush()
-		_, err := s.findMessage(a.parent)
-		return err
+		_, err = s.findMessage(a.parent)
 	}
-	return nil
+	return a, err
 }
 
-// storePost stores a message and tells the group.
+// packMessage is a message's record: heading and author in the head, its lines in the
+// body.
+func packMessage(group int64, a postArgs, author string, lines []string) record {
+	return record{
+		kind: kindMessage, group: group, parent: a.parent, ends: never,
+		head: packFields(a.heading, author), body: packFields(lines...),
+	}
+}
+
+// storePost stores a message and tells the group. The store looks for the parent again:
+// it may have expired while the lines came.
 func (s *session) storePost(p *posting) error {
-	a, err := parsePost(p.words)
-	if err != nil {
-		return err
-	}
 	srv, group, who := s.srv, s.group(), s.who.Load()
-	now := srv.clock.now()
-	r := record{
-		kind: kindMessage, group: group.id, parent: a.parent, ends: never,
-		head: packFields(a.heading.shown, who.name.shown), body: packFields(p.lines...),
-	}
-	if a.parent == 0 {
-		ttl, err := srv.timeToLive(p.words, 3, srv.settings().Expiry.Message.Duration)
-		if err != nil {
-			return err
-		}
-		r.ends = after(now, ttl)
+	r := packMessage(group.id, p.args, who.name.shown, p.lines)
+	if r.parent == 0 {
+		r.ends = after(srv.clock.now(), srv.timeToLive(p.args.secs, srv.settings().Expiry.Message.Duration))
 	}
 	if most := int64(srv.settings().Limits.Messages); srv.messages.Add(1) > most && most > 0 {
 		srv.messages.Add(-1)
@@ -171,7 +165,7 @@ func (s *session) storePost(p *posting) error {
 	srv.counts.said(time.Since(srv.began))
 	group.messages.Add(1)
 	srv.expirer.sooner(&srv.messageEnd, r.ends)
-	group.changed(srv.store, func() *frame { return postedFrame(group, r.id, a, who) })
+	group.changed(srv.store, func() *frame { return postedFrame(group, r.id, p.args, who) })
 	return nil
 }
 
@@ -197,7 +191,7 @@ func (s *session) findMessage(id int64) (record, error) {
 func showMessage(r *reply, m record, now instant) error {
 	fields, err := unpackFields(m.head, 2)
 	if err != nil {
-		return &replyError{code: statusUnknown, cause: fmt.Errorf("reading message %d: %w", m.id, err)}
+		return fmt.Errorf("reading message %d: %w", m.id, err)
 	}
 	r.row(named(fields[0]), named(fields[1]), num(m.id), num(m.parent), num(m.replies), num(m.secondsLeft(now)))
 	return nil
@@ -276,7 +270,7 @@ func (s *session) cmdGetMessage(words []string, r *reply) error {
 	head, err1 := unpackFields(m.head, 2)
 	parts, err2 := unpackFields(m.body, 1)
 	if err1 != nil || err2 != nil {
-		return &replyError{code: statusUnknown, cause: fmt.Errorf("reading message %d: %w", id, errBadRecord)}
+		return fmt.Errorf("reading message %d: %w", id, errBadRecord)
 	}
 	r.ret("getmessage", named(head[0]), num(int64(len(parts))), num(m.id), num(m.parent), num(m.replies), num(m.secondsLeft(s.srv.clock.now())))
 	for _, part := range parts {
@@ -291,7 +285,7 @@ const longestList = 5 * 60 * 1000
 
 // postedFrame is what a group's members with events on see.
 func postedFrame(g *place, id int64, a postArgs, who *identity) *frame {
-	return eventFrame("posted", named(g.name.shown), num(id), num(a.parent), named(who.name.shown), quoted(a.heading.shown))
+	return eventFrame("posted", named(g.name.shown), num(id), num(a.parent), named(who.name.shown), quoted(a.heading))
 }
 
 // expireMessages deletes what has ended, a piece at a time, and tells the

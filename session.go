@@ -110,7 +110,7 @@ func (s *session) tearDown(err error) {
 	s.sayWhy(err)
 	s.forgetIdentity(nil)
 	s.srv.nameFree(s)
-	s.srv.giveUp(s.post)
+	s.srv.dropParts(s.post)
 	s.out.close()
 	if s.out.behind.Load() {
 		s.srv.counts.slowReaders.Add(1)

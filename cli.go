@@ -55,6 +55,7 @@ func subcommands() []subcommand {
 		{"find", "", "list the servers on this network", runFind},
 		{"config", "", "print the settings file with every setting and its default", runConfig},
 		{"version", "", "print the version, and what this program was built from", runVersion},
+		{"licenses", "", "print the licences of everything in this program", runLicenses},
 		{"help", "", "print this", runHelp},
 	}
 }

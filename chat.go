@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -26,15 +27,9 @@ type server struct {
 	folder         *datadir.Locked
 	store          store
 	clock          *clock
-	now            wallClock // for what people are shown
-	rounds         int       // of password hashing
-	decoy          *verifier // what passwords for unknown names are held against
-	secret         []byte    // what the salts of unknown names come from
-	hasher         *hasher   // of accounts' passwords
-	doors          *hasher   // of rooms' and groups' passwords, which cost little
-	guesses        *guesses  // of accounts' passwords
-	doorGuesses    *guesses  // of rooms' and groups': who guesses one kind may still use the other
-	renewals       chan renewal
+	now            wallClock  // for what people are shown
+	accounts       *passwords // of accounts
+	doors          *passwords // of rooms and groups, which cost little
 	expirer        *expirer
 	messageEnd     expiry // the message that ends next
 	timeDue        expiry // the clock is to be saved, where it must be
@@ -45,8 +40,6 @@ type server struct {
 	admission      *admission
 	stopBackground chan struct{}
 	bans           *bans
-	roles          turn       // of whoever changes a role
-	passwords      turn       // of whoever stores an account's new password
 	orders         chan order // to the whole program
 	rings          *ringSet   // for what is said in rooms
 	counts         counts
@@ -55,7 +48,7 @@ type server struct {
 	controlling    sync.WaitGroup // who accepts on the control socket
 	log            *serverLog     // what administrators read
 
-	users    users
+	users    *users
 	messages atomic.Int64 // stored, in all groups
 
 	unfinished atomic.Int64 // bytes of messages whose lines are still coming
@@ -81,12 +74,11 @@ func newServer(cfg config, ask asker) (*server, error) {
 		return nil, err
 	}
 	srv := &server{
-		cfg: cfg, began: time.Now(), now: time.Now, folder: folder, hasher: newHasher(), doors: newHasher(),
-		guesses: newGuesses(cfg.Limits.LoginsPerMinute), doorGuesses: newGuesses(cfg.Limits.LoginsPerMinute), commands: commandTable(),
+		cfg: cfg, began: time.Now(), now: time.Now, folder: folder, commands: commandTable(),
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
-		diskFailed: make(chan error, 1), roles: newTurn(), passwords: newTurn(), orders: make(chan order, 1), reloading: newTurn(), renewals: make(chan renewal, maxRenewals),
+		diskFailed: make(chan error, 1), orders: make(chan order, 1), reloading: newTurn(),
 		log:   newServerLog(io.Discard),
-		users: users{accounts: map[string]*account{}, online: map[string]*session{}},
+		users: newUsers(),
 	}
 	if srv.rings, err = openRings(runtime.NumCPU()); err != nil {
 		slog.Debug("each line is sent with a system call of its own", "reason", err)
@@ -105,10 +97,9 @@ func newServer(cfg config, ask asker) (*server, error) {
 		srv.rings.close()
 		return nil, errors.Join(err, folder.Release())
 	}
-	srv.store, srv.clock, srv.rounds, srv.secret = st, st.clock, st.rounds, st.secret
-	if cfg.Auth.Iterations > 0 {
-		srv.rounds = cfg.Auth.Iterations
-	}
+	srv.store, srv.clock = st, st.clock
+	srv.accounts = newPasswords(cmp.Or(cfg.Auth.Iterations, st.rounds), cfg.Limits.LoginsPerMinute, st.secret)
+	srv.doors = newPasswords(doorRounds, cfg.Limits.LoginsPerMinute, nil)
 	if err := srv.load(); err != nil {
 		srv.rings.close()
 		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), st.close(), folder.Release())
@@ -123,7 +114,6 @@ func (srv *server) load() error {
 	srv.expirer = newExpirer(srv.clock)
 	srv.rooms, srv.home = newRooms(srv)
 	srv.groups = newGroups(srv)
-	srv.decoy = &verifier{salt: randomBytes(saltBytes), rounds: srv.rounds, storedKey: randomBytes(32), serverKey: randomBytes(32)}
 	accounts, err := srv.loadAccounts()
 	if err != nil {
 		return err

@@ -12,11 +12,8 @@ import (
 	"strings"
 )
 
-const (
-	roomRounds  = 4096 // of the passwords of rooms and groups (RFC 7677 section 4)
-	saltBytes   = 16
-	secretBytes = 32 // of what made-up salts come from
-)
+// saltBytes is how long a verifier's salt is.
+const saltBytes = 16
 
 // verifier is what is kept of a password: enough to check it and to run
 // SCRAM-SHA-256 with it (RFC 5802 section 3, RFC 7677), not enough to log in.

@@ -22,7 +22,7 @@ func (s *session) newLock(word string) (*verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.srv.doors.newVerifier(s.source(), password, roomRounds)
+	return s.srv.doors.make(s.source(), password)
 }
 
 // changeDoor stores what change makes of a room's door, and then has it hold. It
@@ -179,9 +179,9 @@ func (s *session) mayEnter(ps *places, p *place, words []string) (*door, error) 
 }
 
 // checkLock holds what a user typed against the password of a room or group: ps.wrong,
-// or 3006 as checkPassword.
+// or 3006 as passwords.check does.
 func (s *session) checkLock(ps *places, lock *verifier, typed string) error {
-	err := s.srv.doorGuesses.check(s.source(), s.srv.doors, lock, typed)
+	err := s.srv.doors.check(s.source(), lock, typed)
 	if isStatus(err, statusWrongPassword) {
 		return fail(ps.wrong)
 	}

@@ -47,7 +47,7 @@ func TestDoorChangesMeanwhile(t *testing.T) {
 				owner.Ask("#changeroom den sesame", "@status 0")
 				bob.Ask("#createroom lobby", "@status 0")
 				bob.Ask("#changeroom lobby", "@status 0")
-				release := b.doors.hold()
+				release := b.doors.hasher.hold()
 				bob.Send("#changeroom den sesame")
 				synctest.Wait()
 				test.change(b, owner, b.rooms.find("den"))

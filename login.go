@@ -63,7 +63,7 @@ func (s *session) loginAccount(word, password string) error {
 	a := s.srv.findAccount(word)
 	if a == nil {
 		s.srv.readNobody()
-		if err := s.checkPassword(s.srv.decoy, password); err != nil && !isStatus(err, statusWrongPassword) {
+		if err := s.srv.accounts.check(s.source(), s.srv.accounts.madeUp(word), password); err != nil && !isStatus(err, statusWrongPassword) {
 			return err
 		}
 		return fail(statusNoAccount)
@@ -76,7 +76,7 @@ func (s *session) loginAccount(word, password string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkPassword(stored.verifier, password); err != nil {
+	if err := s.srv.accounts.check(s.source(), stored.verifier, password); err != nil {
 		return err
 	}
 	if a.changes.Load() != changes { // by its owner, while this was being checked
@@ -87,12 +87,6 @@ func (s *session) loginAccount(word, password string) error {
 	}
 	s.srv.renewLater(a, stored, password)
 	return nil
-}
-
-// checkPassword holds what a user typed against an account's verifier: 3002, or
-// 3006 when too many are at it or this address has guessed too often.
-func (s *session) checkPassword(v *verifier, typed string) error {
-	return s.srv.guesses.check(s.source(), s.srv.hasher, v, typed)
 }
 
 // become gives a session its new identity and puts it into Home. An account's
@@ -139,7 +133,7 @@ func (s *session) become(i *identity) error {
 // claimName gives a session a name, if it may have it. Where another session
 // has it, that one is ended, and gone when the channel is closed.
 func (srv *server) claimName(s *session, i *identity) (gone <-chan struct{}, err error) {
-	u := &srv.users
+	u := srv.users
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if s.taken { // this session was itself taken over; it must not take over any more
@@ -190,7 +184,7 @@ func (s *session) forgetIdentity(next *identity) {
 
 // releaseName gives a name back if the session has it.
 func (srv *server) releaseName(s *session, i *identity) {
-	u := &srv.users
+	u := srv.users
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.online[i.name.key] == s {
@@ -237,7 +231,7 @@ type renewal struct {
 // many wait already, the account's next login will do.
 func (srv *server) renewLater(a *account, stored *accountBody, typed string) {
 	keeps := stored.recoverable != "" && !srv.settings().Auth.ChallengeMD5
-	if stored.verifier.rounds >= srv.rounds && !keeps {
+	if stored.verifier.rounds >= srv.accounts.rounds && !keeps {
 		return
 	}
 	password, err := preparePassword(typed)
@@ -245,7 +239,7 @@ func (srv *server) renewLater(a *account, stored *accountBody, typed string) {
 		return
 	}
 	select {
-	case srv.renewals <- renewal{a, stored, password}:
+	case srv.users.renewals <- renewal{a, stored, password}:
 	default:
 	}
 }
@@ -262,7 +256,7 @@ func (srv *server) renewVerifiers(stop <-chan struct{}) {
 		select {
 		case <-stop:
 			return
-		case r := <-srv.renewals:
+		case r := <-srv.users.renewals:
 			if err := srv.renew(r); err != nil && !isStatus(err, statusThrottled) && !errors.Is(err, errNotFound) {
 				slog.Warn("cannot renew the password verifier of an account; its next login will try again",
 					"account", r.account.id, "error", err)
@@ -276,7 +270,7 @@ func (srv *server) renewVerifiers(stop <-chan struct{}) {
 func (srv *server) renew(r renewal) error {
 	renewed := *r.stored
 	var err error
-	if renewed.verifier, err = srv.hasher.newVerifier(netip.Prefix{}, r.password, srv.rounds); err != nil {
+	if renewed.verifier, err = srv.accounts.make(netip.Prefix{}, r.password); err != nil {
 		return err
 	}
 	if !srv.settings().Auth.ChallengeMD5 {

@@ -36,13 +36,13 @@ func (s *session) answersChallenge(password string) (challenge string, sum []byt
 // loginByChallenge checks an answer to a challenge and makes the session that
 // account. An account that has no recoverable password cannot log in this way.
 func (s *session) loginByChallenge(word, challenge string, sum []byte) error {
-	if err := s.srv.guesses.allow(s.source()); err != nil {
+	if err := s.srv.accounts.guesses.allow(s.source()); err != nil {
 		return err
 	}
 	a := s.srv.findAccount(word)
 	if a == nil {
 		s.srv.readNobody()
-		s.srv.guesses.wrong(s.source())
+		s.srv.accounts.guesses.wrong(s.source())
 		return fail(statusNoAccount)
 	}
 	changes := a.changes.Load()
@@ -54,7 +54,7 @@ func (s *session) loginByChallenge(word, challenge string, sum []byte) error {
 		return err
 	}
 	if !stored.answers(challenge, sum) || a.changes.Load() != changes {
-		s.srv.guesses.wrong(s.source())
+		s.srv.accounts.guesses.wrong(s.source())
 		return fail(statusWrongPassword)
 	}
 	return s.become(&identity{name: a.name, account: a, changes: changes})

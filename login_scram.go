@@ -18,12 +18,12 @@ func (s *session) cmdAuth(words []string, r *reply) error {
 	if !ok || begun == nil {
 		return fail(statusBadArgs)
 	}
-	if err := s.srv.guesses.allow(s.source()); err != nil {
+	if err := s.srv.accounts.guesses.allow(s.source()); err != nil {
 		return err
 	}
 	answer, ok := begun.finish(m)
 	if !ok || begun.account.changes.Load() != begun.changes {
-		s.srv.guesses.wrong(s.source())
+		s.srv.accounts.guesses.wrong(s.source())
 		return fail(statusWrongPassword)
 	}
 	err := s.become(&identity{name: begun.account.name, account: begun.account, changes: begun.changes})
@@ -40,7 +40,7 @@ func (s *session) beginAuth(mechanism, message string, r *reply) error {
 	if !ok || mechanism != scramMechanism {
 		return fail(statusBadArgs)
 	}
-	if err := s.srv.guesses.allow(s.source()); err != nil {
+	if err := s.srv.accounts.guesses.allow(s.source()); err != nil {
 		return err
 	}
 	x, err := s.srv.newExchange(m.user)
@@ -59,12 +59,12 @@ func (srv *server) newExchange(user string) (*exchange, error) {
 	a := srv.findAccount(user)
 	if a == nil {
 		srv.readNobody()
-		return &exchange{verifier: srv.madeUp(user)}, nil
+		return &exchange{verifier: srv.accounts.madeUp(user)}, nil
 	}
 	changes := a.changes.Load()
 	stored, err := srv.readAccount(a)
 	if errors.Is(err, errNotFound) { // deleted just now
-		return &exchange{verifier: srv.madeUp(user)}, nil
+		return &exchange{verifier: srv.accounts.madeUp(user)}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -75,19 +75,6 @@ func (srv *server) newExchange(user string) (*exchange, error) {
 // readNobody looks into the store for an account that is not there, because a
 // name that somebody has costs a look too.
 func (srv *server) readNobody() { _, _ = srv.store.get(kindAccount, 0) }
-
-// madeUp is the verifier of a name that nobody has: no password fits it, and its
-// salt is always the same for the same name, as a real one's is.
-func (srv *server) madeUp(user string) *verifier {
-	key := user
-	if n, err := userName(user); err == nil {
-		key = n.key
-	}
-	return &verifier{
-		salt: hmacSHA256(srv.secret, "salt of "+key)[:saltBytes], rounds: srv.rounds,
-		storedKey: srv.decoy.storedKey, serverKey: srv.decoy.serverKey,
-	}
-}
 
 // nonceBytes is how much chance the server puts into an exchange.
 const nonceBytes = 18

@@ -63,7 +63,7 @@ func TestChangesOfPasswordsInTurn(t *testing.T) {
 		b.guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
 		alice, host := b.dial(), b.dialHost()
 		alice.Ask("#login regd alice pw", "@status 0")
-		release := b.passwords.take() // somebody else's is being stored
+		release := b.users.changing.take() // somebody else's is being stored
 		alice.Send("#changepass mine pw")
 		synctest.Wait()
 		host.Send("#resetpass alice other")
@@ -118,7 +118,7 @@ func (b *bubble) loginWaits(change string, login func(*wire.Client) string) {
 	b.guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
 	first, second, host := b.dial(), b.guest("carol"), b.dialHost()
 	first.Ask("#login regd alice pw", "@status 0")
-	release := b.doors.hold()
+	release := b.doors.hasher.hold()
 	first.Send("#createroom den sesame") // its password waits for a core
 	synctest.Wait()
 	want := login(second)
@@ -295,13 +295,13 @@ func TestRenewalComesLate(t *testing.T) {
 // TestRenewalsAreBounded: where too many wait, a login does not wait for a place.
 func TestRenewalsAreBounded(t *testing.T) {
 	t.Parallel()
-	srv := &server{rounds: 32, renewals: make(chan renewal, maxRenewals)}
+	srv := &server{accounts: newPasswords(32, 0, nil), users: newUsers()}
 	srv.live.Store(&config{})
 	for range maxRenewals + 5 {
 		srv.renewLater(&account{}, &accountBody{verifier: &verifier{rounds: 16}}, "pw")
 	}
 	srv.renewLater(&account{}, &accountBody{verifier: &verifier{rounds: 32}}, "pw")
-	if n := len(srv.renewals); n != maxRenewals {
+	if n := len(srv.users.renewals); n != maxRenewals {
 		t.Errorf("%d wait, want %d", n, maxRenewals)
 	}
 }
@@ -312,7 +312,8 @@ func TestDecoyCostsTheSame(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
 	srv.Member("alice")
-	if got := srv.storedRounds(t, "alice"); srv.decoy.rounds != got || len(srv.decoy.salt) != saltBytes {
-		t.Errorf("the decoy has %d rounds, a new account %d", srv.decoy.rounds, got)
+	decoy := srv.accounts.madeUp("nobody")
+	if got := srv.storedRounds(t, "alice"); decoy.rounds != got || len(decoy.salt) != saltBytes {
+		t.Errorf("the decoy has %d rounds, a new account %d", decoy.rounds, got)
 	}
 }

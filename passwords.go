@@ -12,22 +12,130 @@ import (
 )
 
 const (
+	maxPassword = 100                    // bytes of a password, after preparation
+	maxRounds   = 600_000                // more costs the server more than a thief
+	minRounds   = 15_000                 // what calibration goes down to on a slow machine
+	doorRounds  = 4096                   // of the passwords of rooms and groups (RFC 7677 section 4)
+	hashTime    = 250 * time.Millisecond // what one check of an account's password is to cost
+	secretBytes = 32                     // of the secret that made-up salts come from
+)
+
+// passwords is a desk at which passwords are checked and verifiers made: each address
+// has so many wrong guesses, and a few passwords are hashed at a time. The server has
+// two, one for accounts and one for the doors of rooms and groups, so that an address
+// that has used up its guesses at one may still go to the other, and a rush of logins
+// does not hold up the doors.
+type passwords struct {
+	// fixed when it is made
+	rounds int    // of the verifiers that it makes
+	secret []byte // where the salts of names that nobody has come from
+	noKey  []byte // fits no password
+
+	guesses *guesses
+	hasher  *hasher
+}
+
+func newPasswords(rounds, guessesPerMinute int, secret []byte) *passwords {
+	return &passwords{
+		rounds: rounds, secret: secret, noKey: randomBytes(32), guesses: newGuesses(guessesPerMinute), hasher: newHasher(),
+	}
+}
+
+// check compares what was typed at an address with a verifier. It fails with 3002
+// where that is wrong, and with 3006 where the address has guessed too often or too
+// many passwords wait to be hashed.
+func (p *passwords) check(from netip.Prefix, v *verifier, typed string) error {
+	if err := p.guesses.allow(from); err != nil {
+		return err
+	}
+	password, err := preparePassword(typed)
+	if err != nil {
+		password = "" // no password is empty, but the time is spent all the same
+	}
+	var right bool
+	if err := p.hasher.do(from, func() { right = v.matches(password) }); err != nil {
+		return err
+	}
+	return p.guesses.judge(from, right)
+}
+
+// prove is check for a proof that costs next to nothing, so that nobody waits.
+func (p *passwords) prove(from netip.Prefix, proof func() bool) error {
+	if err := p.guesses.allow(from); err != nil {
+		return err
+	}
+	return p.guesses.judge(from, proof())
+}
+
+// make hashes a prepared password when the address's turn has come: 3006 where too
+// many wait.
+func (p *passwords) make(from netip.Prefix, password string) (v *verifier, err error) {
+	if busy := p.hasher.do(from, func() { v, err = newVerifier(password, p.rounds) }); busy != nil {
+		return nil, busy
+	}
+	return v, err
+}
+
+// madeUp is the verifier of a name that nobody has: no password fits it, and its salt
+// is always the same for the same name, as a real one's is.
+func (p *passwords) madeUp(user string) *verifier {
+	key := user
+	if n, err := userName(user); err == nil {
+		key = n.key
+	}
+	return &verifier{
+		salt: hmacSHA256(p.secret, "salt of "+key)[:saltBytes], rounds: p.rounds,
+		storedKey: p.noKey, serverKey: p.noKey,
+	}
+}
+
+// configure takes over another limit on guesses.
+func (p *passwords) configure(guessesPerMinute int) {
+	p.guesses.mu.Lock()
+	defer p.guesses.mu.Unlock()
+	p.guesses.perMinute = float64(guessesPerMinute)
+}
+
+// preparePassword is PRECIS OpaqueString (RFC 8265 section 4.2), 1 to 100 bytes.
+func preparePassword(word string) (string, error) {
+	prepared := word
+	if !isASCII(word, ' ') {
+		var err error
+		if prepared, err = precis.OpaqueString.String(word); err != nil {
+			return "", fail(statusBadArgs)
+		}
+	}
+	if prepared == "" || len(prepared) > maxPassword {
+		return "", fail(statusBadArgs)
+	}
+	return prepared, nil
+}
+
+// calibrateRounds finds how many rounds take hashTime on this machine.
+func calibrateRounds() int {
+	const sample = 20_000
+	best := time.Duration(1<<63 - 1)
+	for range 3 {
+		start := time.Now()
+		if _, err := makeVerifier("calibration", make([]byte, saltBytes), sample); err != nil {
+			return maxRounds
+		}
+		best = min(best, time.Since(start))
+	}
+	rounds := int(sample * float64(hashTime) / float64(max(best, 1)))
+	return min(max(rounds, minRounds), maxRounds)
+}
+
+const (
 	maxGuessers  = 10_000      // addresses that are remembered
 	shortestWait = time.Second // the first wait of an address whose guesses are used up, at least
 	longestWait  = time.Hour   // the longest; also the quiet time after which waits are forgotten
 )
 
-const (
-	maxPassword = 100                    // bytes of a password, after preparation
-	maxRounds   = 600_000                // more costs the server more than a thief
-	minRounds   = 15_000                 // what calibration goes down to on a slow machine
-	hashTime    = 250 * time.Millisecond // what one check of an account's password is to cost
-)
-
-// guesses counts wrong passwords per address: each address may make so many a
-// minute. One that has used them up waits, each time twice as long as before;
-// trying while it has to wait counts too. Accounts and rooms are never locked, so
-// nobody can lock out another.
+// guesses counts the wrong passwords of each address, as a token bucket: an address
+// may make so many a minute. One that has used them up waits, each time twice as long
+// as before, and a try during the wait counts too. Accounts and rooms are never
+// locked, so nobody can lock out another.
 type guesses struct {
 	mu        sync.Mutex
 	perMinute float64 // 0: no limit
@@ -35,7 +143,7 @@ type guesses struct {
 	clock     func() time.Time
 }
 
-// guessCount is the guesses that an address has used up, less what the time
+// guessCount is how many guesses an address has used up, less those that the time
 // since has given back, and how long it has to wait.
 type guessCount struct {
 	used  float64
@@ -48,25 +156,8 @@ func newGuesses(perMinute int) *guesses {
 	return &guesses{perMinute: float64(perMinute), byIP: map[netip.Prefix]*guessCount{}, clock: time.Now}
 }
 
-// bringUp gives a count back what the time since has earned. g.mu is held.
-func (g *guesses) bringUp(c *guessCount, now time.Time) {
-	c.used = max(0, c.used-g.perMinute*now.Sub(c.at).Minutes())
-	c.at = now
-	if now.Sub(c.until) >= longestWait {
-		c.wait = 0
-	}
-}
-
-// prolong makes an address wait from now on, twice as long as the last time. The
-// first wait is what it takes to get a guess back. g.mu is held.
-func (g *guesses) prolong(c *guessCount, now time.Time) {
-	first := max(shortestWait, time.Duration(float64(time.Minute)/g.perMinute))
-	c.wait = min(max(first, 2*c.wait), longestWait)
-	c.until = now.Add(c.wait)
-}
-
-// allow fails with 3006 when an address has guessed too often, and makes it wait
-// longer for having tried.
+// allow fails with 3006 while an address has to wait, and makes it wait longer for
+// having tried.
 func (g *guesses) allow(from netip.Prefix) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -82,8 +173,17 @@ func (g *guesses) allow(from netip.Prefix) error {
 	return fail(statusThrottled)
 }
 
-// wrong counts a wrong password. Those that were being checked when the wait
-// began do not make it longer.
+// judge counts a password if it is wrong, which is 3002.
+func (g *guesses) judge(from netip.Prefix, right bool) error {
+	if right {
+		return nil
+	}
+	g.wrong(from)
+	return fail(statusWrongPassword)
+}
+
+// wrong counts a wrong password. Those that were being checked when the wait began do
+// not make it longer.
 func (g *guesses) wrong(from netip.Prefix) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -106,21 +206,25 @@ func (g *guesses) wrong(from netip.Prefix) {
 	}
 }
 
-// check holds what was typed at an address against a verifier, if the address may still
-// guess: 3002, or 3006.
-func (g *guesses) check(from netip.Prefix, h *hasher, v *verifier, typed string) error {
-	if err := g.allow(from); err != nil {
-		return err
+// bringUp gives a count back what the time since has earned. g.mu is held.
+func (g *guesses) bringUp(c *guessCount, now time.Time) {
+	c.used = max(0, c.used-g.perMinute*now.Sub(c.at).Minutes())
+	c.at = now
+	if now.Sub(c.until) >= longestWait {
+		c.wait = 0
 	}
-	err := h.check(from, v, typed)
-	if isStatus(err, statusWrongPassword) {
-		g.wrong(from)
-	}
-	return err
 }
 
-// forget makes room: addresses that are quiet go first, then a tenth of the
-// others, those with the shortest wait. g.mu is held.
+// prolong makes an address wait from now on, twice as long as the last time. The
+// first wait is as long as it takes to get a guess back. g.mu is held.
+func (g *guesses) prolong(c *guessCount, now time.Time) {
+	first := max(shortestWait, time.Duration(float64(time.Minute)/g.perMinute))
+	c.wait = min(max(first, 2*c.wait), longestWait)
+	c.until = now.Add(c.wait)
+}
+
+// forget makes room: quiet addresses go first, then a tenth of the others, those with
+// the shortest wait. g.mu is held.
 func (g *guesses) forget(now time.Time) {
 	keys := make([]netip.Prefix, 0, len(g.byIP))
 	for key, c := range g.byIP {
@@ -145,17 +249,28 @@ func (g *guesses) forget(now time.Time) {
 // hashQueue is how many may wait to have a password hashed, for each core.
 const hashQueue = 16
 
-// hasher lets a few passwords be hashed at a time, one a core at most and a core
-// left over where there are several; a few more wait, and it refuses the rest,
-// so that logins never take the machine away from the chat. Those who wait are
-// served by turns, an address each, so that one address cannot have it for itself.
+// hasher lets a few passwords be hashed at a time, at most one for each core with a
+// core left over where there are several. A few more wait and the rest are refused, so
+// that logins never take the machine away from the chat. The waiting addresses take
+// turns, so that none of them can have it for itself.
 type hasher struct {
 	most int // that wait
 
 	mu     sync.Mutex
 	free   int          // cores
-	queue  []*hashTurn  // who waits; oldest first
+	queue  []*hashTurn  // the oldest first
 	served netip.Prefix // whose turn was the last one
+}
+
+// hashTurn is a wait, at some address.
+type hashTurn struct {
+	from netip.Prefix
+	come chan error // gets nil when it is its turn, or 3006
+}
+
+func newHasher() *hasher {
+	cores := max(1, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))-1)
+	return &hasher{most: cores * hashQueue, free: cores}
 }
 
 // do runs hash when a core is free. It fails with 3006 when too many wait.
@@ -170,7 +285,7 @@ func (h *hasher) do(from netip.Prefix, hash func()) error {
 	return nil
 }
 
-// begin takes a core, or a place in the queue; then it returns the turn to wait for.
+// begin takes a core, or a place in the queue: then it returns the turn to wait for.
 func (h *hasher) begin(from netip.Prefix) *hashTurn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -187,7 +302,7 @@ func (h *hasher) begin(from netip.Prefix) *hashTurn {
 	return turn
 }
 
-// makeRoom sends away the last one of the address that has the most waiting, if that
+// makeRoom sends away the last turn of the address that has the most waiting, if that
 // has more than from will have. h.mu is held.
 func (h *hasher) makeRoom(from netip.Prefix) bool {
 	waiting := map[netip.Prefix]int{}
@@ -208,8 +323,8 @@ func (h *hasher) makeRoom(from netip.Prefix) bool {
 	return true
 }
 
-// end gives a core to who has waited longest, of an address that was not the last one
-// served if there is any.
+// end gives a core to the turn that has waited longest, of another address than the
+// last one served if there is any.
 func (h *hasher) end() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -222,77 +337,4 @@ func (h *hasher) end() {
 	h.queue = slices.Delete(h.queue, next, next+1)
 	h.served = turn.from
 	turn.come <- nil
-}
-
-// newVerifier hashes a prepared password when it is its turn.
-func (h *hasher) newVerifier(from netip.Prefix, password string, rounds int) (v *verifier, err error) {
-	if busy := h.do(from, func() { v, err = newVerifier(password, rounds) }); busy != nil {
-		return nil, busy
-	}
-	return v, err
-}
-
-// check holds what a user typed against a verifier: 3002, or 3006 when too many
-// are at it.
-func (h *hasher) check(from netip.Prefix, v *verifier, typed string) error {
-	password, err := preparePassword(typed)
-	if err != nil {
-		password = "" // no password is empty, but the time is spent all the same
-	}
-	var right bool
-	if err := h.do(from, func() { right = v.matches(password) }); err != nil {
-		return err
-	}
-	if !right {
-		return fail(statusWrongPassword)
-	}
-	return nil
-}
-
-// hashTurn is the wait of somebody from an address.
-type hashTurn struct {
-	from netip.Prefix
-	come chan error // gets nil when it is its turn, or 3006
-}
-
-func newHasher() *hasher {
-	cores := max(1, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))-1)
-	return &hasher{most: cores * hashQueue, free: cores}
-}
-
-// configure takes over another limit.
-func (g *guesses) configure(perMinute int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.perMinute = float64(perMinute)
-}
-
-// calibrateRounds finds how many rounds take hashTime on this machine.
-func calibrateRounds() int {
-	const sample = 20_000
-	best := time.Duration(1<<63 - 1)
-	for range 3 {
-		start := time.Now()
-		if _, err := makeVerifier("calibration", make([]byte, saltBytes), sample); err != nil {
-			return maxRounds
-		}
-		best = min(best, time.Since(start))
-	}
-	rounds := int(sample * float64(hashTime) / float64(max(best, 1)))
-	return min(max(rounds, minRounds), maxRounds)
-}
-
-// preparePassword is PRECIS OpaqueString (RFC 8265 section 4.2), 1 to 100 bytes.
-func preparePassword(word string) (string, error) {
-	prepared := word
-	if !isASCII(word, ' ') {
-		var err error
-		if prepared, err = precis.OpaqueString.String(word); err != nil {
-			return "", fail(statusBadArgs)
-		}
-	}
-	if prepared == "" || len(prepared) > maxPassword {
-		return "", fail(statusBadArgs)
-	}
-	return prepared, nil
 }

@@ -70,8 +70,8 @@ func (srv *server) reload(by string) (changes []string, err error) {
 // apply has settings hold.
 func (srv *server) apply(next *config) {
 	srv.admission.configure(next)
-	srv.guesses.configure(next.Limits.LoginsPerMinute)
-	srv.doorGuesses.configure(next.Limits.LoginsPerMinute)
+	srv.accounts.configure(next.Limits.LoginsPerMinute)
+	srv.doors.configure(next.Limits.LoginsPerMinute)
 	srv.log.configure(next)
 	srv.live.Store(next)
 }

@@ -15,7 +15,7 @@ type account struct {
 	id      int64
 	name    name
 	pending bool         // being stored, guarded by users.mu
-	admin   atomic.Bool  // its role; srv.roles is taken to change it
+	admin   atomic.Bool  // its role; users.changing is taken to change it
 	seen    atomic.Int64 // when it last logged in or out, Unix seconds
 	deleted atomic.Bool  // what it owned has no owner
 	changes atomic.Int64 // of its password
@@ -81,10 +81,21 @@ func (o owner) stored() int64 {
 // users is who may be and who is on the server: accounts by name, and the
 // sessions that are logged in by theirs.
 type users struct {
+	// fixed when it is made
+	changing turn         // of whoever changes an account's password or role
+	renewals chan renewal // accounts that wait for a new verifier
+
 	mu       sync.Mutex
 	accounts map[string]*account
 	sorted   []*account // the same, by key
 	online   map[string]*session
+}
+
+func newUsers() *users {
+	return &users{
+		changing: newTurn(), renewals: make(chan renewal, maxRenewals),
+		accounts: map[string]*account{}, online: map[string]*session{},
+	}
 }
 
 // add puts an account where it is found. u.mu is held.
@@ -229,7 +240,7 @@ func (s *session) cmdCreateLogin(words []string, _ *reply) error {
 	if err := s.srv.reserveAccount(s, a); err != nil {
 		return err
 	}
-	v, err := s.srv.hasher.newVerifier(s.source(), password, s.srv.rounds)
+	v, err := s.srv.accounts.make(s.source(), password)
 	if err == nil {
 		r := accountRecord(n, &accountBody{v, words[2], words[3], s.srv.toRecover(password)})
 		r.ends = instant(s.srv.now().Unix())
@@ -248,7 +259,7 @@ func (s *session) cmdCreateLogin(words []string, _ *reply) error {
 // reserveAccount takes the name of an account that is being created: -2 past the
 // limit of the settings.
 func (srv *server) reserveAccount(s *session, a *account) error {
-	u := &srv.users
+	u := srv.users
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.accounts[a.name.key] != nil {
@@ -279,7 +290,7 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkPassword(stored.verifier, words[1]); err != nil {
+	if err := s.srv.accounts.check(s.source(), stored.verifier, words[1]); err != nil {
 		return err
 	}
 	return s.storePassword(a, stored, password, changes)
@@ -295,11 +306,11 @@ const whateverChanged = -1
 func (s *session) storePassword(a *account, stored *accountBody, password string, changes int64) (err error) {
 	srv := s.srv
 	stored.recoverable = srv.toRecover(password)
-	stored.verifier, err = srv.hasher.newVerifier(s.source(), password, srv.rounds)
+	stored.verifier, err = srv.accounts.make(s.source(), password)
 	if err != nil {
 		return err
 	}
-	defer srv.passwords.take()()
+	defer srv.users.changing.take()()
 	if changes != whateverChanged && a.changes.Load() != changes {
 		return fail(statusWrongPassword)
 	}
@@ -399,7 +410,7 @@ func (u *users) count() (online, accounts int) {
 // setRole stores an account's role and then has it hold. One change at a time:
 // what is stored last must be what holds.
 func (srv *server) setRole(a *account, admin bool) error {
-	defer srv.roles.take()()
+	defer srv.users.changing.take()()
 	err := srv.store.replace(record{kind: kindAccount, id: a.id, head: accountHead(a.name, admin)})
 	if err == nil {
 		a.admin.Store(admin)

@@ -231,7 +231,7 @@ func (s *session) cmdWatchLog(words []string, _ *reply) error {
 	if who := s.who.Load(); words[0] == "on" {
 		s.watch = s.srv.log.watch(func(line string) {
 			if s.who.Load() == who && who.isAdmin() {
-				s.put(messFrame("log", "", line))
+				s.put(eventFrame("log", quoted(line)))
 			}
 		})
 	}

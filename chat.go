@@ -194,7 +194,7 @@ func (srv *server) begin(s *session) {
 // socket, so this does not wait.
 func refuse(conn net.Conn, why string) {
 	_ = conn.SetWriteDeadline(time.Now().Add(farewell))
-	_, _ = conn.Write(warningFrame(why).line)
+	_, _ = conn.Write(warningFrame(why).show(lookProgram))
 	conn.Close()
 }
 

@@ -113,8 +113,8 @@ func TestLogFitsProtocol(t *testing.T) {
 		t.Errorf("%d lines", len(lines))
 	}
 	for _, line := range lines {
-		if f := messFrame("log", "", line); len(f.line) > maxLine {
-			t.Errorf("%d bytes as a line of the protocol: %q", len(f.line), line)
+		if b := eventFrame("log", quoted(line)).show(lookProgram); len(b) > maxLine {
+			t.Errorf("%d bytes as a line of the protocol: %q", len(b), line)
 		}
 		if strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
 			t.Errorf("not printable: %q", line)

@@ -46,10 +46,10 @@ type outbox struct {
 	written *atomic.Int64 // bytes, on all connections
 
 	mu        sync.Mutex
-	send      chan *frame // the buffered send channel; nil: there is no writer
-	spill     []*frame    // staged, or behind the channel; oldest first, from spillAt on
+	send      chan []byte // the buffered send channel; nil: there is no writer
+	spill     [][]byte    // staged, or behind the channel; oldest first, from spillAt on
 	spillAt   int
-	held      []*frame // what others sent while a long reply is being sent; behind spill
+	held      [][]byte // what others sent while a long reply is being sent; behind spill
 	waiting   int      // bytes in the channel, in spill, held and being written
 	heldBytes int      // the part of waiting that is in held
 	hands     hands
@@ -78,8 +78,8 @@ func newOutbox(conn net.Conn, written *atomic.Int64) *outbox {
 func (o *outbox) put(f *frame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.accept(f) {
-		o.enqueue(f)
+	if b := f.show(lookProgram); o.accept(b) {
+		o.enqueue(b)
 		o.callWriter()
 	}
 }
@@ -90,7 +90,7 @@ func (o *outbox) hear(room *talk, now said) {
 		return
 	}
 	i := len(now.lines)
-	for at := now.end(); at > o.heard; at -= uint64(len(now.lines[i].line)) {
+	for at := now.end(); at > o.heard; at -= uint64(len(now.lines[i])) {
 		i--
 	}
 	for _, f := range now.lines[i:] {
@@ -147,19 +147,19 @@ func (o *outbox) isBehind() bool {
 // accept counts a frame of somebody else's. It reports whether it is to be
 // enqueued now: not while a long reply is being sent, and not when the session
 // ends. A member past its bound is cut off. o.mu is held.
-func (o *outbox) accept(f *frame) bool {
+func (o *outbox) accept(f []byte) bool {
 	if o.closed {
 		return false
 	}
-	if o.waiting+len(f.line) > maxWaiting {
+	if o.waiting+len(f) > maxWaiting {
 		o.behind.Store(true)
-		o.last(tooSlow)
+		o.last(tooSlow.show(lookProgram))
 		return false
 	}
-	o.waiting += len(f.line)
+	o.waiting += len(f)
 	if o.streaming {
 		o.held = append(o.held, f)
-		o.heldBytes += len(f.line)
+		o.heldBytes += len(f)
 		return false
 	}
 	return true
@@ -167,7 +167,7 @@ func (o *outbox) accept(f *frame) bool {
 
 // enqueue keeps the order: the channel is the writer's, and once something waits
 // behind it, all does. o.mu is held.
-func (o *outbox) enqueue(f *frame) {
+func (o *outbox) enqueue(f []byte) {
 	if o.hands == handsWriter && o.spilled() == 0 {
 		select {
 		case o.send <- f:
@@ -187,9 +187,9 @@ func (o *outbox) callWriter() {
 
 // startWriter gives the socket to a writer, with the first frame to write. o.mu
 // is held.
-func (o *outbox) startWriter(first *frame) {
+func (o *outbox) startWriter(first []byte) {
 	o.hands = handsWriter
-	o.send = make(chan *frame, sendSlots)
+	o.send = make(chan []byte, sendSlots)
 	o.send <- first
 	o.writer.Go(o.write)
 }
@@ -199,7 +199,7 @@ func (o *outbox) spilled() int { return len(o.spill) - o.spillAt }
 
 // pop takes the oldest frame of spill, whose memory is used again unless it has
 // grown. o.mu is held.
-func (o *outbox) pop() *frame {
+func (o *outbox) pop() []byte {
 	f := o.spill[o.spillAt]
 	o.spill[o.spillAt] = nil
 	if o.spillAt++; o.spillAt == len(o.spill) {
@@ -216,11 +216,11 @@ var tooSlow = warningFrame("you read too slowly; the connection ends")
 
 // last takes a last frame and then nothing any more, and has the reader end the
 // session. o.mu is held.
-func (o *outbox) last(f *frame) {
+func (o *outbox) last(f []byte) {
 	if !o.closed {
 		o.closed = true
 		o.endBy(time.Now().Add(stallTime)) // whatever holds its reader up
-		o.waiting += len(f.line)
+		o.waiting += len(f)
 		o.enqueue(f)
 		o.callWriter()
 	}
@@ -231,7 +231,7 @@ func (o *outbox) last(f *frame) {
 func (o *outbox) end(f *frame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.last(f)
+	o.last(f.show(lookProgram))
 }
 
 // wakeReader makes the session's reader come back at once, from the socket or
@@ -274,13 +274,13 @@ var errEnded = errors.New("the connection has ended")
 // stageOwn stages a reply of the session's own, or a piece of one; only its
 // reader calls it, and flushes. It does not while much waits already, or when
 // the session is to end: then waitForSocket says which.
-func (o *outbox) stageOwn(f *frame) bool {
+func (o *outbox) stageOwn(f []byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.isOver() || o.waiting-o.heldBytes > ownWaiting {
 		return false
 	}
-	o.waiting += len(f.line)
+	o.waiting += len(f)
 	o.enqueue(f)
 	return true
 }
@@ -402,7 +402,7 @@ func (o *outbox) flushStaged() {
 func (o *outbox) flushRest() {
 	for o.hands == handsFlusher {
 		if o.spilled() == 1 {
-			o.try(o.pop().line)
+			o.try(o.pop())
 			continue
 		}
 		joined := writeBuffers.Get().(*[]byte)
@@ -433,7 +433,7 @@ func (o *outbox) settle(out []byte, n int, err error) {
 	o.drain()
 	switch {
 	case n < len(out):
-		o.startWriter(&frame{line: append([]byte(nil), out[n:]...)})
+		o.startWriter(append([]byte(nil), out[n:]...))
 	case o.spilled() == 0:
 		o.hands = handsNone
 	}
@@ -485,20 +485,20 @@ func (o *outbox) take(buf []byte) []byte {
 	if first == nil {
 		return nil
 	}
-	second := o.next(len(first.line))
+	second := o.next(len(first))
 	if second == nil {
-		return first.line
+		return first
 	}
-	buf = append(buf, first.line...)
+	buf = append(buf, first...)
 	for f := second; f != nil; f = o.next(len(buf)) {
-		buf = append(buf, f.line...)
+		buf = append(buf, f...)
 	}
 	return buf
 }
 
 // next takes the next frame, if it is to go behind so many bytes in one write.
 // o.mu is held.
-func (o *outbox) next(behind int) *frame {
+func (o *outbox) next(behind int) []byte {
 	most := writeBuffer
 	if o.seal != nil {
 		most = tlsRecord

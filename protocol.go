@@ -247,29 +247,6 @@ func looksLikeHTTP(line string) bool {
 	return false
 }
 
-// frame is one or more whole lines, encoded once and shared by everyone they
-// go to. Nobody changes it after it was made.
-type frame struct {
-	line []byte
-}
-
-// messFrame encodes "@mess #<what> <name> "<text>"".
-func messFrame(what, name, text string) *frame {
-	b := make([]byte, 0, len("@mess # ")+len(what)+len(name)+len(text)+16)
-	b = append(b, "@mess #"...)
-	b = append(b, what...)
-	b = append(b, ' ')
-	if name != "" {
-		b = appendName(b, name)
-		b = append(b, ' ')
-	}
-	b = appendQuoted(b, text)
-	return &frame{line: append(b, '\r', '\n')}
-}
-
-// warningFrame tells a user something that no command asked for.
-func warningFrame(text string) *frame { return messFrame("warning", "", text) }
-
 // because is a reason as it follows what was done; there may be none.
 func because(reason string) string {
 	if reason == "" {
@@ -278,21 +255,14 @@ func because(reason string) string {
 	return ": " + reason
 }
 
-// statusFrame encodes "@status <n>".
-func statusFrame(code status) *frame {
+// statusLine is "@status <n>".
+func statusLine(code status) []byte {
 	b := append(make([]byte, 0, 16), "@status "...)
-	b = strconv.AppendInt(b, int64(code), 10)
-	return &frame{line: append(b, '\r', '\n')}
+	return append(strconv.AppendInt(b, int64(code), 10), '\r', '\n')
 }
 
-// okFrame is the most frequent reply, encoded once for all.
-var okFrame = statusFrame(statusOK)
-
-// eventFrame encodes "@mess #<what>" and cells.
-func eventFrame(what string, cells ...cell) *frame {
-	b := append(make([]byte, 0, 64), "@mess #"...)
-	return &frame{line: appendLine(b, what, cells)}
-}
+// okLine is the most frequent reply, encoded once for all.
+var okLine = statusLine(statusOK)
 
 // cell is one word of a line that the server sends. What it is decides how it is
 // shown; how, the line's look decides.

@@ -159,18 +159,18 @@ func TestLooksLikeHTTP(t *testing.T) {
 
 func TestFrames(t *testing.T) {
 	for _, c := range []struct {
-		f    *frame
+		line []byte
 		want string
 	}{
-		{messFrame("sendto", "alice", `say "hi"`), "@mess #sendto alice \"say \\\"hi\\\"\"\r\n"},
-		{messFrame("broadcast", `a"b`, ""), "@mess #broadcast \"a\\\"b\" \"\"\r\n"},
-		{warningFrame("line longer than 1000 bytes"), "@mess #warning \"line longer than 1000 bytes\"\r\n"},
-		{statusFrame(statusNotEmpty), "@status -5\r\n"},
-		{okFrame, "@status 0\r\n"},
-		{eventFrame("x", num(1), named("a b"), quoted("c"), num(-2)), "@mess #x 1 \"a b\" \"c\" -2\r\n"},
+		{messFrame("sendto", "alice", `say "hi"`).show(lookProgram), "@mess #sendto alice \"say \\\"hi\\\"\"\r\n"},
+		{messFrame("broadcast", `a"b`, "").show(lookProgram), "@mess #broadcast \"a\\\"b\" \"\"\r\n"},
+		{warningFrame("line longer than 1000 bytes").show(lookProgram), "@mess #warning \"line longer than 1000 bytes\"\r\n"},
+		{statusLine(statusNotEmpty), "@status -5\r\n"},
+		{okLine, "@status 0\r\n"},
+		{eventFrame("x", num(1), named("a b"), quoted("c"), num(-2)).show(lookProgram), "@mess #x 1 \"a b\" \"c\" -2\r\n"},
 	} {
-		if string(c.f.line) != c.want {
-			t.Errorf("got %q, want %q", c.f.line, c.want)
+		if string(c.line) != c.want {
+			t.Errorf("got %q, want %q", c.line, c.want)
 		}
 	}
 }

@@ -54,9 +54,9 @@ func (r *reply) flushFull() {
 
 // flush sends what has been written.
 func (r *reply) flush() error {
-	f := &frame{line: slices.Clone(r.line)}
+	sent := slices.Clone(r.line)
 	r.line = r.line[:0]
-	return r.s.send(f)
+	return r.s.send(sent)
 }
 
 // finish ends a command that succeeded: with what it wrote, or @status 0.
@@ -72,7 +72,7 @@ func (r *reply) finish() error {
 		r.s.out.endStream()
 		return err
 	case len(r.line) == 0:
-		return r.s.send(okFrame)
+		return r.s.send(okLine)
 	}
 	return r.flush()
 }

@@ -126,7 +126,7 @@ func (s *session) tearDown(err error) {
 // greet says hello and starts the time to log in.
 func (s *session) greet() error {
 	hello := eventFrame("hello", quoted(s.srv.settings().Server.Name), quoted("type #help for help"))
-	if err := s.send(hello); err != nil {
+	if err := s.send(hello.show(lookProgram)); err != nil {
 		return err
 	}
 	s.out.flush()
@@ -175,9 +175,9 @@ func (s *session) catchUp() {
 
 // send stages a reply, or a piece of one, and waits for the user's socket while
 // too much waits for it already.
-func (s *session) send(f *frame) error {
+func (s *session) send(b []byte) error {
 	s.catchUp()
-	for !s.out.stageOwn(f) {
+	for !s.out.stageOwn(b) {
 		s.flush()
 		if err := s.out.waitForSocket(); err != nil {
 			return err
@@ -216,7 +216,7 @@ func (s *session) handle(data []byte) error {
 		line, n, err := s.lines.next(data)
 		data = data[n:]
 		if answers := s.lines.answers(); len(answers) > 0 {
-			err = errors.Join(err, s.send(&frame{line: answers}))
+			err = errors.Join(err, s.send(answers))
 		}
 		if err != nil {
 			return err
@@ -257,7 +257,7 @@ func (s *session) answer(err error, r *reply) error {
 	case err == nil:
 		return r.finish()
 	case errors.Is(err, errQuit):
-		return errors.Join(s.send(okFrame), errQuit)
+		return errors.Join(s.send(okLine), errQuit)
 	case errors.Is(err, errEnded):
 		r.abandon()
 		return err
@@ -273,7 +273,7 @@ func (s *session) answer(err error, r *reply) error {
 	if known.fatal {
 		return err
 	}
-	return s.send(statusFrame(known.code))
+	return s.send(statusLine(known.code))
 }
 
 // source is what counts as the session's address.

@@ -23,7 +23,7 @@ type talk struct {
 	rings *ringSet // fixed when it is made; nil: none
 
 	mu       sync.Mutex
-	lines    []*frame      // what not everybody has
+	lines    [][]byte      // what not everybody has
 	joined   *[]byte       // the same in one piece, lent; nil: nothing
 	start    uint64        // where joined begins, in all that was ever said
 	flushing bool          // somebody brings a round
@@ -37,7 +37,7 @@ type talk struct {
 // said is what a talk has at a moment. Only who brings a round may use joined when
 // talk.mu is not held any more.
 type said struct {
-	lines  []*frame
+	lines  [][]byte
 	joined []byte
 	start  uint64
 }
@@ -72,8 +72,9 @@ func (t *talk) say(f *frame) {
 		t.joined = writeBuffers.Get().(*[]byte)
 		*t.joined = (*t.joined)[:0]
 	}
-	t.lines = append(t.lines, f)
-	*t.joined = append(*t.joined, f.line...)
+	line := f.show(lookProgram)
+	t.lines = append(t.lines, line)
+	*t.joined = append(*t.joined, line...)
 	if t.plenty != nil && len(t.lines) >= t.many {
 		close(t.plenty)
 		t.plenty = nil
@@ -252,7 +253,7 @@ func (t *talk) endRound(n int) (lines int) {
 	defer t.mu.Unlock()
 	bytes := 0
 	for _, f := range t.lines[:n] {
-		bytes += len(f.line)
+		bytes += len(f)
 	}
 	t.start += uint64(bytes)
 	t.lines = slices.Delete(t.lines, 0, n)

@@ -142,7 +142,16 @@ func (h *roomMember) wantNext(t *testing.T, lines ...string) {
 	}
 }
 
-func textFrame(text string) *frame { return &frame{line: []byte(text + "\r\n")} }
+// textFrame is a frame that every look shows as this text.
+func textFrame(text string) *frame { return rawFrame([]byte(text + "\r\n")) }
+
+func rawFrame(b []byte) *frame {
+	f := &frame{}
+	for l := range f.shown {
+		f.shown[l] = b
+	}
+	return f
+}
 
 // TestTalkMoves: who goes to another room while a round is under way has all that
 // was said in the first before, nothing of what comes later, and of the other one
@@ -183,14 +192,14 @@ func TestTalkMoves(t *testing.T) {
 func TestTalkWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		line := &frame{line: []byte(strings.Repeat("x", 1022) + "\r\n")}
+		line := textFrame(strings.Repeat("x", 1022))
 		room := &talk{}
 		room.say(line)
 		n := room.begin()
-		for range mostUnheard / len(line.line) {
+		for range mostUnheard / 1024 {
 			room.say(line)
 		}
-		if got, want := len(*room.joined), mostUnheard+len(line.line); got != want {
+		if got, want := len(*room.joined), mostUnheard+1024; got != want {
 			t.Fatalf("%d bytes are on their way, want %d", got, want)
 		}
 		said := make(chan struct{})
@@ -210,11 +219,11 @@ func TestTalkWaits(t *testing.T) {
 		if room.joined != nil || room.flushing {
 			t.Error("the talk does not end")
 		}
-		for range 2 * mostUnheard / len(line.line) { // nobody flushes: say does
+		for range 2 * mostUnheard / 1024 { // nobody flushes: say does
 			room.say(line)
 		}
 		synctest.Wait()
-		if got := len(*room.joined); got > mostUnheard+len(line.line) {
+		if got := len(*room.joined); got > mostUnheard+1024 {
 			t.Errorf("%d bytes are on their way", got)
 		}
 	})
@@ -291,7 +300,7 @@ func TestWrittenInPieces(t *testing.T) {
 		near, far := net.Pipe()
 		o := newOutbox(near, new(atomic.Int64))
 		const whole = 3*writeBuffer + 100
-		o.put(&frame{line: make([]byte, whole)})
+		o.put(rawFrame(make([]byte, whole)))
 		for taken := 0; taken < whole; taken += writeBuffer {
 			synctest.Wait()
 			o.mu.Lock()

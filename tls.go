@@ -110,7 +110,7 @@ func (s *session) handshake() error {
 	if err := s.link.tls.Handshake(); err != nil {
 		var other tls.RecordHeaderError
 		if errors.As(err, &other) && other.Conn != nil {
-			_, _ = s.conn.Write(warningFrame("this port speaks TLS only").line) // it may be gone
+			_, _ = s.conn.Write(warningFrame("this port speaks TLS only").show(lookProgram)) // it may be gone
 		}
 		return err
 	}

@@ -300,7 +300,7 @@ func TestSealedPieces(t *testing.T) {
 	line := []byte(strings.Repeat("x", 898) + "\r\n")
 	const lines = 200
 	o.mu.Lock()
-	o.hear(o.room, said{slices.Repeat([]*frame{{line: line}}, lines), bytes.Repeat(line, lines), 0})
+	o.hear(o.room, said{slices.Repeat([][]byte{line}, lines), bytes.Repeat(line, lines), 0})
 	o.flushStaged()
 	o.mu.Unlock()
 	o.close()

@@ -71,7 +71,7 @@ func TestVolley(t *testing.T) {
 				for i := range 2*ringSends + 3 { // more sends than a ring has places
 					line := fmt.Sprintf("line %d\r\n", i)
 					want.WriteString(line)
-					room.say(&frame{line: []byte(line)})
+					room.say(rawFrame([]byte(line)))
 					room.flush()
 				}
 				for i, m := range all {
@@ -112,7 +112,7 @@ func TestVolleyMixed(t *testing.T) {
 			said := 0
 			for before := int64(-1); slow.written.Load() != before; { // until its socket takes nothing
 				before = slow.written.Load()
-				room.say(&frame{line: piece})
+				room.say(rawFrame(piece))
 				room.flush()
 				said += len(piece)
 				for _, m := range []*tcpMember{all[0], all[3]} {

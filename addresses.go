@@ -5,9 +5,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"homeroom/certs"
+	"homeroom/mdns"
 )
 
 // reachable is the addresses under which a listener can be reached: the one it
@@ -113,4 +118,48 @@ func listeningText(a net.Addr) string {
 		try = append(try, telnetTo(host, strconv.Itoa(tcp.Port)))
 	}
 	return fmt.Sprintf("listening on %s; to connect: %s", a, strings.Join(try, " or "))
+}
+
+// machineNames is every name and address under which this machine is reached, on
+// a network or by itself; found is the name by which others find it, if any.
+func machineNames(found string) certs.Names {
+	n := certs.Names{Addrs: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}}
+	host, _ := os.Hostname() // without one there is still localhost
+	n.Hosts = hostNames(host)
+	if found != "" && !slices.Contains(n.Hosts, found) {
+		n.Hosts = append([]string{found}, n.Hosts...)
+	}
+	addrs, _ := net.InterfaceAddrs() // without them there is still this machine itself
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil {
+			continue
+		}
+		ip := p.Addr().Unmap()
+		if !slices.Contains(n.Addrs, ip) && !mdns.Fleeting(ip) {
+			n.Addrs = append(n.Addrs, ip)
+		}
+	}
+	return n
+}
+
+// hostNames is what a machine with this host name is called.
+func hostNames(host string) []string {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	short, _, _ := strings.Cut(host, ".")
+	var names []string
+	for _, name := range []string{host, short, short + ".local", "localhost"} {
+		if isHostName(name) && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// isHostName reports whether a certificate can hold it: people call machines all
+// sorts of things.
+func isHostName(s string) bool {
+	return s != "" && s[0] != '.' && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
+	})
 }

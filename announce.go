@@ -2,11 +2,12 @@ package main
 
 import (
 	"fmt"
-	"homeroom/mdns"
 	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
+
+	"homeroom/mdns"
 )
 
 // The types of services that are announced.

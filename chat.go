@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"homeroom/datadir"
 	"io"
 	"log/slog"
 	"net"
@@ -14,6 +13,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"homeroom/certs"
+	"homeroom/datadir"
 )
 
 // server is a running chat server.
@@ -53,8 +55,8 @@ type server struct {
 
 	unfinished atomic.Int64 // bytes of messages whose lines are still coming
 
-	certificates *certKeeper // nil: no TLS
-	tlsConfig    *tls.Config // nil: no TLS
+	certificates *certs.Keeper // nil: no TLS
+	tlsConfig    *tls.Config   // nil: no TLS
 
 	mu          sync.Mutex
 	listener    net.Listener

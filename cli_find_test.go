@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"homeroom/mdns"
-	"homeroom/test/wire"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -11,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"homeroom/mdns"
+	"homeroom/test/wire"
 
 	"golang.org/x/net/dns/dnsmessage"
 )

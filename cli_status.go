@@ -3,12 +3,14 @@ package main
 import (
 	"flag"
 	"fmt"
-	"homeroom/datadir"
 	"io"
 	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"homeroom/certs"
+	"homeroom/datadir"
 )
 
 // runStatus tells whether a server runs on the data folder (exit code 0; 1: none
@@ -66,7 +68,7 @@ func writeStatus(w io.Writer, cfg *config) (runs bool, err error) {
 
 // writeCertificate writes what a client can compare with what it is shown.
 func writeCertificate(w io.Writer, cfg *config) error {
-	pair, path, err := readCertificate(cfg)
+	pair, path, err := certs.Read(cfg.certificateOptions())
 	if err != nil {
 		return err
 	}
@@ -80,8 +82,8 @@ func writeCertificate(w io.Writer, cfg *config) error {
 		names = append(names, ip.String())
 	}
 	fmt.Fprintf(w, "certificate  %s, until %s\n", path, leaf.NotAfter.UTC().Format(time.DateOnly))
-	fmt.Fprintf(w, "fingerprint  SHA-256 %s\n", certFingerprint(pair))
-	fmt.Fprintf(w, "public key   %s\n", keyPin(leaf))
+	fmt.Fprintf(w, "fingerprint  SHA-256 %s\n", certs.Fingerprint(pair))
+	fmt.Fprintf(w, "public key   %s\n", certs.Pin(leaf))
 	fmt.Fprintf(w, "names        %s\n", strings.Join(names, " "))
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"homeroom/certs"
 )
 
 // TestStatus: whether a server runs, and the fingerprint that its log tells and
@@ -45,11 +47,11 @@ func TestStatus(t *testing.T) {
 	}
 	defer conn.Close()
 	shown := conn.ConnectionState().PeerCertificates[0]
-	if got := certFingerprint(&tls.Certificate{Certificate: [][]byte{shown.Raw}}); got != m[2] {
+	if got := certs.Fingerprint(&tls.Certificate{Certificate: [][]byte{shown.Raw}}); got != m[2] {
 		t.Errorf("the log tells %s, the server shows %s", m[2], got)
 	}
 	status(exitDone, "server       runs, process "+strconv.Itoa(p.cmd.Process.Pid)+"\n", "TLS          127.0.0.1:0\n",
-		"fingerprint  SHA-256 "+m[2]+"\n", "public key   "+keyPin(shown)+"\n", "names        ", " localhost 127.0.0.1 ::1")
+		"fingerprint  SHA-256 "+m[2]+"\n", "public key   "+certs.Pin(shown)+"\n", "names        ", " localhost 127.0.0.1 ::1")
 	if code := p.terminate(); code != exitDone {
 		t.Errorf("exit code %d", code)
 	}

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"homeroom/certs"
 )
 
 const (
@@ -118,6 +120,15 @@ func (s *session) handshake() error {
 	return s.conn.SetWriteDeadline(noDeadline)
 }
 
+// certificateOptions says which certificate the settings ask for.
+func (c *config) certificateOptions() certs.Options {
+	found := c.foundHost()
+	return certs.Options{
+		Cert: c.TLS.Cert, Key: c.TLS.Key, Folder: c.Server.Data, Earliest: firstWall, Log: slog.Default(),
+		Names: func() certs.Names { return machineNames(found) },
+	}
+}
+
 // listenTLS opens the port for TLS, and has its certificate at hand.
 func (srv *server) listenTLS(ctx context.Context) error {
 	l, err := listenTCP(ctx, srv.cfg.TLS.Listen)
@@ -127,7 +138,7 @@ func (srv *server) listenTLS(ctx context.Context) error {
 	srv.mu.Lock()
 	srv.tlsListener = l
 	srv.mu.Unlock()
-	if srv.certificates, err = openCertificates(&srv.cfg, time.Now()); err != nil {
+	if srv.certificates, err = certs.Open(srv.cfg.certificateOptions(), time.Now()); err != nil {
 		return err
 	}
 	srv.tlsConfig = tlsConfig(srv.certificates)
@@ -140,17 +151,14 @@ func (srv *server) sayTLS() {
 		return
 	}
 	slog.Info("listening with TLS on "+srv.tlsListener.Addr().String(),
-		"fingerprint", certFingerprint(srv.certificates.pair.Load()))
-	if wrong := srv.certificates.failed; wrong != "" {
-		slog.Warn(wrong)
-	}
+		"fingerprint", certs.Fingerprint(srv.certificates.Get(time.Now())))
 }
 
 // tlsConfig is TLS 1.2 and 1.3, in 1.2 with forward secrecy and authenticated
 // encryption only. Records are filled from the start, so that what waits for a
 // member is one record and one write. There are no session tickets: whoever got
 // hold of their key could read what was said for days.
-func tlsConfig(certificates *certKeeper) *tls.Config {
+func tlsConfig(certificates *certs.Keeper) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		CipherSuites: []uint16{
@@ -161,7 +169,7 @@ func tlsConfig(certificates *certKeeper) *tls.Config {
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return certificates.certificate(time.Now()), nil
+			return certificates.Get(time.Now()), nil
 		},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"homeroom/certs"
 	"homeroom/test/wire"
 )
 
@@ -26,7 +28,7 @@ func withTLS(cfg *config) { cfg.TLS.Listen = "127.0.0.1:0" }
 // clientTLS trusts the certificate that the server has made, and nothing else.
 func clientTLS(t testing.TB, folder string) *tls.Config {
 	t.Helper()
-	text, err := os.ReadFile(ownCertPath(folder))
+	text, err := os.ReadFile(filepath.Join(folder, certs.File))
 	if err != nil {
 		t.Fatal(err)
 	}

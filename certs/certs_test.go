@@ -1,4 +1,4 @@
-package main
+package certs
 
 import (
 	"bytes"
@@ -7,9 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"homeroom/datadir"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,40 +15,49 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"homeroom/datadir"
 )
 
 // someDay is a day on which a test's certificates are made.
 var someDay = time.Date(2027, 3, 4, 5, 6, 7, 0, time.UTC)
 
+// earliest is what a clock that is right can show.
+var earliest = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // namesOf makes the names of a machine that has these addresses.
-func namesOf(ips ...string) func() certNames {
-	return func() certNames {
-		n := certNames{hosts: hostNames("pi")}
+func namesOf(ips ...string) func() Names {
+	return func() Names {
+		n := Names{Hosts: []string{"pi", "pi.local", "localhost"}}
 		for _, ip := range ips {
-			n.ips = append(n.ips, netip.MustParseAddr(ip))
+			n.Addrs = append(n.Addrs, netip.MustParseAddr(ip))
 		}
 		return n
 	}
+}
+
+// ownOptions asks for a certificate that the server makes, on a machine with these
+// addresses.
+func ownOptions(folder string, ips ...string) Options {
+	return Options{Folder: folder, Names: namesOf(ips...), Earliest: earliest, Log: slog.New(slog.DiscardHandler)}
 }
 
 // ownIn is the certificate of a server on a folder, on a machine with these
 // addresses, as it comes at a start.
 func ownIn(t testing.TB, folder string, now time.Time, ips ...string) *tls.Certificate {
 	t.Helper()
-	c := newOwnCert(folder)
-	c.names = namesOf(ips...)
-	pair, err := c.look(now)
+	pair, err := newOwnCert(ownOptions(folder, ips...)).look(now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return pair
 }
 
-// TestOwnCert: what the server makes for itself, on this machine.
+// TestOwnCert: what the server makes for itself.
 func TestOwnCert(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
-	pair, err := newOwnCert(folder).look(someDay)
+	pair, err := newOwnCert(ownOptions(folder, "127.0.0.1", "::1", "192.0.2.1")).look(someDay)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,18 +70,7 @@ func TestOwnCert(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(leaf)
-	host, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := []string{"localhost", "127.0.0.1", "::1", host, strings.Split(host, ".")[0] + ".local"}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range addrs {
-		names = append(names, a.(*net.IPNet).IP.String())
-	}
+	names := []string{"pi", "pi.local", "localhost", "127.0.0.1", "::1", "192.0.2.1"}
 	for _, name := range names {
 		for _, when := range []time.Time{time.Unix(1000, 0), someDay, someDay.AddDate(9, 11, 0)} {
 			if _, err := leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: when}); err != nil {
@@ -82,7 +78,7 @@ func TestOwnCert(t *testing.T) {
 			}
 		}
 	}
-	info, err := os.Stat(ownCertPath(folder))
+	info, err := os.Stat(filepath.Join(folder, File))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the file: %v, %v; want 0600", info.Mode(), err)
 	}
@@ -108,16 +104,16 @@ func TestOwnCertRenewed(t *testing.T) {
 		"the clock is in 1970":   {time.Unix(60, 0), []string{"10.0.0.1"}, false, ends},
 		"an address has gone":    {someDay, []string{"10.0.0.1"}, false, ends},
 		"an address has come":    {someDay, []string{"10.0.0.1", "10.0.0.2"}, true, ends},
-		"another, in 1970":       {time.Unix(60, 0), []string{"10.0.0.2"}, true, firstWall.AddDate(10, 0, 0)},
+		"another, in 1970":       {time.Unix(60, 0), []string{"10.0.0.2"}, true, earliest.AddDate(10, 0, 0)},
 		"another one, of IPv6":   {someDay, []string{"fe80::1"}, true, ends},
 	} {
 		folder := t.TempDir()
 		first := ownIn(t, folder, someDay, "10.0.0.1", "fd00::1")
 		second := ownIn(t, folder, test.now, test.ips...)
-		if fresh := certFingerprint(first) != certFingerprint(second); fresh != test.fresh {
+		if fresh := Fingerprint(first) != Fingerprint(second); fresh != test.fresh {
 			t.Errorf("%s: made anew: %v, want %v", name, fresh, test.fresh)
 		}
-		if keyPin(first.Leaf) != keyPin(second.Leaf) {
+		if Pin(first.Leaf) != Pin(second.Leaf) {
 			t.Errorf("%s: the key has changed", name)
 		}
 		if !second.Leaf.NotAfter.Equal(test.until) {
@@ -128,7 +124,7 @@ func TestOwnCertRenewed(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		if third := ownIn(t, folder, test.now, test.ips...); certFingerprint(third) != certFingerprint(second) {
+		if third := ownIn(t, folder, test.now, test.ips...); Fingerprint(third) != Fingerprint(second) {
 			t.Errorf("%s: the next start makes another one", name)
 		}
 	}
@@ -139,26 +135,29 @@ func TestOwnCertRenewed(t *testing.T) {
 func TestOwnCertWhileRunning(t *testing.T) {
 	t.Parallel()
 	folder, looks := t.TempDir(), 0
-	own := newOwnCert(folder)
 	ips := []string{"10.0.0.1"}
-	own.names = func() certNames { looks++; return namesOf(ips...)() }
-	k := &certKeeper{every: time.Minute, look: own.look}
-	first := k.certificate(someDay)
+	o := ownOptions(folder)
+	o.Names = func() Names { looks++; return namesOf(ips...)() }
+	k, err := Open(o, someDay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := k.Get(someDay)
 	ips = []string{"10.0.0.2"}
-	if k.certificate(someDay.Add(59*time.Second)) != first || looks != 1 {
+	if k.Get(someDay.Add(59*time.Second)) != first || looks != 1 {
 		t.Errorf("looked %d times within a minute", looks)
 	}
-	second := k.certificate(someDay.Add(time.Minute))
+	second := k.Get(someDay.Add(time.Minute))
 	if err := second.Leaf.VerifyHostname("10.0.0.2"); err != nil {
 		t.Error(err)
 	}
-	if k.certificate(someDay.AddDate(9, 10, 0)) != second {
+	if k.Get(someDay.AddDate(9, 10, 0)) != second {
 		t.Error("made anew a month before its end")
 	}
-	if third := k.certificate(someDay.AddDate(9, 11, 5)); third == second {
+	if third := k.Get(someDay.AddDate(9, 11, 5)); third == second {
 		t.Error("not made anew less than 30 days before its end")
 	}
-	if k.certificate(someDay); looks != 5 { // the clock was set back: a look is better than none for years
+	if k.Get(someDay); looks != 5 { // the clock was set back: a look is better than none for years
 		t.Errorf("looked %d times, want 5", looks)
 	}
 }
@@ -168,7 +167,7 @@ func TestOwnCertDamaged(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	ownIn(t, folder, someDay, "10.0.0.1")
-	path := ownCertPath(folder)
+	path := filepath.Join(folder, File)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -176,9 +175,8 @@ func TestOwnCertDamaged(t *testing.T) {
 	if err := os.WriteFile(path, whole[:len(whole)/2], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg := testConfig(t)
-	cfg.Server.Data = folder
-	k, err := openCertificates(&cfg, someDay)
+	o := ownOptions(folder, "10.0.0.1")
+	k, err := Open(o, someDay)
 	if err != nil || k.pair.Load() == nil || !strings.Contains(k.failed, "was damaged") {
 		t.Fatalf("got %v, %+v", err, k)
 	}
@@ -186,7 +184,7 @@ func TestOwnCertDamaged(t *testing.T) {
 	if err != nil || !bytes.Equal(aside, whole[:len(whole)/2]) {
 		t.Errorf("the damaged one is not put aside: %v", err)
 	}
-	if k, err = openCertificates(&cfg, someDay); err != nil || k.failed != "" {
+	if k, err = Open(o, someDay); err != nil || k.failed != "" {
 		t.Errorf("the next start: %v, %q", err, k.failed)
 	}
 }
@@ -196,34 +194,21 @@ func TestOwnCertDamaged(t *testing.T) {
 func TestOwnCertNotStored(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(ownCertPath(folder)+".tmp", "in the way"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(filepath.Join(folder, File)+".tmp", "in the way"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	c := newOwnCert(folder)
+	c := newOwnCert(ownOptions(folder))
 	if pair, err := c.look(someDay); pair != nil || err == nil || !strings.Contains(err.Error(), "cannot make the TLS certificate "+folder) {
 		t.Errorf("got %v, %v", pair, err)
 	}
 	full := t.TempDir()
 	first := ownIn(t, full, someDay, "10.0.0.1")
-	if err := os.MkdirAll(filepath.Join(ownCertPath(full)+".tmp", "in the way"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(filepath.Join(full, File)+".tmp", "in the way"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	c = newOwnCert(full)
-	c.names = namesOf("10.0.0.2")
-	if pair, err := c.look(someDay); err == nil || certFingerprint(pair) != certFingerprint(first) {
+	c = newOwnCert(ownOptions(full, "10.0.0.2"))
+	if pair, err := c.look(someDay); err == nil || Fingerprint(pair) != Fingerprint(first) {
 		t.Errorf("the old one does not go on: %v, %v", pair, err)
-	}
-}
-
-func TestHostNames(t *testing.T) {
-	t.Parallel()
-	for host, want := range map[string]string{
-		"pi": "pi pi.local localhost", "Pi.lan.": "pi.lan pi pi.local localhost", "pi.local": "pi.local pi localhost",
-		"": "localhost", "localhost": "localhost localhost.local", "a b": "localhost", "küche": "localhost", "my_pi": "my_pi my_pi.local localhost",
-	} {
-		if got := strings.Join(hostNames(host), " "); got != want {
-			t.Errorf("%q: got %q, want %q", host, got, want)
-		}
 	}
 }
 
@@ -233,12 +218,12 @@ func TestManyAddresses(t *testing.T) {
 	folder := t.TempDir()
 	ip := netip.MustParseAddr("10.0.0.1")
 	var last *tls.Certificate
-	for range 2 * mostCertNames {
+	for range 2 * mostNames {
 		last = ownIn(t, folder, someDay, ip.String())
 		ip = ip.Next()
 	}
-	if n := len(last.Leaf.IPAddresses); n != mostCertNames {
-		t.Errorf("%d addresses, want %d", n, mostCertNames)
+	if n := len(last.Leaf.IPAddresses); n != mostNames {
+		t.Errorf("%d addresses, want %d", n, mostNames)
 	}
 	if err := last.Leaf.VerifyHostname(ip.Prev().String()); err != nil {
 		t.Error(err)
@@ -252,7 +237,7 @@ func newPair(t testing.TB, host string) (text []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text, err = makeCertificate(key, certNames{hosts: []string{host}}, someDay); err != nil {
+	if text, err = makeCertificate(key, Names{Hosts: []string{host}}, someDay); err != nil {
 		t.Fatal(err)
 	}
 	return text
@@ -267,31 +252,28 @@ func put(t testing.TB, path string, text []byte) {
 }
 
 // TestCertFiles: changed files are taken over, once a second; a broken pair is
-// told once and the old one stays. (It is not parallel: it looks at the log.)
+// told once and the old one stays.
 func TestCertFiles(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
-	was := slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-	defer slog.SetDefault(was)
-	cfg := testConfig(t)
-	cfg.TLS.Cert, cfg.TLS.Key = filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
+	o := Options{Cert: filepath.Join(t.TempDir(), "cert.pem"), Key: filepath.Join(t.TempDir(), "key.pem"), Log: slog.New(slog.NewTextHandler(&log, nil))}
 	first, second := newPair(t, "first"), newPair(t, "second")
-	put(t, cfg.TLS.Cert, first)
-	put(t, cfg.TLS.Key, first)
+	put(t, o.Cert, first)
+	put(t, o.Key, first)
 	now := someDay
-	k, err := openCertificates(&cfg, now)
+	k, err := Open(o, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	after := func(d time.Duration, want string) {
 		t.Helper()
 		now = now.Add(d)
-		if got := k.certificate(now).Leaf.DNSNames; !slices.Equal(got, []string{want}) {
+		if got := k.Get(now).Leaf.DNSNames; !slices.Equal(got, []string{want}) {
 			t.Errorf("%v later it is the certificate of %v, want %s", d, got, want)
 		}
 	}
 	after(time.Second, "first")
-	put(t, cfg.TLS.Cert, second) // its key is to come: this is no pair
+	put(t, o.Cert, second) // its key is to come: this is no pair
 	after(time.Second-1, "first")
 	if log.Len() > 0 {
 		t.Errorf("looked before a second had passed: %s", log.String())
@@ -299,37 +281,20 @@ func TestCertFiles(t *testing.T) {
 	for range 3 {
 		after(time.Second, "first")
 	}
-	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), cfg.TLS.Cert) {
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), o.Cert) {
 		t.Errorf("the broken pair is told %d times, want once: %s", n, log.String())
 	}
-	put(t, cfg.TLS.Key, second)
+	put(t, o.Key, second)
 	after(time.Second, "second")
 	for range 2 {
-		if err := os.Remove(cfg.TLS.Key); err != nil {
+		if err := os.Remove(o.Key); err != nil {
 			t.Fatal(err)
 		}
 		after(time.Second, "second")
-		put(t, cfg.TLS.Key, second)
+		put(t, o.Key, second)
 		after(time.Second, "second")
 	}
-	put(t, cfg.TLS.Cert, first)
-	put(t, cfg.TLS.Key, first)
+	put(t, o.Cert, first)
+	put(t, o.Key, first)
 	after(time.Second, "first")
-}
-
-// TestFoundHostInCert: the certificate holds the name by which the server is found.
-func TestFoundHostInCert(t *testing.T) {
-	t.Parallel()
-	for name, want := range map[string]bool{"ClassRoom": true, "": false} {
-		cfg := testConfig(t)
-		cfg.Find.Name = name
-		k, err := openCertificates(&cfg, someDay)
-		if err != nil {
-			t.Fatal(err)
-		}
-		leaf := k.pair.Load().Leaf
-		if got := leaf.VerifyHostname("classroom.local") == nil; got != want {
-			t.Errorf("find.name = %q: the certificate is for %q", name, leaf.DNSNames)
-		}
-	}
 }

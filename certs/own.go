@@ -1,4 +1,4 @@
-package main
+package certs
 
 import (
 	"bytes"
@@ -13,46 +13,39 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"homeroom/datadir"
-	"homeroom/mdns"
 )
 
 const (
-	ownCertYears  = 10
-	renewBefore   = 30 * 24 * time.Hour
-	mostCertNames = 64 // and so many addresses: a machine that travels collects them
+	ownYears    = 10
+	renewBefore = 30 * 24 * time.Hour
+	mostNames   = 64 // and so many addresses: a machine that travels collects them
 )
-
-// ownCertPath is the file with the certificate that the server makes, and its key.
-func ownCertPath(folder string) string { return filepath.Join(folder, "tls.pem") }
 
 // ownCert is a certificate that the server makes for itself, with the names and
 // addresses of its machine. It is made anew when one of these is not in it, or
 // when it is about to end. The key stays, so that who trusts that does not notice.
 type ownCert struct {
-	path  string
-	names func() certNames
-	leaf  *x509.Certificate // nil: not read yet
-	key   crypto.PrivateKey
+	path     string
+	names    func() Names
+	earliest time.Time
+	leaf     *x509.Certificate // nil: not read yet
+	key      crypto.PrivateKey
 }
 
-// certNames is what a machine is reached under.
-type certNames struct {
-	hosts []string
-	ips   []netip.Addr
+// Names is what a machine is reached under.
+type Names struct {
+	Hosts []string
+	Addrs []netip.Addr
 }
 
-func newOwnCert(folder string) *ownCert {
-	return &ownCert{path: ownCertPath(folder), names: machineNames}
+func newOwnCert(o Options) *ownCert {
+	return &ownCert{path: o.path(), names: o.Names, earliest: o.Earliest}
 }
 
 // look reads the certificate the first time, and makes it where it has to be
@@ -99,7 +92,7 @@ func (c *ownCert) read() (*tls.Certificate, error) {
 }
 
 // renew makes the certificate and stores it.
-func (c *ownCert) renew(want certNames, now time.Time) (*tls.Certificate, error) {
+func (c *ownCert) renew(want Names, now time.Time) (*tls.Certificate, error) {
 	if c.leaf != nil {
 		want = want.with(c.leaf)
 	}
@@ -110,7 +103,7 @@ func (c *ownCert) renew(want certNames, now time.Time) (*tls.Certificate, error)
 			return nil, err
 		}
 	}
-	text, err := makeCertificate(key, want, now)
+	text, err := makeCertificate(key, want, latest(now, c.earliest))
 	if err != nil {
 		return nil, err
 	}
@@ -126,15 +119,15 @@ func (c *ownCert) renew(want certNames, now time.Time) (*tls.Certificate, error)
 }
 
 // covers tells whether a certificate has these names and addresses.
-func covers(leaf *x509.Certificate, want certNames) bool {
-	has := certNames{}.with(leaf)
-	for _, host := range want.hosts {
-		if !slices.Contains(has.hosts, host) {
+func covers(leaf *x509.Certificate, want Names) bool {
+	has := Names{}.with(leaf)
+	for _, host := range want.Hosts {
+		if !slices.Contains(has.Hosts, host) {
 			return false
 		}
 	}
-	for _, ip := range want.ips {
-		if !slices.Contains(has.ips, ip) {
+	for _, ip := range want.Addrs {
+		if !slices.Contains(has.Addrs, ip) {
 			return false
 		}
 	}
@@ -143,35 +136,40 @@ func covers(leaf *x509.Certificate, want certNames) bool {
 
 // with adds a certificate's names and addresses: a machine that goes back and
 // forth between two networks needs one certificate for both.
-func (n certNames) with(leaf *x509.Certificate) certNames {
+func (n Names) with(leaf *x509.Certificate) Names {
 	for _, host := range leaf.DNSNames {
-		if len(n.hosts) < mostCertNames && !slices.Contains(n.hosts, host) {
-			n.hosts = append(n.hosts, host)
+		if len(n.Hosts) < mostNames && !slices.Contains(n.Hosts, host) {
+			n.Hosts = append(n.Hosts, host)
 		}
 	}
 	for _, b := range leaf.IPAddresses {
 		ip, _ := netip.AddrFromSlice(b)
-		if ip = ip.Unmap(); len(n.ips) < mostCertNames && !slices.Contains(n.ips, ip) {
-			n.ips = append(n.ips, ip)
+		if ip = ip.Unmap(); len(n.Addrs) < mostNames && !slices.Contains(n.Addrs, ip) {
+			n.Addrs = append(n.Addrs, ip)
 		}
 	}
 	return n
 }
 
+// latest is the later of two moments.
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
 // makeCertificate is a certificate signed by its own key, both in PEM. It starts
 // in 1970, where a Pi wakes up that has no clock battery; a wrong clock does
 // not shorten its life either.
-func makeCertificate(key crypto.PrivateKey, names certNames, now time.Time) ([]byte, error) {
-	if now.Before(firstWall) {
-		now = firstWall
-	}
+func makeCertificate(key crypto.PrivateKey, names Names, now time.Time) ([]byte, error) {
 	template := x509.Certificate{
-		Subject:   pkix.Name{CommonName: names.hosts[0]},
-		NotBefore: time.Unix(0, 0), NotAfter: now.AddDate(ownCertYears, 0, 0),
+		Subject:   pkix.Name{CommonName: names.Hosts[0]},
+		NotBefore: time.Unix(0, 0), NotAfter: now.AddDate(ownYears, 0, 0),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true, DNSNames: names.hosts,
+		BasicConstraintsValid: true, DNSNames: names.Hosts,
 	}
-	for _, ip := range names.ips {
+	for _, ip := range names.Addrs {
 		template.IPAddresses = append(template.IPAddresses, ip.AsSlice())
 	}
 	signer, ok := key.(crypto.Signer)
@@ -190,64 +188,4 @@ func makeCertificate(key crypto.PrivateKey, names certNames, now time.Time) ([]b
 	err = errors.Join(pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: der}),
 		pem.Encode(&text, &pem.Block{Type: "PRIVATE KEY", Bytes: secret}))
 	return text.Bytes(), err
-}
-
-// inode is a file's number: a file that was put in another's place has its own.
-func inode(info fs.FileInfo) uint64 {
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		return sys.Ino
-	}
-	return 0
-}
-
-// machineNames is every name and address under which this machine is reached, on
-// a network or by itself.
-func machineNames() certNames {
-	n := certNames{ips: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}}
-	if host, err := os.Hostname(); err == nil {
-		n.hosts = hostNames(host)
-	} else {
-		n.hosts = hostNames("")
-	}
-	addrs, _ := net.InterfaceAddrs() // without them there is still this machine itself
-	for _, a := range addrs {
-		p, err := netip.ParsePrefix(a.String())
-		if err != nil {
-			continue
-		}
-		ip := p.Addr().Unmap()
-		if !slices.Contains(n.ips, ip) && !mdns.Fleeting(ip) {
-			n.ips = append(n.ips, ip)
-		}
-	}
-	return n
-}
-
-// also adds a host name, if there is one and it is not there yet.
-func (n certNames) also(host string) certNames {
-	if host != "" && !slices.Contains(n.hosts, host) {
-		n.hosts = append([]string{host}, n.hosts...)
-	}
-	return n
-}
-
-// hostNames is what a machine with this host name is called.
-func hostNames(host string) []string {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	short, _, _ := strings.Cut(host, ".")
-	var names []string
-	for _, name := range []string{host, short, short + ".local", "localhost"} {
-		if isHostName(name) && !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-// isHostName tells whether a certificate can hold it: people call machines all
-// sorts of things.
-func isHostName(s string) bool {
-	return s != "" && s[0] != '.' && !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
-	})
 }

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+
+	"homeroom/logbook"
 )
 
 const (
@@ -197,10 +199,6 @@ func (s *session) cmdRmUser(words []string, _ *reply) error {
 	return nil
 }
 
-// levelAudit is of lines that say what administrators did: they are always
-// written.
-const levelAudit = slog.LevelInfo + 2
-
 // usualLog is how many lines #log shows where nobody asks for a number.
 const usualLog = 20
 
@@ -213,7 +211,7 @@ func (s *session) cmdLog(words []string, r *reply) error {
 			return fail(statusBadArgs)
 		}
 	}
-	lines := s.srv.log.last(int(min(n, ringLines)))
+	lines := s.srv.log.Last(int(min(n, logbook.Kept)))
 	r.list("log", len(lines))
 	for _, line := range lines {
 		r.row(quoted(line))
@@ -229,7 +227,7 @@ func (s *session) cmdWatchLog(words []string, _ *reply) error {
 	}
 	s.endWatch()
 	if who := s.who.Load(); words[0] == "on" {
-		s.watch = s.srv.log.watch(func(line string) {
+		s.watch = s.srv.log.Watch(func(line string) {
 			if s.who.Load() == who && who.isAdmin() {
 				s.put(eventFrame("log", quoted(line)))
 			}
@@ -252,7 +250,7 @@ func (s *session) audit(c *command, who string, words []string) {
 	for _, w := range words[:min(len(words), c.audit)] {
 		line += " " + string(appendName(nil, w))
 	}
-	slog.Log(context.Background(), levelAudit, "administration", "by", who, "from", s.from(), "command", line)
+	slog.Log(context.Background(), logbook.LevelAudit, "administration", "by", who, "from", s.from(), "command", line)
 }
 
 // from is where the session comes from, for the log.

@@ -377,7 +377,7 @@ func tryFolder(t testing.TB, folder string) *wire.Client {
 func TestWatchLog(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
-	root, host, log := ts.admin("root"), ts.dialHost(), slog.New(ts.log.handler())
+	root, host, log := ts.admin("root"), ts.dialHost(), slog.New(ts.log.Handler())
 	log.Info("first", "user", "a\nb")
 	log.Info("second")
 	root.Ask("#log 1", "@ret #log 1")

@@ -5,13 +5,14 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"homeroom/datadir"
 	"io"
 	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"homeroom/datadir"
 )
 
 // openForReading opens the database of a folder for reading, whether a server uses it

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"homeroom/datadir"
 	"io"
 	"os"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"homeroom/datadir"
 )
 
 // backupOf makes a backup of a folder and returns where it is.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/hex"
-	"homeroom/test/wire"
 	"io"
 	"net"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // bubble is a server whose time is the test's: it runs inside synctest.Test,

@@ -16,6 +16,7 @@ import (
 
 	"homeroom/certs"
 	"homeroom/datadir"
+	"homeroom/logbook"
 )
 
 // server is a running chat server.
@@ -48,7 +49,7 @@ type server struct {
 	diskFailed     chan error // gets the reason, once, when nothing can be saved any more
 	background     sync.WaitGroup
 	controlling    sync.WaitGroup // who accepts on the control socket
-	log            *serverLog     // what administrators read
+	log            *logbook.Log   // what administrators read
 
 	users    *users
 	messages atomic.Int64 // stored, in all groups
@@ -79,7 +80,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 		cfg: cfg, began: time.Now(), now: time.Now, folder: folder, commands: commandTable(),
 		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
 		diskFailed: make(chan error, 1), orders: make(chan order, 1), reloading: newTurn(),
-		log:   newServerLog(io.Discard),
+		log:   logbook.New(io.Discard),
 		users: newUsers(),
 	}
 	if srv.rings, err = openRings(runtime.NumCPU()); err != nil {

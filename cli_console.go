@@ -14,9 +14,9 @@ import (
 	"strings"
 	"sync"
 
-	"homeroom/datadir"
-
 	"golang.org/x/term"
+
+	"homeroom/datadir"
 )
 
 const consoleHelp = `Plain text goes to everybody. Commands:

@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/dns/dnsmessage"
+
 	"homeroom/mdns"
 	"homeroom/test/wire"
-
-	"golang.org/x/net/dns/dnsmessage"
 )
 
 // findIn runs `homeroom find` in a namespace until what it prints is as wanted.

@@ -8,15 +8,17 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 
-	"homeroom/mdns"
-
 	"github.com/BurntSushi/toml"
+
+	"homeroom/logbook"
+	"homeroom/mdns"
 )
 
 // sampleConfig is chat.toml as it comes with the program: the documentation of
@@ -371,6 +373,29 @@ func (c *config) checkTLS() *settingError {
 		return &settingError{"tls.key", "needs tls.cert too: the file with its certificate"}
 	}
 	return nil
+}
+
+// logName is the log's file in the data folder where the settings name no other.
+const logName = "homeroom.log"
+
+// logFile is the file that the log goes to; "": it goes to stderr.
+func (c *config) logFile() string {
+	switch {
+	case c.Log.To != "file":
+		return ""
+	case c.Log.File != "":
+		return c.Log.File
+	}
+	return filepath.Join(c.Server.Data, logName)
+}
+
+// logOptions is what the log makes of the settings. Its lines are so short that #log
+// can show each in one of the protocol.
+func (c *config) logOptions() logbook.Options {
+	return logbook.Options{
+		File: c.logFile(), Level: logLevels()[c.Log.Level], Size: int64(c.Log.SizeKiB) << 10, Keep: c.Log.Keep,
+		MaxLine: maxLine - len("@mess #log \"\"\r\n"),
+	}
 }
 
 // logLevels is what log.level can be.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"homeroom/datadir"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"homeroom/datadir"
 )
 
 // install installs, and fails the test where that fails.

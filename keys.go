@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"homeroom/datadir"
 	"io"
 	"io/fs"
 	"os"
@@ -14,6 +13,8 @@ import (
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/term"
+
+	"homeroom/datadir"
 )
 
 const (

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/term"
+
+	"homeroom/logbook"
 )
 
 func main() {
@@ -70,10 +72,10 @@ func serve(env environment, path, data, listen string) error {
 
 // runLogged is run with the log that the settings want.
 func runLogged(env environment, cfg config, reread func() (config, error)) error {
-	log := newServerLog(env.stderr)
-	defer log.close()
-	log.configure(&cfg)
-	slog.SetDefault(slog.New(log.handler()))
+	log := logbook.New(env.stderr)
+	defer log.Close()
+	log.Configure(cfg.logOptions())
+	slog.SetDefault(slog.New(log.Handler()))
 	return run(env, cfg, log, reread)
 }
 
@@ -88,7 +90,7 @@ func makeRoomForDisk() {
 }
 
 // run serves until env.ctx ends or somebody types EXIT.
-func run(env environment, cfg config, log *serverLog, reread func() (config, error)) (ended error) {
+func run(env environment, cfg config, log *logbook.Log, reread func() (config, error)) (ended error) {
 	ctx, stop := context.WithCancel(env.ctx)
 	defer stop()
 	hangups := make(chan os.Signal, 1)

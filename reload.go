@@ -72,7 +72,7 @@ func (srv *server) apply(next *config) {
 	srv.admission.configure(next)
 	srv.accounts.configure(next.Limits.LoginsPerMinute)
 	srv.doors.configure(next.Limits.LoginsPerMinute)
-	srv.log.configure(next)
+	srv.log.Configure(next.logOptions())
 	srv.live.Store(next)
 }
 

@@ -5,12 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"homeroom/datadir"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"homeroom/datadir"
 )
 
 // rotateKey seals everything in a data folder that no server uses with a new

@@ -39,8 +39,8 @@ func (m *machine) control(verb string) error {
 // logCommand is the program that shows the service's log.
 func (m *machine) logCommand(cfg *config, lines int, follow bool) []string {
 	count := strconv.Itoa(lines)
-	file := newLogFile(cfg)
-	if m.platform == onSystemd && file == nil {
+	file := cfg.logFile()
+	if m.platform == onSystemd && file == "" {
 		command := []string{"journalctl", "--no-pager", "-u", serviceName + ".service", "-n", count}
 		if follow {
 			command = append(command, "-f")
@@ -51,20 +51,12 @@ func (m *machine) logCommand(cfg *config, lines int, follow bool) []string {
 	if follow {
 		command = append(command, "-F") // the file is rotated
 	}
-	for _, path := range []string{m.at(serviceErrors), logPath(file)} {
+	for _, path := range []string{m.at(serviceErrors), file} {
 		if path != "" && exists(path) {
 			command = append(command, path)
 		}
 	}
 	return command
-}
-
-// logPath is where a log file is; "": there is none.
-func logPath(file *logFile) string {
-	if file == nil {
-		return ""
-	}
-	return file.path
 }
 
 // serviceState says in a few words how the installed service is; serves is

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"homeroom/datadir"
 	"io"
 	"io/fs"
 	"net/url"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	_ "modernc.org/sqlite"
+
+	"homeroom/datadir"
 )
 
 const databaseFile = "homeroom.db"

@@ -3,11 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"homeroom/datadir"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"homeroom/datadir"
 )
 
 // errNotInstalled is that there is no service to do something with.

@@ -1,4 +1,4 @@
-package main
+package logbook
 
 import (
 	"fmt"
@@ -8,28 +8,32 @@ import (
 	"unicode/utf8"
 )
 
-// logLine is one line of the log; text is level=… msg=… and so on, printable.
-type logLine struct {
+// entry is one line of the log; text is level=… msg=… and so on, printable.
+type entry struct {
 	at    time.Time
 	level slog.Level
 	text  string
 }
 
-// ownLine is a line that the log says about itself.
-func ownLine(level slog.Level, message string) logLine {
-	text := "level=" + level.String() + " msg=" + strconv.Quote(message)
-	return logLine{at: time.Now(), level: level, text: cutLine(text, longestText)}
+// own makes a line that the log says about itself.
+func (l *Log) own(level slog.Level, message string) entry {
+	return entry{at: time.Now(), level: level, text: cutLine(ownText(level, message), int(l.longest.Load()))}
+}
+
+// ownText is a line without its time, as slog's own text handler writes it.
+func ownText(level slog.Level, message string) string {
+	return "level=" + level.String() + " msg=" + strconv.Quote(message)
 }
 
 // lineTime is how slog's own text handler shows the time.
 const lineTime = "2006-01-02T15:04:05.000Z07:00"
 
-// String is the line as a terminal and #log show it.
-func (l logLine) String() string { return "time=" + l.at.Format(lineTime) + " " + l.text }
+// String is the line as it is shown and kept, with its time.
+func (l entry) String() string { return "time=" + l.at.Format(lineTime) + " " + l.text }
 
 // encode is the line as it is written; for the journal with its priority
 // (sd-daemon(3)) in place of the time.
-func (l logLine) encode(journal bool) []byte {
+func (l entry) encode(journal bool) []byte {
 	if journal {
 		return fmt.Appendf(nil, "<%d>%s\n", priority(l.level), l.text)
 	}
@@ -43,7 +47,7 @@ func priority(level slog.Level) int {
 		return 3
 	case level >= slog.LevelWarn:
 		return 4
-	case level >= levelAudit:
+	case level >= LevelAudit:
 		return 5
 	case level >= slog.LevelInfo:
 		return 6
@@ -51,11 +55,8 @@ func priority(level slog.Level) int {
 	return 7
 }
 
-// longestText is how long a line may be without its time, quoted: with that and
-// what stands around it, it fits into a line of the protocol.
-const longestText = maxLine - len(`@mess #log "time=`+lineTime+` "`+"\r\n")
-
-// cutLine cuts a line that is longer than most as appendQuoted shows it.
+// cutLine cuts a line that is longer than most once its quotes and backslashes have
+// a backslash each.
 func cutLine(line string, most int) string {
 	const cut = "…"
 	size, fits := 0, 0

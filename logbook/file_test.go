@@ -1,8 +1,9 @@
-package main
+package logbook
 
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -12,23 +13,22 @@ import (
 	"testing"
 )
 
-// fileLog is a log that writes to a file in a fresh folder, as the settings say.
-func fileLog(t *testing.T, sizeKiB, keep int) (l *serverLog, path string, stderr *bytes.Buffer) {
+// fileLog makes a log that writes to files of 4 KiB in a fresh folder.
+func fileLog(t *testing.T, keep int) (l *Log, o Options, stderr *bytes.Buffer) {
 	t.Helper()
-	cfg := defaultConfig()
-	cfg.Server.Data, cfg.Log.To, cfg.Log.SizeKiB, cfg.Log.Keep = t.TempDir(), "file", sizeKiB, keep
+	o = Options{File: filepath.Join(t.TempDir(), "homeroom.log"), Size: 4 << 10, Keep: keep}
 	stderr = new(bytes.Buffer)
-	l = newServerLog(stderr)
-	l.configure(&cfg)
-	t.Cleanup(l.close)
-	return l, filepath.Join(cfg.Server.Data, logName), stderr
+	l = New(stderr)
+	l.Configure(o)
+	t.Cleanup(l.Close)
+	return l, o, stderr
 }
 
 // audit logs numbered lines that nothing counts away.
-func audit(l *serverLog, from, to int) {
-	log := slog.New(l.handler())
+func audit(l *Log, from, to int) {
+	log := slog.New(l.Handler())
 	for i := from; i <= to; i++ {
-		log.Log(context.Background(), levelAudit, "line", "i", i)
+		log.Log(context.Background(), LevelAudit, "line", "i", i)
 	}
 }
 
@@ -57,17 +57,18 @@ func wantNumbers(t *testing.T, text string, first, last int) {
 	}
 }
 
-// TestLogRotates: the files never get larger than the settings say, there are
+// TestRotates: the files never get larger than the settings say, there are
 // never more of them, and together they hold the last lines without a gap.
-func TestLogRotates(t *testing.T) {
+func TestRotates(t *testing.T) {
 	t.Parallel()
 	for _, keep := range []int{0, 1, 3} {
 		t.Run(fmt.Sprint(keep), func(t *testing.T) {
 			t.Parallel()
-			l, path, stderr := fileLog(t, 4, keep)
+			l, o, stderr := fileLog(t, keep)
+			path := o.File
 			const lines = 1000
 			audit(l, 1, lines/2)
-			l.reopen()
+			l.Configure(o)
 			audit(l, lines/2+1, lines)
 			files, err := filepath.Glob(path + "*")
 			if err != nil || len(files) != keep+1 {
@@ -93,39 +94,39 @@ func TestLogRotates(t *testing.T) {
 	}
 }
 
-// TestLogKeepsFewer: files that are kept no more, since a setting changed, go.
-func TestLogKeepsFewer(t *testing.T) {
+// TestKeepsFewer: files that are kept no more, since a setting changed, go.
+func TestKeepsFewer(t *testing.T) {
 	t.Parallel()
-	l, path, _ := fileLog(t, 4, 5)
+	l, o, _ := fileLog(t, 5)
 	audit(l, 1, 500)
-	cfg := defaultConfig()
-	cfg.Log.To, cfg.Log.File, cfg.Log.SizeKiB, cfg.Log.Keep = "file", path, 4, 2
-	l.configure(&cfg)
+	o.Keep = 2
+	l.Configure(o)
 	audit(l, 501, 600)
-	if files, err := filepath.Glob(path + "*"); err != nil || len(files) != 3 {
+	if files, err := filepath.Glob(o.File + "*"); err != nil || len(files) != 3 {
 		t.Errorf("files: %q (%v)", files, err)
 	}
 }
 
-// TestLogReopen: after a program for rotation has taken the file, the next line
+// TestReopen: after a program for rotation has taken the file, the next line
 // goes to a new one.
-func TestLogReopen(t *testing.T) {
+func TestReopen(t *testing.T) {
 	t.Parallel()
-	l, path, _ := fileLog(t, 4, 1)
+	l, o, _ := fileLog(t, 1)
+	path := o.File
 	audit(l, 1, 2)
 	if err := os.Rename(path, path+".taken"); err != nil {
 		t.Fatal(err)
 	}
 	audit(l, 3, 3)
-	l.reopen()
+	l.Configure(o)
 	audit(l, 4, 5)
 	wantNumbers(t, readLog(t, path+".taken"), 1, 3)
 	wantNumbers(t, readLog(t, path), 4, 5)
 }
 
-// TestLogCannotWrite: while the file cannot be written, that is told once, on
+// TestCannotWrite: while the file cannot be written, that is told once, on
 // stderr and to administrators; afterwards the file says how much is missing.
-func TestLogCannotWrite(t *testing.T) {
+func TestCannotWrite(t *testing.T) {
 	t.Parallel()
 	for name, hinder := range map[string]func(path string) error{
 		"no folder":    func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
@@ -134,7 +135,8 @@ func TestLogCannotWrite(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l, path, stderr := fileLog(t, 4, 1)
+			l, o, stderr := fileLog(t, 1)
+			path := o.File
 			if err := hinder(path); err != nil {
 				t.Fatal(err)
 			}
@@ -143,8 +145,8 @@ func TestLogCannotWrite(t *testing.T) {
 			if n := strings.Count(stderr.String(), told); n != 1 {
 				t.Errorf("on stderr it is told %d times: %s", n, stderr)
 			}
-			if n := strings.Count(strings.Join(l.last(100), "\n"), told); n != 1 || len(l.last(100)) != 8 {
-				t.Errorf("in memory it is told %d times: %q", n, l.last(100))
+			if n := strings.Count(strings.Join(l.Last(100), "\n"), told); n != 1 || len(l.Last(100)) != 8 {
+				t.Errorf("in memory it is told %d times: %q", n, l.Last(100))
 			}
 			if err := os.RemoveAll(path); err != nil {
 				t.Fatal(err)
@@ -162,20 +164,36 @@ func TestLogCannotWrite(t *testing.T) {
 	}
 }
 
-// TestLogFullDisk: a full disk costs the lines that find no space, and nothing
+// smallDisk makes a disk of 1 MiB and returns where it is mounted.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	folder := t.TempDir()
+	if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skipf("this machine mounts no tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(folder, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return folder
+}
+
+// TestFullDisk: a full disk costs the lines that find no space, and nothing
 // else; what is there stays whole lines.
-func TestLogFullDisk(t *testing.T) {
+func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	disk := smallDisk(t)
-	cfg := defaultConfig()
-	cfg.Server.Data, cfg.Log.To = disk, "file"
+	path := filepath.Join(disk, "homeroom.log")
 	var stderr bytes.Buffer
-	l := newServerLog(&stderr)
-	l.configure(&cfg)
-	defer l.close()
+	l := New(&stderr)
+	l.Configure(Options{File: path, Size: 1 << 20})
+	defer l.Close()
 	audit(l, 1, 10)
 	filler := filepath.Join(disk, "filler")
-	fillDisk(t, filler)
+	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("filling the disk: %v", err)
+	}
 	audit(l, 11, 200) // some fit into the file's last page
 	if n := strings.Count(stderr.String(), "no space left on device"); n != 1 {
 		t.Errorf("on stderr it is told %d times: %s", n, &stderr)
@@ -184,7 +202,7 @@ func TestLogFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	audit(l, 201, 210)
-	text := readLog(t, filepath.Join(disk, logName))
+	text := readLog(t, path)
 	before, after, found := strings.Cut(text, " lines could not be written to the log\"\n")
 	var missing int
 	lines := strings.Split(before, "\n")
@@ -200,27 +218,4 @@ func TestLogFullDisk(t *testing.T) {
 		t.Errorf("%d lines are there, %d are said to be missing, of 200; other lines: %q", whole, missing, lines[whole:])
 	}
 	wantNumbers(t, after, 201, 210)
-}
-
-// TestLogToFile: the shipped program logs to homeroom.log in its folder, which
-// nobody else can read, and nothing to stderr.
-func TestLogToFile(t *testing.T) {
-	t.Parallel()
-	data := t.TempDir()
-	p := launch(t, buildProgram(t), "-config", writeSettings(t, programSettings+"[log]\nto = \"file\"\n"), "-data", data)
-	path := filepath.Join(data, logName)
-	waitUntilServing(t, data, nil)
-	if code := p.terminate(); code != exitDone {
-		t.Errorf("exit code %d", code)
-	}
-	text := readLog(t, path)
-	if !connectText.MatchString(text) || !strings.HasSuffix(text, "level=INFO msg=stopped\n") {
-		t.Errorf("the log holds\n%s", text)
-	}
-	if p.logged() != "" {
-		t.Errorf("on stderr: %s", p.logged())
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v (%v)", info.Mode(), err)
-	}
 }

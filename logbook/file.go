@@ -1,15 +1,11 @@
-package main
+package logbook
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 )
-
-// logName is the log's file in the data folder where the settings name no other.
-const logName = "homeroom.log"
 
 // logFile is a file that is rotated before it gets too large: homeroom.log, then
 // homeroom.log.1 and so on, the oldest last. Numbers, not times: a machine that
@@ -24,16 +20,12 @@ type logFile struct {
 	torn bool // the last line was written in part
 }
 
-// newLogFile is the file that the settings name; nil: the log goes to stderr.
-func newLogFile(cfg *config) *logFile {
-	if cfg.Log.To != "file" {
+// newLogFile returns the file that the options name; nil: the log goes to stderr.
+func newLogFile(o Options) *logFile {
+	if o.File == "" {
 		return nil
 	}
-	path := cfg.Log.File
-	if path == "" {
-		path = filepath.Join(cfg.Server.Data, logName)
-	}
-	return &logFile{path: path, most: int64(cfg.Log.SizeKiB) << 10, keep: cfg.Log.Keep}
+	return &logFile{path: o.File, most: o.Size, keep: o.Keep}
 }
 
 // write appends a line. After a failure the next one tries everything again.

@@ -1,4 +1,4 @@
-package main
+package logbook
 
 import (
 	"fmt"
@@ -38,9 +38,9 @@ type lineCount struct {
 }
 
 // take is what is to be written now that a line has come.
-func (r *repeats) take(line logLine, message string) []logLine {
+func (r *repeats) take(line entry, message string) []entry {
 	out := r.due(line.at)
-	if line.level == levelAudit {
+	if line.level == LevelAudit {
 		return append(out, append(r.interrupted(line.at), line)...)
 	}
 	c := r.count(line, message)
@@ -61,7 +61,7 @@ func (r *repeats) take(line logLine, message string) []logLine {
 
 // count finds the count of a message, or begins one. Past mostCounts all new
 // ones share one.
-func (r *repeats) count(line logLine, message string) *lineCount {
+func (r *repeats) count(line entry, message string) *lineCount {
 	for _, c := range r.counts {
 		if c.message == message {
 			return c
@@ -76,7 +76,7 @@ func (r *repeats) count(line logLine, message string) *lineCount {
 }
 
 // interrupted says how often the last line was repeated, before another one.
-func (r *repeats) interrupted(now time.Time) []logLine {
+func (r *repeats) interrupted(now time.Time) []entry {
 	if r.newest == nil {
 		return nil
 	}
@@ -85,7 +85,7 @@ func (r *repeats) interrupted(now time.Time) []logLine {
 
 // due says what was counted for messages whose time is over, and forgets those
 // that did not come again.
-func (r *repeats) due(now time.Time) (out []logLine) {
+func (r *repeats) due(now time.Time) (out []entry) {
 	r.counts = slices.DeleteFunc(r.counts, func(c *lineCount) bool {
 		if now.Sub(c.began) < countFor {
 			return false
@@ -101,7 +101,7 @@ func (r *repeats) due(now time.Time) (out []logLine) {
 }
 
 // all says what was counted until now.
-func (r *repeats) all(now time.Time) (out []logLine) {
+func (r *repeats) all(now time.Time) (out []entry) {
 	for _, c := range r.counts {
 		out = append(out, c.sum(now)...)
 	}
@@ -120,7 +120,7 @@ func (r *repeats) next() (at time.Time, counts bool) {
 }
 
 // sum says what was counted, and begins anew.
-func (c *lineCount) sum(now time.Time) []logLine {
+func (c *lineCount) sum(now time.Time) []entry {
 	out := c.sayRepeated(now)
 	if c.more > 0 {
 		out = append(out, c.say(now, strconv.Itoa(c.more)+" more like this", c.began))
@@ -129,17 +129,16 @@ func (c *lineCount) sum(now time.Time) []logLine {
 	return out
 }
 
-func (c *lineCount) sayRepeated(now time.Time) []logLine {
+func (c *lineCount) sayRepeated(now time.Time) []entry {
 	if c.same == 0 {
 		return nil
 	}
 	line := c.say(now, "repeated "+counted(c.same, "time"), c.textSince)
 	c.textSince, c.same = now, 0
-	return []logLine{line}
+	return []entry{line}
 }
 
-func (c *lineCount) say(now time.Time, what string, since time.Time) logLine {
-	line := ownLine(c.level, fmt.Sprintf("(%s in %.0f s) %s", what, math.Ceil(now.Sub(since).Seconds()), c.message))
-	line.at = now
-	return line
+func (c *lineCount) say(now time.Time, what string, since time.Time) entry {
+	message := fmt.Sprintf("(%s in %.0f s) %s", what, math.Ceil(now.Sub(since).Seconds()), c.message)
+	return entry{at: now, level: c.level, text: ownText(c.level, message)}
 }

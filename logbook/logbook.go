@@ -1,25 +1,42 @@
-package main
+// Package logbook is where log/slog writes: stderr, the journal, or a file that
+// stays bounded.
+//
+// New makes a Log that goes to stderr; where that is systemd's journal, a line has
+// its priority in place of its time. Configure sends it to a file, which is rotated
+// by number before it gets too large. Handler is for slog.New.
+//
+// A Log also keeps the last lines in memory, for Last, and calls those who Watch it
+// with each new one. Every line is printable, whatever was logged, and as short as
+// Options say. Nobody waits for anybody else's line to be written; while the disk is
+// slow a bounded number of lines wait, and what is lost is counted in the log.
+//
+// So that nobody can fill the log, lines that are the same, and too many of one
+// message, are counted and not written; the count is. Lines of LevelAudit are always
+// written.
+package logbook
 
 import (
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-// serverLog takes what is logged: it writes it to stderr or to a file and keeps
-// the last lines in memory. Nobody waits for anybody else's line to be written.
-type serverLog struct {
+// Log takes what is logged, writes it, and keeps the last lines in memory.
+type Log struct {
 	// fixed when it is made
 	stderr  io.Writer
 	journal bool // stderr is the journal, which knows the time itself
 	level   slog.LevelVar
+	longest atomic.Int64 // how long a line may be without its time, quoted
 
 	mu       sync.Mutex
 	idle     sync.Cond // nobody writes
@@ -27,7 +44,7 @@ type serverLog struct {
 	repeats  repeats
 	timer    *time.Timer // nil: nothing is being counted
 	hearers  []*hearer   // replaced when it changes, so that it can be read without mu
-	queue    []logLine   // to be written
+	queue    []entry     // to be written
 	overflow int         // lines that found the queue full
 	writing  bool        // somebody writes, and has what follows to themselves
 
@@ -43,9 +60,23 @@ type hearer struct{ hear func(line string) }
 // longestQueue is how many lines may wait while one is being written.
 const longestQueue = 1000
 
-// newServerLog makes a log that goes to stderr until it is configured.
-func newServerLog(stderr io.Writer) *serverLog {
-	l := &serverLog{stderr: stderr, journal: isJournal(stderr)}
+// Options say where a log goes, and what of it.
+type Options struct {
+	File    string     // "": to stderr
+	Level   slog.Level // of what is written, and above
+	Size    int64      // how many bytes a file has at most
+	Keep    int        // how many older files stay: File.1 is the newest
+	MaxLine int        // how many bytes a line has at most, its time included, when it is quoted
+}
+
+// LevelAudit is for lines that say what administrators did: they are written
+// whatever Options.Level says.
+const LevelAudit = slog.LevelInfo + 2
+
+// New makes a log that goes to stderr until it is configured.
+func New(stderr io.Writer) *Log {
+	l := &Log{stderr: stderr, journal: isJournal(stderr)}
+	l.longest.Store(math.MaxInt)
 	l.idle.L = &l.mu
 	return l
 }
@@ -65,40 +96,40 @@ func isJournal(w io.Writer) bool {
 	return ok && os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
 }
 
-// configure takes the settings over, at start and when they have changed.
-func (l *serverLog) configure(cfg *config) {
-	l.level.Set(logLevels()[cfg.Log.Level])
+// Configure has options hold, at start and when they have changed. A file that has
+// lost its name meanwhile is let go: the next line goes to the one that has it then.
+func (l *Log) Configure(o Options) {
+	l.level.Set(o.Level)
+	if o.MaxLine > 0 {
+		l.longest.Store(int64(o.MaxLine - len("time="+lineTime+" ")))
+	}
 	l.exclusively(func() {
 		l.file.close()
-		l.file = newLogFile(cfg)
+		l.file = newLogFile(o)
 	})
 }
 
-// reopen lets go of the file, so that the next line goes to the one that has its
-// name then: for programs that rotate logs.
-func (l *serverLog) reopen() { l.exclusively(func() { l.file.close() }) }
-
-// close writes what is still counted, and lets go of the file.
-func (l *serverLog) close() {
+// Close writes what is still counted, and lets go of the file.
+func (l *Log) Close() {
 	l.mu.Lock()
 	l.put(l.repeats.all(time.Now())...)
 	l.schedule(time.Now())
 	l.mu.Unlock()
 	l.drain()
-	l.reopen()
+	l.exclusively(func() { l.file.close() })
 }
 
-// last is the last n lines, the oldest first.
-func (l *serverLog) last(n int) []string {
+// Last returns the last n lines, or as many as are remembered, the oldest first.
+func (l *Log) Last(n int) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.recent.last(n)
 }
 
-// watch has hear called with each line from now on, one at a time and with no
-// lock of the log held. hear must not wait; it may be called once more while stop
-// is.
-func (l *serverLog) watch(hear func(line string)) (stop func()) {
+// Watch has hear called with each line from now on, one at a time and with no
+// lock of the log held. hear must not block; it may be called once more while stop
+// runs.
+func (l *Log) Watch(hear func(line string)) (stop func()) {
 	h := &hearer{hear}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,8 +142,8 @@ func (l *serverLog) watch(hear func(line string)) (stop func()) {
 }
 
 // add logs a line, unless it is one of too many.
-func (l *serverLog) add(level slog.Level, message, text string) {
-	line := logLine{at: time.Now(), level: level, text: cutLine(text, longestText)}
+func (l *Log) add(level slog.Level, message, text string) {
+	line := entry{at: time.Now(), level: level, text: text}
 	l.mu.Lock()
 	l.put(l.repeats.take(line, message)...)
 	l.schedule(line.at)
@@ -121,8 +152,9 @@ func (l *serverLog) add(level slog.Level, message, text string) {
 }
 
 // put has lines written and remembered. l.mu is held.
-func (l *serverLog) put(lines ...logLine) {
+func (l *Log) put(lines ...entry) {
 	for _, line := range lines {
+		line.text = cutLine(line.text, int(l.longest.Load()))
 		l.recent.add(line.String())
 		if len(l.queue) < longestQueue {
 			l.queue = append(l.queue, line)
@@ -133,7 +165,7 @@ func (l *serverLog) put(lines ...logLine) {
 }
 
 // schedule sets the timer where something is being counted. l.mu is held.
-func (l *serverLog) schedule(now time.Time) {
+func (l *Log) schedule(now time.Time) {
 	next, counts := l.repeats.next()
 	switch {
 	case counts && l.timer == nil:
@@ -147,7 +179,7 @@ func (l *serverLog) schedule(now time.Time) {
 }
 
 // sumUp writes how often lines came whose time is over.
-func (l *serverLog) sumUp() {
+func (l *Log) sumUp() {
 	now := time.Now()
 	l.mu.Lock()
 	l.timer = nil
@@ -158,7 +190,7 @@ func (l *serverLog) sumUp() {
 }
 
 // drain writes what waits, unless somebody else is about it.
-func (l *serverLog) drain() {
+func (l *Log) drain() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.writing {
@@ -180,7 +212,7 @@ func (l *serverLog) drain() {
 }
 
 // exclusively does something while nobody writes.
-func (l *serverLog) exclusively(do func()) {
+func (l *Log) exclusively(do func()) {
 	l.mu.Lock()
 	for l.writing {
 		l.idle.Wait()
@@ -197,9 +229,9 @@ func (l *serverLog) exclusively(do func()) {
 
 // write writes a line and, where some before it could not be, how many. Only
 // who has set l.writing does it.
-func (l *serverLog) write(line logLine) {
+func (l *Log) write(line entry) {
 	if l.lost > 0 {
-		missing := ownLine(slog.LevelWarn, fmt.Sprintf("%s could not be written to the log", counted(l.lost, "line")))
+		missing := l.own(slog.LevelWarn, fmt.Sprintf("%s could not be written to the log", counted(l.lost, "line")))
 		if l.output(missing) == nil {
 			l.lost = 0
 			l.remember(missing)
@@ -207,7 +239,7 @@ func (l *serverLog) write(line logLine) {
 	}
 	err := l.output(line)
 	if err != nil && !l.failing {
-		trouble := ownLine(slog.LevelError, fmt.Sprintf("cannot write to the log; lines are dropped until that works: %v", err))
+		trouble := l.own(slog.LevelError, fmt.Sprintf("cannot write to the log; lines are dropped until that works: %v", err))
 		if l.file != nil {
 			_, _ = l.stderr.Write(trouble.encode(l.journal)) // whoever started the server may see it
 		}
@@ -219,7 +251,7 @@ func (l *serverLog) write(line logLine) {
 }
 
 // output writes one line.
-func (l *serverLog) output(line logLine) error {
+func (l *Log) output(line entry) error {
 	if l.file != nil {
 		return l.file.write(line.encode(false))
 	}
@@ -228,7 +260,7 @@ func (l *serverLog) output(line logLine) error {
 }
 
 // remember keeps and tells a line of the log about itself.
-func (l *serverLog) remember(line logLine) {
+func (l *Log) remember(line entry) {
 	l.mu.Lock()
 	l.recent.add(line.String())
 	hearers := l.hearers
@@ -236,7 +268,7 @@ func (l *serverLog) remember(line logLine) {
 	tell(hearers, line)
 }
 
-func tell(hearers []*hearer, line logLine) {
+func tell(hearers []*hearer, line entry) {
 	for _, h := range hearers {
 		h.hear(line.String())
 	}
@@ -248,14 +280,15 @@ type lineRing struct {
 	bytes int
 }
 
-const (
-	ringLines = 1000
-	ringBytes = 256 << 10
-)
+// Kept is how many lines Last can return.
+const Kept = 1000
+
+// keptBytes is how much memory they may take.
+const keptBytes = 256 << 10
 
 func (r *lineRing) add(line string) {
 	r.lines, r.bytes = append(r.lines, line), r.bytes+len(line)
-	for len(r.lines) > ringLines || r.bytes > ringBytes {
+	for len(r.lines) > Kept || r.bytes > keptBytes {
 		r.bytes -= len(r.lines[0])
 		r.lines[0] = "" // the array stays for a while
 		r.lines = r.lines[1:]
@@ -266,23 +299,23 @@ func (r *lineRing) last(n int) []string {
 	return slices.Clone(r.lines[max(len(r.lines)-max(n, 0), 0):])
 }
 
-// handler is what slog needs to log here.
-func (l *serverLog) handler() slog.Handler { return &logHandler{log: l} }
+// Handler is what slog needs to log here.
+func (l *Log) Handler() slog.Handler { return &handler{log: l} }
 
-// logHandler formats records for a serverLog.
-type logHandler struct {
-	log  *serverLog
+// handler formats records for a Log.
+type handler struct {
+	log  *Log
 	with []func(slog.Handler) slog.Handler // what WithAttrs and WithGroup have added
 }
 
 // Enabled lets what administrators did through whatever log.level says.
-func (h *logHandler) Enabled(_ context.Context, level slog.Level) bool {
-	return level >= h.log.level.Level() || level == levelAudit
+func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= h.log.level.Level() || level == LevelAudit
 }
 
 // Handle leaves quoting to slog's own handler: its lines hold nothing that is
 // not printable, whatever the values hold.
-func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
+func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	var text strings.Builder
 	var inner slog.Handler = slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: nameAudit})
 	for _, with := range h.with {
@@ -296,21 +329,21 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	return nil
 }
 
-func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return h.plus(func(inner slog.Handler) slog.Handler { return inner.WithAttrs(attrs) })
 }
 
-func (h *logHandler) WithGroup(name string) slog.Handler {
+func (h *handler) WithGroup(name string) slog.Handler {
 	return h.plus(func(inner slog.Handler) slog.Handler { return inner.WithGroup(name) })
 }
 
-func (h *logHandler) plus(with func(slog.Handler) slog.Handler) slog.Handler {
-	return &logHandler{h.log, append(slices.Clone(h.with), with)}
+func (h *handler) plus(with func(slog.Handler) slog.Handler) slog.Handler {
+	return &handler{h.log, append(slices.Clone(h.with), with)}
 }
 
-// nameAudit shows levelAudit as AUDIT.
+// nameAudit shows LevelAudit as AUDIT.
 func nameAudit(groups []string, a slog.Attr) slog.Attr {
-	if len(groups) == 0 && a.Key == slog.LevelKey && a.Value.Any() == levelAudit {
+	if len(groups) == 0 && a.Key == slog.LevelKey && a.Value.Any() == LevelAudit {
 		a.Value = slog.StringValue("AUDIT")
 	}
 	return a

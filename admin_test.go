@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -485,7 +484,7 @@ func TestRoomKickBetweenLines(t *testing.T) {
 	listener.Ask("#createroom den", "@status 0")
 	listener.Ask("#changeroom den", "@status 0")
 	near, far := net.Pipe()
-	s := &session{srv: srv.server, conn: near, out: newOutbox(near, new(atomic.Int64))}
+	s := newSession(srv.server, newNetLink(near))
 	defer func() {
 		far.Close()
 		s.forgetIdentity(nil)
@@ -525,6 +524,6 @@ func TestRoomKickWakesLate(t *testing.T) {
 	if s.room() != srv.home {
 		t.Error("the victim is still in the room")
 	}
-	s.out.wake()
+	s.link.Wake()
 	victim.Ask("#ping still-here", "@ret #ping still-here")
 }

@@ -26,8 +26,8 @@ type ipCount struct {
 
 	// guarded by the admission's mu
 	open       int
-	asking     []*session // those that have not logged in; the longest first
-	forgetting bool       // soon
+	asking     []*ticket // those that have not logged in; the longest first
+	forgetting bool      // soon
 
 	mu   sync.Mutex
 	full time.Time // when its connections together will have all their commands again
@@ -58,6 +58,13 @@ func (c *ipCount) fullIn() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return time.Until(c.full)
+}
+
+// ticket is what a connection is counted by.
+type ticket struct {
+	share    *ipCount // what the connections of its address have together; nil: it is not counted
+	displace func()   // ends it in favour of another one; nil: it is never asked to log in
+	asking   bool     // it counts among those that have not logged in; guarded by the admission's mu
 }
 
 func newAdmission(c *config) *admission {
@@ -98,20 +105,19 @@ func source(from, to netip.Addr) netip.Prefix {
 var displaced = warningFrame("others are waiting to log in; the connection ends")
 
 // admit counts a new connection in, or says why not.
-func (a *admission) admit(s *session) (refusal string) {
-	refusal, old := a.count(s)
+func (a *admission) admit(from netip.Prefix, t *ticket) (refusal string) {
+	refusal, old := a.count(from, t)
 	if old != nil {
-		old.end(displaced)
+		old.displace()
 	}
 	return refusal
 }
 
-// count is admit. It returns the session that is to end, if it was counted out in
+// count is admit. It returns the connection that is to end, if it was counted out in
 // favour of the new one.
-func (a *admission) count(s *session) (refusal string, old *session) {
+func (a *admission) count(key netip.Prefix, t *ticket) (refusal string, old *ticket) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	key := source(s.addr, addressOf(s.conn.LocalAddr()))
 	ip := a.byIP[key]
 	if ip == nil {
 		ip = &ipCount{key: key}
@@ -133,64 +139,64 @@ func (a *admission) count(s *session) (refusal string, old *session) {
 	a.byIP[key] = ip
 	a.open++
 	ip.open++
-	s.share = ip
-	a.setAsking(s, true)
+	t.share = ip
+	a.setAsking(t, true)
 	return "", old
 }
 
-// longestAsking is the session that has not logged in for longest, of the address
+// longestAsking is the connection that has not logged in for longest, of the address
 // with the most of them, if that has more than so many; else nil. Who has several
 // addresses cannot keep everybody else out then. a.mu is held.
-func (a *admission) longestAsking(most int) (s *session) {
+func (a *admission) longestAsking(most int) (t *ticket) {
 	for _, ip := range a.byIP {
 		if len(ip.asking) > most {
-			s, most = ip.asking[0], len(ip.asking)
+			t, most = ip.asking[0], len(ip.asking)
 		}
 	}
-	return s
+	return t
 }
 
-// loggedIn takes a session off those that have not logged in.
-func (a *admission) loggedIn(s *session) {
+// loggedIn takes a connection off those that have not logged in.
+func (a *admission) loggedIn(t *ticket) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.setAsking(s, false)
+	a.setAsking(t, false)
 }
 
 // loggedOut puts it back there.
-func (a *admission) loggedOut(s *session) {
+func (a *admission) loggedOut(t *ticket) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.setAsking(s, true)
+	a.setAsking(t, true)
 }
 
-// setAsking counts a session among those that have not logged in, or no more. a.mu
+// setAsking counts a connection among those that have not logged in, or no more. a.mu
 // is held.
-func (a *admission) setAsking(s *session, asking bool) {
-	ip := s.share
+func (a *admission) setAsking(t *ticket, asking bool) {
+	ip := t.share
 	switch {
-	case s.asking == asking:
+	case t.asking == asking:
 	case asking:
 		a.asking++
-		ip.asking = append(ip.asking, s)
+		ip.asking = append(ip.asking, t)
 	default:
 		a.asking--
-		ip.asking = slices.DeleteFunc(ip.asking, func(other *session) bool { return other == s })
+		ip.asking = slices.DeleteFunc(ip.asking, func(other *ticket) bool { return other == t })
 	}
-	s.asking = asking
+	t.asking = asking
 }
 
 // leave counts a connection out.
-func (a *admission) leave(s *session) {
-	if s.host {
+func (a *admission) leave(t *ticket) {
+	if t.share == nil {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.setAsking(s, false)
+	a.setAsking(t, false)
 	a.open--
-	if s.share.open--; s.share.open == 0 {
-		a.forget(s.share)
+	if t.share.open--; t.share.open == 0 {
+		a.forget(t.share)
 	}
 }
 

@@ -66,7 +66,7 @@ func BenchmarkBroadcast(b *testing.B) {
 			defer rings.close()
 			room := &talk{rings: rings}
 			for range members {
-				o := newOutbox(near, new(atomic.Int64))
+				o := newOutbox(newNetLink(near), new(atomic.Int64))
 				o.fd = null
 				room.join(o)
 			}
@@ -112,7 +112,7 @@ func posters(b *testing.B, srv *testServer, count int) {
 	for i := range count {
 		c := srv.Guest(fmt.Sprintf("poster%d", i))
 		c.Ask("#joingroup posts", "@status 0")
-		fd := socketOf(c.Conn)
+		fd := newNetLink(c.Conn).FD()
 		if err := unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
 			b.Fatal(err)
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -137,70 +136,6 @@ func (srv *server) load() error {
 	return errors.Join(srv.loadRooms(accounts), srv.loadGroups(accounts))
 }
 
-// listen opens the ports.
-func (srv *server) listen(ctx context.Context) error {
-	l, err := listenTCP(ctx, srv.cfg.Server.Listen)
-	if err != nil {
-		return err
-	}
-	srv.mu.Lock()
-	srv.listener = l
-	srv.mu.Unlock()
-	srv.listenControl()
-	if err := srv.listenWeb(ctx); err != nil {
-		return err
-	}
-	if srv.cfg.TLS.Listen == "" {
-		return nil
-	}
-	return srv.listenTLS(ctx)
-}
-
-// serve starts a session on a connection, if the limits allow it.
-func (srv *server) serve(conn net.Conn) { srv.serveWith(conn, nil) }
-
-// serveWith is serve, with TLS where a config is given.
-func (srv *server) serveWith(conn net.Conn, secure *tls.Config) {
-	s := &session{srv: srv, conn: conn, addr: addressOf(conn.RemoteAddr()), out: newOutbox(conn, &srv.counts.bytesOut)}
-	if tcp, ok := conn.(*net.TCPConn); ok && secure != nil {
-		s.link = newTLSLink(tcp, secure)
-		s.out.seal = s.link.tls
-	} else {
-		s.in.open(conn)
-	}
-	if refusal := srv.admission.admit(s); refusal != "" {
-		if secure == nil {
-			refuse(conn, refusal)
-		} else { // to say why would cost a handshake
-			conn.Close()
-		}
-		return
-	}
-	srv.begin(s)
-}
-
-// begin starts the reader of a session that was let in, unless the server is
-// stopping.
-func (srv *server) begin(s *session) {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if srv.stopping {
-		srv.admission.leave(s)
-		s.conn.Close()
-		return
-	}
-	srv.sessions[s] = true
-	srv.running.Go(s.serve)
-}
-
-// refuse tells a connection why it is not served. One line fits into any fresh
-// socket, so this does not wait.
-func refuse(conn net.Conn, why string) {
-	_ = conn.SetWriteDeadline(time.Now().Add(farewell))
-	_, _ = conn.Write(warningFrame(why).show(lookProgram))
-	conn.Close()
-}
-
 // nameFree tells who waits for an ending session's name and place.
 func (srv *server) nameFree(s *session) {
 	srv.users.mu.Lock()
@@ -209,14 +144,6 @@ func (srv *server) nameFree(s *session) {
 	if s.left != nil {
 		close(s.left)
 	}
-}
-
-// gone forgets a session whose connection is closed.
-func (srv *server) gone(s *session) {
-	srv.admission.leave(s)
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	delete(srv.sessions, s)
 }
 
 // announce gives everyone who is logged in a frame.

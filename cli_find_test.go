@@ -17,7 +17,7 @@ import (
 )
 
 // findIn runs `homeroom find` in a namespace until what it prints is as wanted.
-func (l *link) findIn(space, path string, wanted func(text string) bool) {
+func (l *cable) findIn(space, path string, wanted func(text string) bool) {
 	l.t.Helper()
 	var out []byte
 	for deadline := time.Now().Add(2 * wire.Patience); time.Now().Before(deadline); {
@@ -31,7 +31,7 @@ func (l *link) findIn(space, path string, wanted func(text string) bool) {
 
 // lookUp asks a namespace's network for a host's IPv4 address as a program does
 // that knows plain DNS only, until it is answered.
-func (l *link) lookUp(space, own, host string) string {
+func (l *cable) lookUp(space, own, host string) string {
 	l.t.Helper()
 	var conn net.PacketConn
 	l.in(space, func() (err error) {
@@ -79,7 +79,7 @@ func TestFoundOverTheNetwork(t *testing.T) {
 		t.Skip("the servers take seconds to get their names")
 	}
 	t.Parallel()
-	cable, path := newLink(t), buildProgram(t)
+	cable, path := newCable(t), buildProgram(t)
 	ip, err := exec.LookPath("ip")
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func TestPortTaken(t *testing.T) {
 		t.Skip("it needs a network of its own")
 	}
 	t.Parallel()
-	cable, path := newLink(t), buildProgram(t)
+	cable, path := newCable(t), buildProgram(t)
 	var holders []net.PacketConn
 	cable.in(cable.server, func() error {
 		for _, network := range []string{"udp4", "udp6"} {

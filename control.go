@@ -59,7 +59,8 @@ func (srv *server) acceptControl(l net.Listener) {
 
 // serveHost starts a session of the operator. No limit on connections counts it.
 func (srv *server) serveHost(conn net.Conn) {
-	s := &session{srv: srv, conn: conn, host: true, out: newOutbox(conn, &srv.counts.bytesOut)}
+	s := newSession(srv, newNetLink(conn))
+	s.host = true
 	s.who.Store(hostIdentity())
 	srv.begin(s)
 }

@@ -52,7 +52,7 @@ func (s *session) changeDoor(p *place, change func(*door) error) error {
 func (s *session) dismiss(other *session, p *place, why string, words []string) {
 	other.putOut.Store(p)
 	other.put(warningFrame(why + " " + p.name.shown + " by " + s.shownName() + because(strings.Join(words, " "))))
-	other.out.wake()
+	other.link.Wake()
 }
 
 // cmdRoomKick is `#roomkick <user> ["reason"]`, for the owner of the room.

@@ -193,7 +193,7 @@ func slowReader(srv *testServer, name string, buffer int) *wire.Client {
 	if err := c.Conn.(*net.TCPConn).SetReadBuffer(buffer); err != nil {
 		srv.T.Fatal(err)
 	}
-	if err := srv.findOnline(name).conn.(*net.TCPConn).SetWriteBuffer(buffer); err != nil {
+	if err := srv.findOnline(name).link.(*netLink).conn.(*net.TCPConn).SetWriteBuffer(buffer); err != nil {
 		srv.T.Fatal(err)
 	}
 	c.Ask("#joingroup talk", "@status 0")

@@ -22,7 +22,7 @@ func TestHalfOpen(t *testing.T) {
 		t.Skip("finding out takes the kernel 20 seconds")
 	}
 	t.Parallel()
-	cable, data := newLink(t), t.TempDir()
+	cable, data := newCable(t), t.TempDir()
 	const plainAddr, tlsAddr = "10.99.0.1:6500", "10.99.0.1:6501"
 	settings := writeSettings(t, programSettings+"[tls]\nlisten = \""+tlsAddr+"\"\n")
 	ip, err := exec.LookPath("ip")

@@ -10,7 +10,7 @@ import (
 // takesPlain tells whether a password in clear may come from this session: with
 // TLS always, since nobody on the way can read it.
 func (s *session) takesPlain() bool {
-	return s.host || s.link != nil || takesPlain(s.srv.settings().Auth.PlainPassword, s.addr)
+	return s.host || s.link.Private() || takesPlain(s.srv.settings().Auth.PlainPassword, s.addr)
 }
 
 // takesPlain tells whether a password in clear may come unencrypted from an
@@ -122,12 +122,10 @@ func (s *session) become(i *identity) error {
 	if i.account != nil {
 		s.srv.noteSeen(i.account)
 	}
-	s.srv.admission.loggedIn(s)
+	s.srv.admission.loggedIn(&s.ticket)
+	s.endGrace()
 	s.loggedIn = true
-	if err := s.srv.rooms.enter(s.srv.home, s, nil); err != nil {
-		return err
-	}
-	return s.out.readUntil(noDeadline)
+	return s.srv.rooms.enter(s.srv.home, s, nil)
 }
 
 // claimName gives a session a name, if it may have it. Where another session
@@ -210,8 +208,9 @@ func (i *identity) outdated() error {
 // logOut leaves the session connected, with the time to log in running again.
 func (s *session) logOut() error {
 	s.forgetIdentity(nil)
-	s.srv.admission.loggedOut(s)
-	return s.startGrace()
+	s.srv.admission.loggedOut(&s.ticket)
+	s.startGrace()
+	return nil
 }
 
 // maxRenewals bounds how many verifiers wait to be renewed.

@@ -2,8 +2,6 @@ package main
 
 import (
 	"errors"
-	"io"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -38,9 +36,8 @@ const (
 // nothing is left the writer lets go again. It ends then, its channel with it:
 // parked, the two would cost each idle connection a third of its memory.
 type outbox struct {
-	conn   net.Conn
-	fd     int            // its socket, where writing is tried without waiting; or noSocket
-	seal   io.Writer      // TLS, which writes to conn by writeRaw; nil: what waits goes out as it is
+	link   link
+	fd     int            // the link's, while it is open
 	writer sync.WaitGroup // the writer goroutine, while there is one
 
 	written *atomic.Int64 // bytes, on all connections
@@ -62,16 +59,17 @@ type outbox struct {
 	seat  int    // where it is among the room's members; guarded by the talk's mu
 	heard uint64 // how far it has had them
 
-	blocked bool // the writer waits for the socket
+	blocked bool // the other end takes nothing: the writer waits for it
 
-	behind atomic.Bool  // the member did not read
-	failed atomic.Bool  // writing failed: what is left is thrown away
-	until  atomic.Int64 // when the session ends: the writer's last moment, Unix nanoseconds
+	behind atomic.Bool // the member did not read
+	failed atomic.Bool // writing failed: what is left is thrown away
 }
 
-// newOutbox makes the outbox of a connection; what it writes is counted.
-func newOutbox(conn net.Conn, written *atomic.Int64) *outbox {
-	return &outbox{conn: conn, fd: socketOf(conn), written: written}
+// newOutbox makes the outbox of a link; what it writes is counted.
+func newOutbox(l link, written *atomic.Int64) *outbox {
+	o := &outbox{link: l, fd: l.FD(), written: written}
+	l.OnStall(o.setBlocked)
+	return o
 }
 
 // put gives the connection a frame by way of its writer, without ever waiting.
@@ -135,7 +133,7 @@ func (o *outbox) offered(line []byte, n int, err error) {
 
 // isIdle tells whether what comes now may be written at once. o.mu is held.
 func (o *outbox) isIdle() bool {
-	return o.hands == handsNone && o.spilled() == 0 && !o.isOver() && !o.streaming && o.fd != noSocket && o.seal == nil
+	return o.hands == handsNone && o.spilled() == 0 && !o.isOver() && !o.streaming && o.fd != noSocket
 }
 
 // isBehind tells whether much waits although the socket takes more. o.mu is
@@ -219,7 +217,7 @@ var tooSlow = warningFrame("you read too slowly; the connection ends")
 func (o *outbox) last(f []byte) {
 	if !o.closed {
 		o.closed = true
-		o.endBy(time.Now().Add(stallTime)) // whatever holds its reader up
+		o.link.EndBy(time.Now().Add(stallTime)) // whatever holds its reader up
 		o.waiting += len(f)
 		o.enqueue(f)
 		o.callWriter()
@@ -237,7 +235,7 @@ func (o *outbox) end(f *frame) {
 // wakeReader makes the session's reader come back at once, from the socket or
 // from waiting for the writer. o.mu is held.
 func (o *outbox) wakeReader() {
-	_ = o.conn.SetReadDeadline(time.Unix(1, 0))
+	o.link.Wake()
 	o.drain()
 }
 
@@ -257,15 +255,11 @@ func (o *outbox) wait() <-chan struct{} {
 	return o.drained
 }
 
-// readUntil sets the reader's deadline (zero: none) unless the session is to
-// end, when the reader has been woken and is to stay so.
-func (o *outbox) readUntil(t time.Time) error {
+// ending reports whether the session is to end.
+func (o *outbox) ending() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.isOver() {
-		return errEnded
-	}
-	return o.conn.SetReadDeadline(t)
+	return o.isOver()
 }
 
 // errEnded says that a session's connection is over.
@@ -353,7 +347,7 @@ func (o *outbox) endStream() {
 func (o *outbox) close() {
 	o.mu.Lock()
 	o.closed = true
-	o.endBy(time.Now().Add(farewell))
+	o.link.EndBy(time.Now().Add(farewell))
 	for o.hands == handsFlusher { // for the time of one try
 		drained := o.wait()
 		o.mu.Unlock()
@@ -366,12 +360,6 @@ func (o *outbox) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.fd = noSocket // it may be closed now
-}
-
-// endBy sets the writer's last moment. o.mu is held.
-func (o *outbox) endBy(last time.Time) {
-	o.until.Store(last.UnixNano())
-	_ = o.conn.SetWriteDeadline(last)
 }
 
 // writeBuffers are lent to who writes while frames are joined.
@@ -389,7 +377,7 @@ func (o *outbox) flush() {
 func (o *outbox) flushStaged() {
 	switch {
 	case o.hands != handsNone || o.spilled() == 0:
-	case o.fd == noSocket || o.seal != nil:
+	case o.fd == noSocket:
 		o.callWriter()
 	default:
 		o.hands = handsFlusher
@@ -478,8 +466,8 @@ func (o *outbox) fail() {
 	o.wakeReader()
 }
 
-// take joins the frames that wait, into a buffer of writeBuffer bytes (with TLS,
-// as much as one record holds); a single frame is not copied. o.mu is held.
+// take joins the frames that wait, into a buffer of writeBuffer bytes; a single
+// frame is not copied. o.mu is held.
 func (o *outbox) take(buf []byte) []byte {
 	first := o.next(0)
 	if first == nil {
@@ -499,11 +487,7 @@ func (o *outbox) take(buf []byte) []byte {
 // next takes the next frame, if it is to go behind so many bytes in one write.
 // o.mu is held.
 func (o *outbox) next(behind int) []byte {
-	most := writeBuffer
-	if o.seal != nil {
-		most = tlsRecord
-	}
-	if behind > most-replyChunk {
+	if behind > writeBuffer-replyChunk {
 		return nil
 	}
 	if len(o.send) > 0 {
@@ -513,13 +497,6 @@ func (o *outbox) next(behind int) []byte {
 		return nil
 	}
 	return o.pop()
-}
-
-// wake makes the session's reader come back from its socket at once.
-func (o *outbox) wake() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	_ = o.conn.SetReadDeadline(time.Unix(1, 0))
 }
 
 // replyChunk is how much of a long reply is sent at a time.

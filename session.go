@@ -1,12 +1,11 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,26 +16,27 @@ import (
 type session struct {
 	// fixed when it is made
 	srv  *server
-	conn net.Conn
-	link *tlsLink // TLS over conn; nil: none
-	addr netip.Addr
+	link link
+	addr netip.Addr // of the other end
 	out  *outbox
 	host bool // it is the machine's operator, over the control socket
 
-	share *ipCount // what the connections of its address have together; nil: host
+	ticket ticket // what it is counted by; the operator is not
 
 	// owned by the reader
-	in        input
 	lines     lineReader
-	post      *posting  // a message whose lines are coming; nil: none
-	greeted   bool      // the first line has come
-	budget    budget    // of commands
-	exchange  *exchange // a login by #auth that is half done; nil: none
-	challenge string    // of #challenge, not used yet; "": none
-	loggedIn  bool      // just now
-	watch     func()    // ends what #watchlog began; nil: nothing did
+	post      *posting    // a message whose lines are coming; nil: none
+	greeted   bool        // the first line has come
+	budget    budget      // of commands
+	exchange  *exchange   // a login by #auth that is half done; nil: none
+	challenge string      // of #challenge, not used yet; "": none
+	loggedIn  bool        // just now
+	loginBy   time.Time   // when it must have logged in; zero: it has, or need not
+	grace     *time.Timer // wakes the reader then; nil: no need
+	watch     func()      // ends what #watchlog began; nil: nothing did
 
 	putOut atomic.Pointer[place] // the room that its owner has put it out of; the reader obeys
+	cutOff atomic.Bool           // it is to end without lingering
 
 	unflushed *place // where it has sent something; flushed when its input is handled
 
@@ -49,9 +49,6 @@ type session struct {
 
 	// guarded by the place's mu: the position among its members
 	slots [2]int
-
-	// guarded by the admission's mu
-	asking bool // it counts among those that have not logged in
 
 	// guarded by users.mu
 	taken bool          // another session has its name
@@ -67,24 +64,42 @@ const (
 func (s *session) room() *place  { return s.at[roomSlot].Load() }
 func (s *session) group() *place { return s.at[groupSlot].Load() }
 
-// noDeadline lets the reader wait for ever.
-var noDeadline time.Time
+// newSession makes a session on a link.
+func newSession(srv *server, l link) *session {
+	s := &session{srv: srv, link: l, out: newOutbox(l, &srv.counts.bytesOut)}
+	s.addr, _ = l.Peer()
+	s.ticket.displace = s.giveWay
+	return s
+}
 
 var (
 	errQuit     = errors.New("the user has quit")
 	errHTTP     = errors.New("this is no web server")
 	errFlooding = fatal("too many commands; the connection ends")
+	errTooLate  = fatal("you did not log in in time; the connection ends")
 )
 
 // serve is the reader: it runs a connection from its first byte to its end.
 func (s *session) serve() {
-	if s.link != nil {
-		if err := s.handshake(); err != nil {
-			s.tearDown(err)
-			return
-		}
+	err := s.open()
+	if err == nil {
+		err = s.greet()
 	}
-	s.serveOn(s.greet())
+	s.serveOn(err)
+}
+
+// open makes the link ready. A client that speaks something else than TLS is told so.
+func (s *session) open() error {
+	limit := handshakeTime
+	if grace := s.srv.settings().Limits.LoginGrace.Duration; grace > 0 {
+		limit = min(grace, limit)
+	}
+	err := s.link.Open(limit)
+	var other tls.RecordHeaderError
+	if errors.As(err, &other) && other.Conn != nil {
+		_, _ = other.Conn.Write(warningFrame("this port speaks TLS only").show(lookProgram)) // it may be gone
+	}
+	return err
 }
 
 // serveOn reads until the connection is over (err: it is already). After a login
@@ -93,8 +108,8 @@ func (s *session) serve() {
 func (s *session) serveOn(err error) {
 	for err == nil && !s.loggedIn {
 		err = s.readOnce()
-		if errors.Is(err, os.ErrDeadlineExceeded) && (s.putOut.Load() != nil || s.who.Load() != nil) {
-			err = s.goHome() // who has logged in may take its time: an owner has woken it
+		if errors.Is(err, errWoken) {
+			err = s.woken()
 		}
 	}
 	if err == nil {
@@ -115,12 +130,23 @@ func (s *session) tearDown(err error) {
 	if s.out.behind.Load() {
 		s.srv.counts.slowReaders.Add(1)
 	}
-	if s.link != nil {
-		_ = s.link.tls.CloseWrite() // it fails where nobody is there to hear it
-	}
+	s.endGrace()
 	s.linger(err)
-	s.conn.Close()
+	s.link.Close()
 	s.srv.gone(s)
+}
+
+// woken does what the reader was woken for.
+func (s *session) woken() error {
+	switch {
+	case s.out.ending():
+		return errEnded
+	case s.putOut.Load() != nil:
+		return s.goHome()
+	case !s.loginBy.IsZero() && !time.Now().Before(s.loginBy):
+		return errTooLate
+	}
+	return nil
 }
 
 // greet says hello and starts the time to log in.
@@ -130,22 +156,31 @@ func (s *session) greet() error {
 		return err
 	}
 	s.out.flush()
-	return s.startGrace()
+	s.startGrace()
+	return nil
 }
 
 // startGrace gives the session so long to log in.
-func (s *session) startGrace() error {
-	grace := s.srv.settings().Limits.LoginGrace.Duration
-	if grace == 0 || s.host {
-		return s.out.readUntil(noDeadline)
+func (s *session) startGrace() {
+	s.endGrace()
+	if grace := s.srv.settings().Limits.LoginGrace.Duration; grace > 0 && !s.host {
+		s.loginBy = time.Now().Add(grace)
+		s.grace = time.AfterFunc(grace, s.link.Wake)
 	}
-	return s.out.readUntil(time.Now().Add(grace))
+}
+
+// endGrace lets it take its time.
+func (s *session) endGrace() {
+	if s.grace != nil {
+		s.grace.Stop()
+		s.grace, s.loginBy = nil, time.Time{}
+	}
 }
 
 // readOnce waits for bytes and handles every line that has come.
 func (s *session) readOnce() error {
-	data, err := s.in.read(s.conn, s.link)
-	defer s.in.release()
+	data, err := s.link.Receive()
+	defer s.link.Release()
 	if len(data) > 0 {
 		s.srv.counts.bytesIn.Add(int64(len(data)))
 		if err := s.handle(data); err != nil {
@@ -278,10 +313,10 @@ func (s *session) answer(err error, r *reply) error {
 
 // source is what counts as the session's address.
 func (s *session) source() netip.Prefix {
-	if s.share == nil {
+	if s.ticket.share == nil {
 		return netip.Prefix{}
 	}
-	return s.share.key
+	return s.ticket.share.key
 }
 
 // shownName is the session's name for the log.
@@ -300,22 +335,18 @@ func (s *session) sayWhy(err error) {
 		s.end(warningFrame("line longer than 1000 bytes"))
 	case errors.As(err, &known) && known.fatal:
 		s.end(warningFrame(known.text))
-	case errors.Is(err, os.ErrDeadlineExceeded) && s.who.Load() == nil:
-		s.end(warningFrame("you did not log in in time; the connection ends"))
 	}
 }
 
-// cut has the session end at once, whatever it waits for. The connection is left for
-// its reader to close: until then the outbox uses the socket's number.
+// giveWay ends the session in favour of another one that wants to log in.
+func (s *session) giveWay() { s.end(displaced) }
+
+// cut has the session end at once, whatever it waits for. The link is left for its
+// reader to close: until then the outbox uses the socket's number.
 func (s *session) cut() {
-	if both, ok := s.conn.(interface {
-		CloseRead() error
-		CloseWrite() error
-	}); ok {
-		_, _ = both.CloseRead(), both.CloseWrite() // they fail where the other side is gone
-		return
-	}
-	s.conn.Close()
+	s.cutOff.Store(true)
+	s.link.EndBy(time.Unix(1, 0))
+	s.link.Wake()
 }
 
 // lingerTime is how long an ended connection may stay half open.
@@ -324,12 +355,14 @@ const lingerTime = 2 * time.Second
 // linger closes a connection that the server ends so that what was sent last
 // still arrives: a close with input unread, or still coming, would throw it away.
 func (s *session) linger(err error) {
-	half, ok := s.conn.(interface{ CloseWrite() error })
-	if errors.Is(err, io.EOF) || !ok || half.CloseWrite() != nil {
+	if s.link.CloseWrite() != nil || errors.Is(err, io.EOF) {
 		return
 	}
-	if s.conn.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
-		_, _ = io.Copy(io.Discard, s.conn)
+	end := time.Now().Add(lingerTime)
+	defer time.AfterFunc(lingerTime, s.link.Wake).Stop()
+	for err = nil; err == nil || errors.Is(err, errWoken) && !s.cutOff.Load() && time.Now().Before(end); {
+		_, err = s.link.Receive()
+		s.link.Release()
 	}
 }
 
@@ -358,7 +391,7 @@ func (s *session) spend() error {
 	each := time.Second / time.Duration(rate)
 	if full := max(b.full, now) + each; float64(full-now) <= float64(burst)*float64(each) {
 		b.full, b.refused = full, 0
-		if all := limits.ConnectionsPerIP; all > 0 && !s.share.spend(rate, burst, all) {
+		if all := limits.ConnectionsPerIP; all > 0 && !s.ticket.share.spend(rate, burst, all) {
 			return fail(statusFlood)
 		}
 		return nil
@@ -379,10 +412,7 @@ func (s *session) goHome() error {
 			return err
 		}
 	}
-	if s.who.Load() == nil {
-		return s.startGrace()
-	}
-	return s.out.readUntil(noDeadline)
+	return nil
 }
 
 // setEvents notes whether the session wants events, also where it is counted.

@@ -104,7 +104,7 @@ type roomMember struct {
 // newRoomMember makes one whose member reads only when the test reads got.
 func newRoomMember(t *testing.T) *roomMember {
 	near, far := net.Pipe()
-	h := &roomMember{outbox: newOutbox(near, new(atomic.Int64)), got: make(chan string)}
+	h := &roomMember{outbox: newOutbox(newNetLink(near), new(atomic.Int64)), got: make(chan string)}
 	go func() {
 		defer close(h.got)
 		buf := make([]byte, writeBuffer)
@@ -298,7 +298,7 @@ func TestWrittenInPieces(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		o := newOutbox(near, new(atomic.Int64))
+		o := newOutbox(newNetLink(near), new(atomic.Int64))
 		const whole = 3*writeBuffer + 100
 		o.put(rawFrame(make([]byte, whole)))
 		for taken := 0; taken < whole; taken += writeBuffer {

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"sync"
 	"syscall"
 	"time"
 
@@ -64,33 +62,6 @@ const (
 	longestAcceptPause  = time.Second
 	acceptWarnEvery     = time.Minute
 )
-
-// accept serves whoever connects, until the listeners are closed.
-func (srv *server) accept() error {
-	var other sync.WaitGroup
-	if srv.tlsListener != nil {
-		other.Go(func() { srv.acceptOn(srv.tlsListener, srv.tlsConfig) })
-	}
-	if srv.web != nil {
-		other.Go(srv.web.serve)
-	}
-	srv.acceptOn(srv.listener, nil)
-	other.Wait()
-	return nil
-}
-
-// acceptOn serves who connects to one listener; with TLS where a config is
-// given.
-func (srv *server) acceptOn(l net.Listener, secure *tls.Config) {
-	patient := &patientListener{Listener: l}
-	for {
-		conn, err := patient.Accept()
-		if err != nil {
-			return
-		}
-		srv.serveWith(conn, secure)
-	}
-}
 
 // patientListener is a listener that is tried again after an error, which may pass:
 // the limit of open files, say.

@@ -26,15 +26,13 @@ import (
 // socketOption reads an option of a session's socket.
 func socketOption(t testing.TB, s *session, level, name int) int {
 	t.Helper()
-	raw, err := s.conn.(*net.TCPConn).SyscallConn()
+	l, ok := s.link.(*netLink)
+	if !ok {
+		l = s.link.(*tlsLink).netLink
+	}
+	value, err := unix.GetsockoptInt(l.fd, level, name)
 	if err != nil {
 		t.Fatal(err)
-	}
-	var value int
-	var failed error
-	err = raw.Control(func(fd uintptr) { value, failed = unix.GetsockoptInt(int(fd), level, name) })
-	if err != nil || failed != nil {
-		t.Fatal(err, failed)
 	}
 	return value
 }
@@ -215,15 +213,15 @@ func TestFileLimit(t *testing.T) {
 	}
 }
 
-// link is two network namespaces with a cable between them: the server's and its
+// cable is two network namespaces with a cable between them: the server's and its
 // clients'.
-type link struct {
+type cable struct {
 	t               testing.TB
 	server, clients string
 }
 
-// newLink lays the cable, or skips the test where that cannot be done.
-func newLink(t testing.TB) *link {
+// newCable lays the cable, or skips the test where that cannot be done.
+func newCable(t testing.TB) *cable {
 	t.Helper()
 	if _, err := exec.LookPath("ip"); err != nil || os.Getuid() != 0 {
 		if os.Getenv("CI") != "" && os.Getuid() == 0 {
@@ -232,7 +230,7 @@ func newLink(t testing.TB) *link {
 		t.Skip("cutting a cable needs root and the ip program")
 	}
 	name := fmt.Sprintf("homeroom-%d-%s", os.Getpid(), t.Name())
-	l := &link{t, name + "-s", name + "-c"}
+	l := &cable{t, name + "-s", name + "-c"}
 	t.Cleanup(func() {
 		for _, space := range []string{l.server, l.clients} {
 			_ = exec.Command("ip", "netns", "del", space).Run() // it may never have been made
@@ -256,7 +254,7 @@ func newLink(t testing.TB) *link {
 }
 
 // cut pulls the cable out at the clients' end.
-func (l *link) cut() {
+func (l *cable) cut() {
 	l.t.Helper()
 	if out, err := exec.Command("ip", "-n", l.clients, "link", "set", "cable", "down").CombinedOutput(); err != nil {
 		l.t.Fatalf("cutting the cable: %v, %s", err, out)
@@ -264,7 +262,7 @@ func (l *link) cut() {
 }
 
 // dial connects from a namespace to the server in the other, or in the same.
-func (l *link) dial(from, addr string) (conn net.Conn) {
+func (l *cable) dial(from, addr string) (conn net.Conn) {
 	l.t.Helper()
 	l.in(from, func() (err error) {
 		conn, err = net.Dial("tcp4", addr)
@@ -274,7 +272,7 @@ func (l *link) dial(from, addr string) (conn net.Conn) {
 }
 
 // in opens sockets in a namespace; they stay in it.
-func (l *link) in(name string, open func() error) {
+func (l *cable) in(name string, open func() error) {
 	l.t.Helper()
 	failed := make(chan error)
 	go func() {

@@ -1,69 +1,100 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
-	"log/slog"
 	"net"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"homeroom/certs"
 )
 
-const (
-	tlsRecord     = 16 << 10         // bytes that one TLS record holds
-	handshakeTime = 10 * time.Second // to get TLS going; less where the time to log in is less
-)
+const handshakeTime = 10 * time.Second // to get TLS going; less where the time to log in is less
 
-// tlsLink is TLS on a TCP connection. What TLS writes goes through the outbox,
-// so that a slow reader has the same time with TLS as without. Closing the
-// session's TCP connection closes it at once.
+// tlsLink is TLS over a TCP connection. Its records are written as plain lines are, so
+// that a slow reader has the same time with TLS as without.
 type tlsLink struct {
-	*net.TCPConn
+	*netLink
 	tls *tls.Conn
-	raw syscall.RawConn
-	out atomic.Pointer[outbox] // nil: during the handshake
 
-	// owned by the reader
+	// the reader's
 	first [1]byte // what it waits for
-	hasty bool    // reads do not wait
+	ended bool    // what comes is not deciphered any more
 }
 
 // newTLSLink makes the server's end of TLS; the handshake is to come.
 func newTLSLink(conn *net.TCPConn, config *tls.Config) *tlsLink {
-	l := &tlsLink{TCPConn: conn}
-	l.raw, _ = conn.SyscallConn() // it fails on a nil connection only
-	l.tls = tls.Server(l, config)
+	l := &tlsLink{netLink: newNetLink(conn)}
+	l.tls = tls.Server(&tlsCarrier{TCPConn: conn, link: l.netLink}, config)
 	return l
 }
 
-// Write is called by TLS: once for each record, by one goroutine at a time.
-func (l *tlsLink) Write(b []byte) (int, error) {
-	out := l.out.Load()
-	if out == nil {
-		return l.TCPConn.Write(b)
-	}
-	if err := out.writeRaw(b); err != nil {
-		return 0, err
-	}
-	return len(b), nil
+// Open is the handshake.
+func (l *tlsLink) Open(limit time.Duration) error {
+	defer time.AfterFunc(min(limit, handshakeTime), l.Wake).Stop()
+	return l.tls.Handshake()
 }
 
-// SetWriteDeadline is called by TLS, and does nothing: the outbox knows how long
-// a write may take.
-func (l *tlsLink) SetWriteDeadline(time.Time) error { return nil }
+// Receive waits for a byte and takes what came with it, without waiting again.
+func (l *tlsLink) Receive() ([]byte, error) {
+	if l.ended {
+		return l.netLink.Receive()
+	}
+	if n, err := l.tls.Read(l.first[:]); n == 0 {
+		return nil, l.woken(err)
+	}
+	l.buf = readBuffers.Get().(*[readBuffer]byte)
+	l.buf[0] = l.first[0]
+	carrier := l.tls.NetConn().(*tlsCarrier)
+	carrier.hasty = true
+	n, err := l.tls.Read(l.buf[1:])
+	carrier.hasty = false
+	if errors.Is(err, errNothingYet) || errors.Is(err, os.ErrDeadlineExceeded) { // the next read finds that too
+		err = nil
+	}
+	return l.buf[:1+n], err
+}
+
+// Write writes b, a record for each 16 KiB.
+func (l *tlsLink) Write(b []byte) (int, error) { return l.tls.Write(b) }
+
+// CloseWrite says goodbye in both protocols.
+func (l *tlsLink) CloseWrite() error {
+	l.ended = true
+	_ = l.tls.CloseWrite() // it fails where there was no handshake, or nobody is there any more
+	return l.netLink.CloseWrite()
+}
+
+// FD is none: nothing goes out as it is.
+func (l *tlsLink) FD() int { return noSocket }
+
+// Private is true.
+func (l *tlsLink) Private() bool { return true }
+
+// tlsCarrier is the connection as TLS sees it: deadlines are the link's, and a read
+// need not wait.
+type tlsCarrier struct {
+	*net.TCPConn
+	link  *netLink
+	hasty bool // reads do not wait
+}
+
+// Write is called by TLS: once for each record, by one goroutine at a time.
+func (c *tlsCarrier) Write(b []byte) (int, error) { return c.link.Write(b) }
+
+// SetWriteDeadline is called by TLS, and does nothing: the link knows how long a write
+// may take.
+func (c *tlsCarrier) SetWriteDeadline(time.Time) error { return nil }
 
 // Read is called by TLS when it needs more from the socket.
-func (l *tlsLink) Read(b []byte) (n int, err error) {
-	if !l.hasty {
-		return l.TCPConn.Read(b)
+func (c *tlsCarrier) Read(b []byte) (n int, err error) {
+	if !c.hasty {
+		return c.TCPConn.Read(b)
 	}
 	var failed error
-	err = l.raw.Read(func(fd uintptr) bool {
+	err = c.link.raw.Read(func(fd uintptr) bool {
 		n, failed = syscall.Read(int(fd), b)
 		return true
 	})
@@ -85,74 +116,6 @@ func (nothingYet) Timeout() bool   { return true }
 func (nothingYet) Temporary() bool { return true }
 
 var errNothingYet net.Error = nothingYet{}
-
-// readOn takes what has come already, without waiting.
-func (l *tlsLink) readOn(b []byte) (int, error) {
-	l.hasty = true
-	n, err := l.tls.Read(b)
-	l.hasty = false
-	if errors.Is(err, errNothingYet) || errors.Is(err, os.ErrDeadlineExceeded) { // the next read finds that too
-		err = nil
-	}
-	return n, err
-}
-
-// handshake gets TLS going. Who speaks something else is told so.
-func (s *session) handshake() error {
-	end := time.Now().Add(handshakeTime)
-	if grace := s.srv.settings().Limits.LoginGrace.Duration; grace > 0 {
-		end = time.Now().Add(min(grace, handshakeTime))
-	}
-	if err := s.out.readUntil(end); err != nil {
-		return err
-	}
-	if err := s.conn.SetWriteDeadline(end); err != nil {
-		return err
-	}
-	if err := s.link.tls.Handshake(); err != nil {
-		var other tls.RecordHeaderError
-		if errors.As(err, &other) && other.Conn != nil {
-			_, _ = s.conn.Write(warningFrame("this port speaks TLS only").show(lookProgram)) // it may be gone
-		}
-		return err
-	}
-	s.link.out.Store(s.out)
-	return s.conn.SetWriteDeadline(noDeadline)
-}
-
-// certificateOptions says which certificate the settings ask for.
-func (c *config) certificateOptions() certs.Options {
-	found := c.foundHost()
-	return certs.Options{
-		Cert: c.TLS.Cert, Key: c.TLS.Key, Folder: c.Server.Data, Earliest: firstWall, Log: slog.Default(),
-		Names: func() certs.Names { return machineNames(found) },
-	}
-}
-
-// listenTLS opens the port for TLS, and has its certificate at hand.
-func (srv *server) listenTLS(ctx context.Context) error {
-	l, err := listenTCP(ctx, srv.cfg.TLS.Listen)
-	if err != nil {
-		return err
-	}
-	srv.mu.Lock()
-	srv.tlsListener = l
-	srv.mu.Unlock()
-	if srv.certificates, err = certs.Open(srv.cfg.certificateOptions(), time.Now()); err != nil {
-		return err
-	}
-	srv.tlsConfig = tlsConfig(srv.certificates)
-	return nil
-}
-
-// sayTLS logs where to connect with TLS, and what its certificate is.
-func (srv *server) sayTLS() {
-	if srv.tlsListener == nil {
-		return
-	}
-	slog.Info("listening with TLS on "+srv.tlsListener.Addr().String(),
-		"fingerprint", certs.Fingerprint(srv.certificates.Get(time.Now())))
-}
 
 // tlsConfig is TLS 1.2 and 1.3, in 1.2 with forward secrecy and authenticated
 // encryption only. Records are filled from the start, so that what waits for a

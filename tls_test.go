@@ -11,10 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -277,42 +275,6 @@ func TestTLSOneRecord(t *testing.T) {
 	}
 	if n := counted.number - before; n != 1 {
 		t.Errorf("300 replies came in %d records, want 1", n)
-	}
-}
-
-// pieces notes what is written to it.
-type pieces struct {
-	all   bytes.Buffer
-	sizes []int
-}
-
-func (p *pieces) Write(b []byte) (int, error) {
-	p.sizes = append(p.sizes, len(b))
-	return p.all.Write(b)
-}
-
-// TestSealedPieces: with TLS, what is joined fits into a record, and fills it.
-func TestSealedPieces(t *testing.T) {
-	t.Parallel()
-	conn, other := net.Pipe()
-	defer conn.Close()
-	defer other.Close()
-	o, got := newOutbox(conn, new(atomic.Int64)), &pieces{}
-	o.seal = got
-	line := []byte(strings.Repeat("x", 898) + "\r\n")
-	const lines = 200
-	o.mu.Lock()
-	o.hear(o.room, said{slices.Repeat([][]byte{line}, lines), bytes.Repeat(line, lines), 0})
-	o.flushStaged()
-	o.mu.Unlock()
-	o.close()
-	if got.all.Len() != lines*len(line) {
-		t.Errorf("%d bytes were written, want %d", got.all.Len(), lines*len(line))
-	}
-	for i, size := range got.sizes {
-		if size > tlsRecord || size < tlsRecord-replyChunk && i < len(got.sizes)-1 {
-			t.Errorf("piece %d of %d has %d bytes", i, len(got.sizes), size)
-		}
 	}
 }
 

@@ -41,7 +41,7 @@ func newTCPMember(t *testing.T, room *talk) *tcpMember {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &tcpMember{newOutbox(near, new(atomic.Int64)), far.(*net.TCPConn)}
+	m := &tcpMember{newOutbox(newNetLink(near), new(atomic.Int64)), far.(*net.TCPConn)}
 	room.join(m.outbox)
 	t.Cleanup(func() {
 		far.Close()
@@ -102,11 +102,11 @@ func TestVolleyMixed(t *testing.T) {
 			}
 			all := []*tcpMember{newTCPMember(t, room), newTCPMember(t, room), newTCPMember(t, room), newTCPMember(t, room)}
 			slow, gone := all[1], all[2]
-			if err := gone.conn.(*net.TCPConn).CloseWrite(); err != nil {
+			if err := gone.link.CloseWrite(); err != nil {
 				t.Fatal(err)
 			}
 			piece := bytes.Repeat([]byte("x"), mostUnheard/2)
-			if err := slow.conn.(*net.TCPConn).SetWriteBuffer(len(piece)); err != nil {
+			if err := slow.link.(*netLink).conn.(*net.TCPConn).SetWriteBuffer(len(piece)); err != nil {
 				t.Fatal(err)
 			}
 			said := 0

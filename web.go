@@ -130,9 +130,9 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		from := &session{conn: conn, addr: addressOf(conn.RemoteAddr())}
-		if l.admission.admit(from) == "" {
-			return &countedConn{Conn: conn, leave: sync.OnceFunc(func() { l.admission.leave(from) })}, nil
+		from, mine := source(addressOf(conn.RemoteAddr()), addressOf(conn.LocalAddr())), new(ticket)
+		if l.admission.admit(from, mine) == "" {
+			return &countedConn{Conn: conn, leave: sync.OnceFunc(func() { l.admission.leave(mine) })}, nil
 		}
 		conn.Close()
 	}

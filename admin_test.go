@@ -521,7 +521,7 @@ func TestRoomKickWakesLate(t *testing.T) {
 	s := srv.findOnline("victim")
 	s.putOut.Store(s.room())
 	victim.Ask("#ping gone-home", "@ret #ping gone-home")
-	if s.room() != srv.home {
+	if s.room() != srv.rooms.home {
 		t.Error("the victim is still in the room")
 	}
 	s.link.Wake()

@@ -407,7 +407,7 @@ func (s *session) cmdBan(words []string, _ *reply) error {
 	return nil
 }
 
-// hits tells whether a ban keeps out who has that identity (nil: none yet) and
+// hits reports whether a ban keeps out who has that identity (nil: none yet) and
 // address.
 func (b *ban) hits(i *identity, from netip.Addr) bool {
 	return b.key.net.Contains(from) || b.key.what == banName && i != nil && i.name.key == b.key.name

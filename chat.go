@@ -36,9 +36,8 @@ type server struct {
 	messageEnd     expiry // the message that ends next
 	timeDue        expiry // the clock is to be saved, where it must be
 	commands       map[string]*command
-	rooms          *places
-	home           *place
-	groups         *places
+	rooms          *rooms
+	groups         *groups
 	admission      *admission
 	stopBackground chan struct{}
 	bans           *bans
@@ -114,7 +113,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 // load brings what is live into memory: accounts' heads, rooms and groups.
 func (srv *server) load() error {
 	srv.expirer = newExpirer(srv.clock)
-	srv.rooms, srv.home = newRooms(srv)
+	srv.rooms = newRooms(srv)
 	srv.groups = newGroups(srv)
 	accounts, err := srv.loadAccounts()
 	if err != nil {

@@ -13,7 +13,7 @@ type door struct {
 	banned []string  // keys of the names that may not enter
 }
 
-// keepsOut tells whether the owner has banned somebody.
+// keepsOut reports whether the owner has banned somebody.
 func (d *door) keepsOut(i *identity) bool { return slices.Contains(d.banned, i.name.key) }
 
 // newLock makes a door's verifier of a password.
@@ -27,31 +27,30 @@ func (s *session) newLock(word string) (*verifier, error) {
 
 // changeDoor stores what change makes of a room's door, and then has it hold. It
 // fails with 3103 for who does not own the room.
-func (s *session) changeDoor(p *place, change func(*door) error) error {
-	ps := s.srv.rooms
-	defer ps.changing.take()()
-	d := *p.door.Load()
+func (s *session) changeDoor(r *room, change func(*door) error) error {
+	defer s.srv.rooms.changing.take()()
+	d := *r.door.Load()
 	if !d.owner.is(s.who.Load()) {
 		return fail(statusNotOwner)
 	}
-	if p.isDeleting() {
+	if r.isDeleting() {
 		return fail(statusDeleting)
 	}
 	if err := change(&d); err != nil {
 		return err
 	}
-	err := ps.store.replace(record{kind: kindRoom, id: p.id, parent: d.owner.stored(), head: ps.pack(p, &d)})
+	err := r.store.replace(record{kind: r.kind, id: r.id, parent: d.owner.stored(), head: r.pack(&d)})
 	if err == nil {
-		p.door.Store(&d)
+		r.door.Store(&d)
 	}
 	return err
 }
 
 // dismiss has a member of a room leave it, and tells it why. Only its own reader
 // moves a session, so that is woken.
-func (s *session) dismiss(other *session, p *place, why string, words []string) {
-	other.putOut.Store(p)
-	other.put(warningFrame(why + " " + p.name.shown + " by " + s.shownName() + because(strings.Join(words, " "))))
+func (s *session) dismiss(other *session, r *room, why string, words []string) {
+	other.putOut.Store(r)
+	other.put(warningFrame(why + " " + r.name.shown + " by " + s.shownName() + because(strings.Join(words, " "))))
 	other.link.Wake()
 }
 
@@ -157,8 +156,8 @@ func (s *session) cmdRoomGive(words []string, _ *reply) error {
 }
 
 // mayEnter checks a place's door and returns it: 3501 for guests where only accounts
-// may, 3005 for whom its owner has banned, and ps.wrong where the password is.
-func (s *session) mayEnter(ps *places, p *place, words []string) (*door, error) {
+// may, 3005 for whom its owner has banned, and p.wrong where the password is.
+func (s *session) mayEnter(p *place, words []string) (*door, error) {
 	if p.isDeleting() {
 		return nil, fail(statusDeleting)
 	}
@@ -173,17 +172,17 @@ func (s *session) mayEnter(ps *places, p *place, words []string) (*door, error) 
 		return d, nil
 	}
 	if len(words) < 2 || words[1] == "" { // no guess
-		return nil, fail(ps.wrong)
+		return nil, fail(p.wrong)
 	}
-	return d, s.checkLock(ps, d.lock, words[1])
+	return d, s.checkLock(p, d.lock, words[1])
 }
 
-// checkLock holds what a user typed against the password of a room or group: ps.wrong,
+// checkLock holds what a user typed against the password of a room or group: p.wrong,
 // or 3006 as passwords.check does.
-func (s *session) checkLock(ps *places, lock *verifier, typed string) error {
+func (s *session) checkLock(p *place, lock *verifier, typed string) error {
 	err := s.srv.doors.check(s.source(), lock, typed)
 	if isStatus(err, statusWrongPassword) {
-		return fail(ps.wrong)
+		return fail(p.wrong)
 	}
 	return err
 }

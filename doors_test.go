@@ -17,24 +17,24 @@ func TestDoorChangesMeanwhile(t *testing.T) {
 	}
 	const outside, inside = "@ret #whoami bob lobby 1 - 0", "@ret #whoami bob den 2 - 0"
 	for name, test := range map[string]struct {
-		change func(*bubble, *wire.Client, *place)
+		change func(*bubble, *wire.Client, *room)
 		want   [2]string // to #changeroom and to #whoami
 	}{
-		"banned": {func(_ *bubble, owner *wire.Client, _ *place) {
+		"banned": {func(_ *bubble, owner *wire.Client, _ *room) {
 			owner.Ask("#roomban bob", "@status 0")
 		}, [2]string{"@status 3005", outside}},
-		"another banned": {func(_ *bubble, owner *wire.Client, _ *place) {
+		"another banned": {func(_ *bubble, owner *wire.Client, _ *room) {
 			owner.Ask("#roomban carol", "@status 0")
 		}, [2]string{"@status 0", inside}},
-		"another password": {func(b *bubble, _ *wire.Client, den *place) {
+		"another password": {func(b *bubble, _ *wire.Client, den *room) {
 			if err := b.findOnline("owner").changeDoor(den, func(d *door) error { d.lock = other; return nil }); err != nil {
 				t.Error(err)
 			}
 		}, [2]string{"@status 3101", outside}},
-		"public": {func(_ *bubble, owner *wire.Client, _ *place) {
+		"public": {func(_ *bubble, owner *wire.Client, _ *room) {
 			owner.Ask(`#roompass ""`, "@status 0")
 		}, [2]string{"@status 0", inside}},
-		"given away": {func(_ *bubble, owner *wire.Client, _ *place) {
+		"given away": {func(_ *bubble, owner *wire.Client, _ *room) {
 			owner.Ask("#roomgive carol", "@status 0")
 		}, [2]string{"@status 0", inside}},
 	} {

@@ -126,16 +126,17 @@ func FuzzAccount(f *testing.F) {
 
 // FuzzPlace: a room's or group's record is read, or refused.
 func FuzzPlace(f *testing.F) {
-	f.Add(packRoom(&place{name: name{"Den", "den"}, regdOnly: true}, &door{banned: []string{"bob"}}))
+	f.Add((&room{place: place{name: name{"Den", "den"}, regdOnly: true}}).pack(&door{banned: []string{"bob"}}))
 	f.Add(packFields("Den", "den", "SCRAM-SHA-256$1:AA==$AA==:AA==", "anon"))
 	f.Fuzz(func(t *testing.T, packed []byte) {
 		fields, err := unpackFields(packed, 4)
 		if err != nil {
 			return
 		}
-		p, err := unpackPlace(record{id: 1, head: packed}, fields, nil)
+		var p place
+		err = p.unpack(record{id: 1, head: packed}, fields, nil, fields[4:])
 		if err == nil && (p.name.shown != fields[0] || (p.door.Load().lock == nil) != (fields[2] == "")) {
-			t.Fatalf("%q was read as %+v", packed, p)
+			t.Fatalf("%q was read as %+v", packed, &p)
 		}
 	})
 }

@@ -2,29 +2,43 @@ package main
 
 import (
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
-// newGroups makes the groups' registry.
-func newGroups(srv *server) *places {
-	groups := &places{
-		kind: kindGroup, store: srv.store, clock: srv.clock, exp: srv.expirer,
-		limit: func() int { return srv.settings().Limits.Groups }, order: byNumber, pack: packGroup, changing: newTurn(), wrong: statusGroupPassword,
-		byKey: map[string]*place{},
-	}
-	groups.number.Store(srv.store.nextNumber())
-	return groups
+// group is a place where messages are kept.
+type group struct {
+	place
+	messages atomic.Int64 // how many are stored
 }
 
-// packGroup is a group's record: as a room's, and its time to live in ms.
-func packGroup(p *place, d *door) []byte {
-	return packFields(p.name.shown, p.name.key, d.lock.packed(), p.whom(), strconv.FormatInt(p.ttl.Milliseconds(), 10))
+// groups is all of them.
+type groups struct{ places[*group] }
+
+// newGroups makes the groups' registry.
+func newGroups(srv *server) *groups {
+	gs := &groups{}
+	gs.placeKind = &placeKind{
+		kind: kindGroup, slot: groupSlot, wrong: statusGroupPassword, order: byNumber,
+		store: srv.store, clock: srv.clock, exp: srv.expirer,
+	}
+	gs.byKey = map[string]*group{}
+	gs.number.Store(srv.store.nextNumber())
+	return gs
+}
+
+// newGroup makes a group that has no name yet.
+func (gs *groups) newGroup() *group { return &group{place: place{placeKind: gs.placeKind}} }
+
+// pack is a group's record: as a room's, and its time to live in ms.
+func (g *group) pack(d *door) []byte {
+	return packFields(g.name.shown, g.name.key, d.lock.packed(), g.whom(), strconv.FormatInt(g.ttl.Milliseconds(), 10))
 }
 
 // loadGroups reads the stored groups.
 func (srv *server) loadGroups(accounts map[int64]*account) error {
 	now := srv.clock.now()
-	return srv.store.load(kindGroup, func(r record) error {
+	err := srv.store.load(kindGroup, func(r record) error {
 		srv.messages.Add(r.total)
 		if r.head == nil {
 			return nil
@@ -33,19 +47,47 @@ func (srv *server) loadGroups(accounts map[int64]*account) error {
 		if err != nil {
 			return err
 		}
-		p, err := unpackPlace(r, fields, accounts)
-		if err != nil {
+		g := srv.groups.newGroup()
+		if err := g.unpack(r, fields, accounts, nil); err != nil {
 			return err
 		}
 		ms, err := strconv.ParseInt(fields[4], 10, 64)
 		if err != nil {
 			return errBadRecord
 		}
-		p.ttl = time.Duration(ms) * time.Millisecond
-		p.messages.Store(r.total)
-		srv.groups.restore(p, now)
+		g.ttl = time.Duration(ms) * time.Millisecond
+		g.messages.Store(r.total)
+		srv.groups.restore(g, now)
 		return nil
 	})
+	srv.groups.sort()
+	return err
+}
+
+// enter moves a session into a group, out of the one that it is in. It fails as
+// place.hold does; then it changes nothing.
+func (gs *groups) enter(g *group, s *session, through *door) error {
+	if err := g.hold(s.who.Load(), through); err != nil {
+		return err
+	}
+	gs.leave(s)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.add(s)
+	s.inGroup.Store(g)
+	return nil
+}
+
+// leave takes a session out of the group that it is in, if it is in one.
+func (gs *groups) leave(s *session) {
+	g := s.group()
+	if g == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.inGroup.Store(nil)
+	g.drop(s)
 }
 
 // secondsAt reads the word that says how many seconds something lives; 0: there is none.
@@ -91,12 +133,14 @@ func (s *session) cmdCreateGroup(words []string, _ *reply) error {
 	if err != nil {
 		return err
 	}
-	p, err := s.newPlace(words, true)
-	if err != nil {
+	g := s.srv.groups.newGroup()
+	g.regdOnly = true
+	if err := s.setUp(&g.place, words); err != nil {
 		return err
 	}
-	p.ttl = s.srv.timeToLive(secs, s.srv.settings().Expiry.Group.Duration)
-	return s.srv.groups.create(p)
+	settings := s.srv.settings()
+	g.ttl = s.srv.timeToLive(secs, settings.Expiry.Group.Duration)
+	return s.srv.groups.create(g, settings.Limits.Groups)
 }
 
 // cmdJoinGroup is "#joingroup <name> [password]", also called "#changegroup".
@@ -108,7 +152,7 @@ func (s *session) cmdJoinGroup(words []string, _ *reply) error {
 	if p == s.group() {
 		return nil
 	}
-	d, err := s.mayEnter(s.srv.groups, p, words)
+	d, err := s.mayEnter(&p.place, words)
 	if err != nil {
 		return err
 	}

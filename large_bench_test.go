@@ -39,9 +39,9 @@ func largeFolder(b *testing.B, messages int) config {
 	}
 	for i := range messages / 100 {
 		n := fmt.Sprintf("room%d", i)
-		add(record{kind: kindRoom, ends: never, head: packRoom(&place{name: name{n, n}}, &door{})})
+		add(record{kind: kindRoom, ends: never, head: (&room{place: place{name: name{n, n}}}).pack(&door{})})
 	}
-	group := add(record{kind: kindGroup, ends: never, head: packGroup(&place{name: name{"posts", "posts"}, ttl: time.Hour}, &door{})})
+	group := add(record{kind: kindGroup, ends: never, head: (&group{place: place{name: name{"posts", "posts"}, ttl: time.Hour}}).pack(&door{})})
 	text := packFields(strings.Repeat("x", 200))
 	for range messages {
 		add(record{kind: kindMessage, group: group, ends: never, head: packFields("heading", "author"), body: text})

@@ -157,7 +157,7 @@ func TestComingAndGoing(t *testing.T) {
 	if srv.admission.open != 1 || srv.admission.asking != 0 {
 		t.Errorf("%d connections are counted, %d of them not logged in; want 1 and 0", srv.admission.open, srv.admission.asking)
 	}
-	if users, _ := srv.home.state(0); users != 1 {
+	if users, _ := srv.rooms.home.state(0); users != 1 {
 		t.Errorf("%d users are in Home, want 1", users)
 	}
 }

@@ -125,7 +125,7 @@ func (s *session) become(i *identity) error {
 	s.srv.admission.loggedIn(&s.ticket)
 	s.endGrace()
 	s.loggedIn = true
-	return s.srv.rooms.enter(s.srv.home, s, nil)
+	return s.srv.rooms.enter(s.srv.rooms.home, s, nil)
 }
 
 // claimName gives a session a name, if it may have it. Where another session

@@ -165,17 +165,17 @@ func (s *session) storePost(p *posting) error {
 	srv.counts.said(time.Since(srv.began))
 	group.messages.Add(1)
 	srv.expirer.sooner(&srv.messageEnd, r.ends)
-	group.changed(srv.store, func() *frame { return postedFrame(group, r.id, p.args, who) })
+	group.changed(func() *frame { return postedFrame(group, r.id, p.args, who) })
 	return nil
 }
 
 // changed gives a group a new status number and tells the members that want
 // events why.
-func (p *place) changed(st store, encode func() *frame) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.number.Store(st.nextNumber())
-	p.tell(encode)
+func (g *group) changed(encode func() *frame) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.number.Store(g.store.nextNumber())
+	g.tell(encode)
 }
 
 // findMessage reads a message of the session's group that has not ended.
@@ -284,7 +284,7 @@ func (s *session) cmdGetMessage(words []string, r *reply) error {
 const longestList = 5 * 60 * 1000
 
 // postedFrame is what a group's members with events on see.
-func postedFrame(g *place, id int64, a postArgs, who *identity) *frame {
+func postedFrame(g *group, id int64, a postArgs, who *identity) *frame {
 	return eventFrame("posted", named(g.name.shown), num(id), num(a.parent), named(who.name.shown), quoted(a.heading))
 }
 
@@ -297,7 +297,7 @@ func (srv *server) expireMessages() {
 		srv.expirer.set(&srv.messageEnd, srv.clock.now()+retryExpiry)
 		return
 	}
-	groups := map[int64]*place{}
+	groups := map[int64]*group{}
 	for _, g := range srv.groups.all() {
 		groups[g.id] = g
 	}
@@ -305,7 +305,7 @@ func (srv *server) expireMessages() {
 		srv.messages.Add(-1)
 		if g := groups[m.group]; g != nil {
 			g.messages.Add(-1)
-			g.changed(srv.store, func() *frame { return eventFrame("deleted", named(g.name.shown), num(m.id)) })
+			g.changed(func() *frame { return eventFrame("deleted", named(g.name.shown), num(m.id)) })
 		}
 	}
 	switch {

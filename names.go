@@ -77,7 +77,7 @@ func (n name) checked() (name, error) {
 
 func tooLong(s string) bool { return utf8.RuneCountInString(s) > maxName }
 
-// isASCII tells whether s has only the ASCII characters from least to '~'; such
+// isASCII reports whether s has only the ASCII characters from least to '~'; such
 // a string is what every profile makes of it (a test compares them).
 func isASCII(s string, least byte) bool {
 	for i := range len(s) {
@@ -88,13 +88,13 @@ func isASCII(s string, least byte) bool {
 	return true
 }
 
-// mixesDirections tells whether s, with something in it that is read from right to
+// mixesDirections reports whether s, with something in it that is read from right to
 // left, breaks the Bidi rule (RFC 5893 section 2). To other names it does not apply.
 func mixesDirections(s string) bool {
 	return bidirule.DirectionString(s) == bidi.RightToLeft && !bidirule.ValidString(s)
 }
 
-// mixesScripts tells whether the letters of s, and the marks on them, some of which
+// mixesScripts reports whether the letters of s, and the marks on them, some of which
 // nobody sees, come from more than one script.
 // Han goes with the Japanese scripts, and with Hangul.
 func mixesScripts(s string) bool {
@@ -120,7 +120,7 @@ func mixesScripts(s string) bool {
 	return false
 }
 
-// within tells whether both a and b are in the set.
+// within reports whether both a and b are in the set.
 func within(a, b string, set ...string) bool {
 	found := 0
 	for _, s := range set {

@@ -13,15 +13,17 @@ import (
 // retryExpiry is when what could not be deleted is tried again, in ms.
 const retryExpiry = 10_000
 
-// place is where users are: a room or a message group.
+// place is what a room and a message group have in common: members, a door, and an
+// end once nobody is in it.
 type place struct {
 	// fixed when it is made
+	*placeKind
 	id       int64
 	name     name
 	regdOnly bool
 	ttl      time.Duration // how long it lives with nobody in it; 0: for ever
 
-	door atomic.Pointer[door] // replaced, not changed, by one at a time (places.changing)
+	door atomic.Pointer[door] // replaced, not changed, by one at a time (rooms.changing)
 
 	// guarded by places.mu
 	pending bool // it is being stored; nobody sees it yet
@@ -33,42 +35,42 @@ type place struct {
 	deleting  bool
 	ends      instant
 
-	talk talk // a room's
+	number atomic.Int64 // the status number: of a room's users, of a group's messages
+	expiry expiry
+}
 
-	number   atomic.Int64 // the status number: of a room's users, of a group's messages
-	messages atomic.Int64 // a group's
-	expiry   expiry
+// placeKind is what all rooms, or all groups, share.
+type placeKind struct {
+	kind  kind
+	slot  int                   // where a session keeps its position among the members
+	wrong status                // what a wrong password is
+	order func(a, b *place) int // how they are listed
+	store store
+	clock *clock
+	exp   *expirer
+}
+
+// base is the place that a room or a group is.
+func (p *place) base() *place { return p }
+
+// placed is a *room or a *group.
+type placed interface {
+	comparable
+	base() *place
+	pack(*door) []byte // as it is stored, with that door
 }
 
 // places is all rooms, or all groups.
-type places struct {
-	// fixed when it is made
-	kind     kind
-	store    store
-	clock    *clock
-	exp      *expirer
-	limit    func() int                 // 0: none
-	order    func(a, b *place) int      // how they are listed
-	pack     func(*place, *door) []byte // a place as it is stored
-	changing turn                       // of whoever changes a door
-	wrong    status                     // what a wrong password is
-
-	removed func() // runs after one was deleted; nil: nothing does
+type places[P placed] struct {
+	*placeKind
+	uncounted int    // how many the limit does not concern: Home
+	removed   func() // runs after one was deleted; nil: nothing does
 
 	mu     sync.Mutex
-	byKey  map[string]*place
-	listed []*place // in order; replaced, not changed, so that readers need no lock
+	byKey  map[string]P
+	listed []P // in order; replaced, not changed, so that readers need no lock
 
 	number atomic.Int64 // changes when a place is added or deleted
-	moved  atomic.Int64 // changes when a user enters or leaves one
-}
-
-// slot is where a session keeps its place of this kind.
-func (ps *places) slot() int {
-	if ps.kind == kindRoom {
-		return roomSlot
-	}
-	return groupSlot
 }
 
 // byName lists Home first and the others by name; byNumber by number.
@@ -82,100 +84,102 @@ func byName(a, b *place) int {
 func byNumber(a, b *place) int { return cmp.Compare(a.id, b.id) }
 
 // find looks a place up by what a user typed; nil: there is none.
-func (ps *places) find(word string) *place {
+func (ps *places[P]) find(word string) (found P) {
 	n, err := placeName(word)
 	if err != nil {
-		return nil
+		return found
 	}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if p := ps.byKey[n.key]; p != nil && !p.pending {
+	if p, ok := ps.byKey[n.key]; ok && !p.base().pending {
 		return p
 	}
-	return nil
+	return found
 }
 
 // all is every place, in the order of listing.
-func (ps *places) all() []*place {
+func (ps *places[P]) all() []P {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	return ps.listed
 }
 
 // create stores a new place and then shows it. It fails with 3102 where the
-// name is used, and -2 past the limit.
-func (ps *places) create(p *place) error {
-	if err := ps.reserve(p); err != nil {
+// name is used, and -2 where there are most already (0: no limit).
+func (ps *places[P]) create(p P, most int) error {
+	if err := ps.reserve(p, most); err != nil {
 		return err
 	}
-	p.ends = after(ps.clock.now(), p.ttl)
-	r := record{kind: ps.kind, parent: p.door.Load().owner.stored(), ends: p.ends, head: ps.pack(p, p.door.Load())}
+	b := p.base()
+	b.ends = after(ps.clock.now(), b.ttl)
+	d := b.door.Load()
+	r := record{kind: ps.kind, parent: d.owner.stored(), ends: b.ends, head: p.pack(d)}
 	err := ps.store.add(&r)
 	ps.mu.Lock()
 	if err != nil {
-		delete(ps.byKey, p.name.key)
+		delete(ps.byKey, b.name.key)
 		ps.mu.Unlock()
 		return err
 	}
-	p.id, p.pending = r.id, false
-	p.number.Store(ps.store.nextNumber())
+	b.id, b.pending = r.id, false
+	b.number.Store(ps.store.nextNumber())
 	ps.show(p)
-	ps.exp.set(&p.expiry, p.ends)
+	ps.exp.set(&b.expiry, b.ends)
 	ps.mu.Unlock()
 	ps.number.Store(ps.store.nextNumber())
 	return nil
 }
 
 // reserve takes a new place's name, so that nobody else gets it meanwhile.
-func (ps *places) reserve(p *place) error {
+func (ps *places[P]) reserve(p P, most int) error {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if old := ps.byKey[p.name.key]; old != nil {
-		if old.isDeleting() {
+	b := p.base()
+	if old, ok := ps.byKey[b.name.key]; ok {
+		if old.base().isDeleting() {
 			return fail(statusDeleting)
 		}
 		return fail(statusRoomNameUsed)
 	}
-	if most := ps.limit(); most > 0 && len(ps.byKey)-ps.permanent() >= most {
+	if most > 0 && len(ps.byKey)-ps.uncounted >= most {
 		return fail(statusLimit)
 	}
-	p.pending = true
-	p.expiry.run = func() { ps.expire(p) }
-	ps.byKey[p.name.key] = p
+	b.pending = true
+	b.expiry.run = func() { ps.expire(p) }
+	ps.byKey[b.name.key] = p
 	return nil
 }
 
-// permanent is how many places do not count against the limit: Home.
-func (ps *places) permanent() int {
-	if ps.kind == kindRoom {
-		return 1
-	}
-	return 0
-}
-
 // show puts a place where listings see it. ps.mu is held.
-func (ps *places) show(p *place) {
-	i, _ := slices.BinarySearchFunc(ps.listed, p, ps.order)
+func (ps *places[P]) show(p P) {
+	i, _ := slices.BinarySearchFunc(ps.listed, p, ps.compare)
 	ps.listed = slices.Insert(slices.Clone(ps.listed), i, p)
 }
 
-// restore puts a stored place back, at start.
-func (ps *places) restore(p *place, now instant) {
-	fresh := after(now, p.ttl)
-	if p.ends == never && fresh != never { // it was occupied when the server stopped
-		ps.store.touch(ps.kind, p.id, fresh)
+// compare says which of two is listed first.
+func (ps *places[P]) compare(a, b P) int { return ps.order(a.base(), b.base()) }
+
+// restore puts a stored place back, at start; sort follows.
+func (ps *places[P]) restore(p P, now instant) {
+	b := p.base()
+	fresh := after(now, b.ttl)
+	if b.ends == never && fresh != never { // it was occupied when the server stopped
+		ps.store.touch(ps.kind, b.id, fresh)
 	}
-	if p.ends = min(p.ends, fresh); p.ttl == 0 {
-		p.ends = never
+	if b.ends = min(b.ends, fresh); b.ttl == 0 {
+		b.ends = never
 	}
-	p.expiry.run = func() { ps.expire(p) }
-	p.number.Store(ps.store.nextNumber())
-	ps.byKey[p.name.key] = p
+	b.expiry.run = func() { ps.expire(p) }
+	b.number.Store(ps.store.nextNumber())
+	ps.byKey[b.name.key] = p
 	ps.listed = append(ps.listed, p)
-	ps.exp.set(&p.expiry, p.ends)
+	ps.exp.set(&b.expiry, b.ends)
 }
 
-// isDeleting tells whether p is between the two moments of its deletion.
+// sort puts restored places in the order of listing.
+func (ps *places[P]) sort() { slices.SortFunc(ps.listed, ps.compare) }
+
+// isDeleting reports whether p is between the two moments of its deletion.
 func (p *place) isDeleting() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -199,18 +203,19 @@ func (p *place) doom() error {
 
 // remove ends the deletion of a doomed place: it is deleted on disk, then out
 // of sight.
-func (ps *places) remove(p *place) error {
-	if err := ps.store.remove(ps.kind, p.id); err != nil {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.deleting = false
-		ps.exp.set(&p.expiry, max(p.ends, ps.clock.now()+retryExpiry))
+func (ps *places[P]) remove(p P) error {
+	b := p.base()
+	if err := ps.store.remove(ps.kind, b.id); err != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.deleting = false
+		ps.exp.set(&b.expiry, max(b.ends, ps.clock.now()+retryExpiry))
 		return err
 	}
-	ps.exp.set(&p.expiry, never)
+	ps.exp.set(&b.expiry, never)
 	ps.mu.Lock()
-	delete(ps.byKey, p.name.key)
-	ps.listed = slices.DeleteFunc(slices.Clone(ps.listed), func(other *place) bool { return other == p })
+	delete(ps.byKey, b.name.key)
+	ps.listed = slices.DeleteFunc(slices.Clone(ps.listed), func(other P) bool { return other == p })
 	ps.mu.Unlock()
 	ps.number.Store(ps.store.nextNumber())
 	if ps.removed != nil {
@@ -220,54 +225,35 @@ func (ps *places) remove(p *place) error {
 }
 
 // expire deletes a place whose time is over, unless somebody is in it.
-func (ps *places) expire(p *place) {
-	p.mu.Lock()
-	empty := p.live == 0 && !p.deleting
-	over := empty && p.ends <= ps.clock.now()
-	if p.deleting = p.deleting || over; empty && !over {
-		ps.exp.set(&p.expiry, p.ends)
-	}
-	p.mu.Unlock()
-	if !over {
+func (ps *places[P]) expire(p P) {
+	if !p.base().doomExpired() {
 		return
 	}
 	if err := ps.remove(p); err != nil {
-		slog.Error("an expired place could not be deleted; it is tried again", "kind", ps.kind.String(), "id", p.id, "error", err)
+		slog.Error("an expired place could not be deleted; it is tried again", "kind", ps.kind.String(), "id", p.base().id, "error", err)
 	}
 }
 
-// enter moves a session into a place, out of the one that it is in. It fails
-// with 3503 while p is deleted, and as mayEnter does where p has another door by now
-// than the one that has let the session in; then it changes nothing. Where nobody is
-// kept out, that door is nil.
-func (ps *places) enter(p *place, s *session, through *door) error {
-	s.entering.Store(p) // before the door is looked at, for who changes it
-	defer s.entering.Store(nil)
-	if err := ps.hold(p, s, through); err != nil {
-		return err
-	}
-	ps.leave(s)
+// doomExpired begins the deletion of p if its time is over and nobody is in it.
+func (p *place) doomExpired() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if ps.kind == kindRoom {
-		p.tell(func() *frame { return enteredFrame(p, s.who.Load()) })
+	if p.live > 0 || p.deleting {
+		return false
 	}
-	s.slots[ps.slot()] = len(p.members)
-	p.members = append(p.members, s)
-	if s.events.Load() {
-		p.listeners++
+	if p.ends > p.clock.now() {
+		p.exp.set(&p.expiry, p.ends)
+		return false
 	}
-	s.at[ps.slot()].Store(p)
-	if ps.kind == kindRoom {
-		p.talk.join(s.out)
-	}
-	ps.countMove(p)
-	return nil
+	p.deleting = true
+	return true
 }
 
 // hold counts a user in before it enters, so that p cannot be deleted meanwhile. It is
-// the moment at which the user has come in: the door is looked at for the last time.
-func (ps *places) hold(p *place, s *session, through *door) error {
+// the moment at which the user has come in, so the door is looked at for the last time:
+// hold fails with 3503 while p is deleted, and as mayEnter does where p has another
+// door by now than the one that has let the user in (nil: nobody is kept out).
+func (p *place) hold(i *identity, through *door) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.deleting {
@@ -275,82 +261,61 @@ func (ps *places) hold(p *place, s *session, through *door) error {
 	}
 	switch d := p.door.Load(); {
 	case through == nil || d == through:
-	case d.keepsOut(s.who.Load()):
+	case d.keepsOut(i):
 		return fail(statusBanned)
 	case d.lock != nil && d.lock != through.lock:
-		return fail(ps.wrong)
+		return fail(p.wrong)
 	}
 	if p.live++; p.live == 1 {
-		ps.setEnd(p, never)
+		p.setEnd(never)
 	}
 	return nil
 }
 
-// comesTo tells whether a session is in p or on its way into it. Who has let nobody
-// more into p asks this afterwards: whom p.hold has let in before is found here.
-func (s *session) comesTo(p *place) bool {
-	return s.entering.Load() == p || s.room() == p // in this order: it goes from one to the other
-}
-
-// leave takes a session out of the place that it is in, if it is in one.
-func (ps *places) leave(s *session) {
-	p := s.at[ps.slot()].Load()
-	if p == nil {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if ps.kind == kindRoom {
-		p.talk.part(s.out)
-	}
-	s.at[ps.slot()].Store(nil)
-	p.drop(s, ps.slot())
-	ps.countMove(p)
-	if ps.kind == kindRoom {
-		p.tell(func() *frame { return leftFrame(p, s.who.Load()) })
-	}
-	if p.live == 0 {
-		ps.setEnd(p, after(ps.clock.now(), p.ttl))
+// add makes a user that is counted in already a member. p.mu is held.
+func (p *place) add(s *session) {
+	s.slots[p.slot] = len(p.members)
+	p.members = append(p.members, s)
+	if s.events.Load() {
+		p.listeners++
 	}
 }
 
-// drop takes a member off the list and closes the gaps now and then. p.mu is
-// held.
-func (p *place) drop(s *session, slot int) {
-	p.members[s.slots[slot]] = nil
-	p.live--
+// drop takes a member off the list. p.mu is held.
+func (p *place) drop(s *session) {
+	p.members[s.slots[p.slot]] = nil
 	if s.events.Load() {
 		p.listeners--
 	}
-	if len(p.members) < 16 && p.live > 0 || p.live > len(p.members)/2 {
-		return
+	if p.live--; p.live == 0 {
+		p.setEnd(after(p.clock.now(), p.ttl))
 	}
+	if len(p.members) >= 16 && p.live <= len(p.members)/2 || p.live == 0 {
+		p.closeGaps()
+	}
+}
+
+// closeGaps makes the list of members anew without the gaps that those who left have
+// made. p.mu is held.
+func (p *place) closeGaps() {
 	kept := make([]*session, 0, p.live+p.live/4)
 	for _, m := range p.members {
 		if m != nil {
-			m.slots[slot] = len(kept)
+			m.slots[p.slot] = len(kept)
 			kept = append(kept, m)
 		}
 	}
 	p.members = kept
 }
 
-// setEnd says when p expires if nothing happens before. p.mu is held.
-func (ps *places) setEnd(p *place, at instant) {
+// setEnd says when p expires if nothing happens before; Home never does. p.mu is held.
+func (p *place) setEnd(at instant) {
 	if p.ttl == 0 || p.id == 0 {
 		return
 	}
 	p.ends = at
-	ps.exp.set(&p.expiry, at)
-	ps.store.touch(ps.kind, p.id, at)
-}
-
-// countMove changes the numbers that change when a user enters or leaves p.
-func (ps *places) countMove(p *place) {
-	if ps.kind == kindRoom {
-		p.number.Store(ps.store.nextNumber())
-		ps.moved.Store(ps.store.nextNumber())
-	}
+	p.exp.set(&p.expiry, at)
+	p.store.touch(p.kind, p.id, at)
 }
 
 // tell gives the members that want events a frame. p.mu is held.
@@ -366,8 +331,8 @@ func (p *place) tell(encode func() *frame) {
 	}
 }
 
-// setEvents notes whether a member wants events.
-func (p *place) setEvents(s *session, on bool) {
+// countListener notes that a member wants events from now on, or no more.
+func (p *place) countListener(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if on {
@@ -408,26 +373,24 @@ func whomWord(regd bool) string {
 	return "anon"
 }
 
-// newPlace makes a place out of the words that create one: name, password and
-// who may enter.
-func (s *session) newPlace(words []string, regdOnly bool) (*place, error) {
+// setUp gives a new place what the words that create it say: name, password and who
+// may enter (without that, who may is as p.regdOnly has it).
+func (s *session) setUp(p *place, words []string) (err error) {
 	if len(words) > 2 {
-		if words[2] != "anon" && words[2] != "regd" {
-			return nil, fail(statusBadArgs)
+		if words[2] != whomWord(false) && words[2] != whomWord(true) {
+			return fail(statusBadArgs)
 		}
-		regdOnly = words[2] == "regd"
+		p.regdOnly = words[2] == whomWord(true)
 	}
-	n, err := placeName(words[0])
-	if err != nil {
-		return nil, err
+	if p.name, err = placeName(words[0]); err != nil {
+		return err
 	}
 	d := &door{owner: ownerOf(s.who.Load())}
 	if len(words) > 1 && words[1] != "" {
 		if d.lock, err = s.newLock(words[1]); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	p := &place{name: n, regdOnly: regdOnly, talk: talk{rings: s.srv.rings}}
 	p.door.Store(d)
-	return p, nil
+	return nil
 }

@@ -96,7 +96,7 @@ func (e *replyError) Unwrap() error { return e.cause }
 // fail is a command's failure with no more to say than its number.
 func fail(code status) error { return &replyError{code: code} }
 
-// isStatus tells whether err is a failure with that number.
+// isStatus reports whether err is a failure with that number.
 func isStatus(err error, code status) bool {
 	var e *replyError
 	return errors.As(err, &e) && e.code == code && !e.fatal
@@ -187,7 +187,7 @@ func parseNumber(word string) (n int64, ok bool) {
 	return n, true
 }
 
-// isControl tells whether nobody else may see r: C0 and C1 controls (the tab
+// isControl reports whether nobody else may see r: C0 and C1 controls (the tab
 // aside), DEL, line and paragraph separators, and the characters that change
 // the direction of what follows them.
 func isControl(r rune) bool {
@@ -221,7 +221,7 @@ func cleanLine(line []byte) string {
 	return string(b)
 }
 
-// isPlain tells whether a line holds printable ASCII and tabs only.
+// isPlain reports whether a line holds printable ASCII and tabs only.
 func isPlain(line []byte) bool {
 	for _, c := range line {
 		if (c < 0x20 && c != '\t') || c >= 0x7f {
@@ -237,7 +237,7 @@ var httpMethods = []string{
 	"GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "CONNECT ", "OPTIONS ", "TRACE ", "PATCH ", "PRI ",
 }
 
-// looksLikeHTTP tells whether a connection's first line was sent by a browser.
+// looksLikeHTTP reports whether a connection's first line was sent by a browser.
 func looksLikeHTTP(line string) bool {
 	for _, method := range httpMethods {
 		if strings.HasPrefix(line, method) {

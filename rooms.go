@@ -1,70 +1,133 @@
 package main
 
 import (
-	"slices"
+	"sync/atomic"
 	"time"
 )
 
 // homeName is the room that a login leads to. It is nobody's and never expires.
 const homeName = "Home"
 
+// room is a place where what somebody says is heard by all.
+type room struct {
+	place
+	talk talk
+}
+
+// rooms is all of them.
+type rooms struct {
+	places[*room]
+	home     *room
+	rings    *ringSet // for what is said in them; nil: none
+	changing turn     // of whoever changes a room's door
+
+	moved atomic.Int64 // changes when a user enters or leaves one
+}
+
 // newRooms makes the rooms' registry, with Home in it.
-func newRooms(srv *server) (rooms *places, home *place) {
-	home = &place{name: name{homeName, "home"}, ends: never, talk: talk{rings: srv.rings}}
-	home.door.Store(&door{})
-	home.number.Store(srv.store.nextNumber())
-	rooms = &places{
-		kind: kindRoom, store: srv.store, clock: srv.clock, exp: srv.expirer,
-		limit: func() int { return srv.settings().Limits.Rooms }, order: byName, pack: packRoom, changing: newTurn(), wrong: statusRoomPassword,
-		byKey: map[string]*place{home.name.key: home}, listed: []*place{home},
+func newRooms(srv *server) *rooms {
+	rs := &rooms{rings: srv.rings, changing: newTurn()}
+	rs.placeKind = &placeKind{
+		kind: kindRoom, slot: roomSlot, wrong: statusRoomPassword, order: byName,
+		store: srv.store, clock: srv.clock, exp: srv.expirer,
 	}
-	rooms.number.Store(srv.store.nextNumber())
-	rooms.moved.Store(srv.store.nextNumber())
-	return rooms, home
+	rs.home = rs.newRoom()
+	rs.home.name, rs.home.ends = name{homeName, "home"}, never
+	rs.home.door.Store(&door{})
+	rs.home.number.Store(srv.store.nextNumber())
+	rs.byKey, rs.listed, rs.uncounted = map[string]*room{rs.home.name.key: rs.home}, []*room{rs.home}, 1
+	rs.number.Store(srv.store.nextNumber())
+	rs.moved.Store(srv.store.nextNumber())
+	return rs
 }
 
-// packRoom is a room's record: shown name, key, password, who may enter, and the
-// keys of the names that may not.
-func packRoom(p *place, d *door) []byte {
-	return packFields(append([]string{p.name.shown, p.name.key, d.lock.packed(), p.whom()}, d.banned...)...)
+// newRoom makes a room that has no name yet.
+func (rs *rooms) newRoom() *room {
+	return &room{place: place{placeKind: rs.placeKind}, talk: talk{rings: rs.rings}}
 }
 
-// unpackPlace reads what rooms and groups have in common.
-func unpackPlace(r record, fields []string, accounts map[int64]*account) (*place, error) {
-	p := &place{
-		id: r.id, name: name{fields[0], fields[1]}, regdOnly: fields[3] == whomWord(true), ends: r.ends,
-	}
-	d := &door{owner: owner{account: accounts[r.parent]}}
-	if r.kind == kindRoom {
-		d.banned = fields[4:]
+// pack is a room's record: shown name, key, password, who may enter, and the keys of
+// the names that may not.
+func (r *room) pack(d *door) []byte {
+	return packFields(append([]string{r.name.shown, r.name.key, d.lock.packed(), r.whom()}, d.banned...)...)
+}
+
+// unpack reads what the records of rooms and groups have in common.
+func (p *place) unpack(r record, fields []string, accounts map[int64]*account, banned []string) (err error) {
+	p.id, p.name, p.regdOnly, p.ends = r.id, name{fields[0], fields[1]}, fields[3] == whomWord(true), r.ends
+	d := &door{owner: owner{account: accounts[r.parent]}, banned: banned}
+	if fields[2] != "" {
+		d.lock, err = parseVerifier(fields[2])
 	}
 	p.door.Store(d)
-	if fields[2] == "" {
-		return p, nil
-	}
-	lock, err := parseVerifier(fields[2])
-	d.lock = lock
-	return p, err
+	return err
 }
 
 // loadRooms reads the stored rooms.
 func (srv *server) loadRooms(accounts map[int64]*account) error {
 	now := srv.clock.now()
-	err := srv.store.load(kindRoom, func(r record) error {
-		fields, err := unpackFields(r.head, 4)
+	err := srv.store.load(kindRoom, func(rec record) error {
+		fields, err := unpackFields(rec.head, 4)
 		if err != nil {
 			return err
 		}
-		p, err := unpackPlace(r, fields, accounts)
-		if err != nil {
+		r := srv.rooms.newRoom()
+		if err := r.unpack(rec, fields, accounts, fields[4:]); err != nil {
 			return err
 		}
-		p.ttl, p.talk.rings = srv.settings().Expiry.Room.Duration, srv.rings
-		srv.rooms.restore(p, now)
+		r.ttl = srv.settings().Expiry.Room.Duration
+		srv.rooms.restore(r, now)
 		return nil
 	})
-	slices.SortFunc(srv.rooms.listed, byName)
+	srv.rooms.sort()
 	return err
+}
+
+// enter moves a session into a room, out of the one that it is in. It fails as
+// place.hold does; then it changes nothing.
+func (rs *rooms) enter(r *room, s *session, through *door) error {
+	s.entering.Store(r) // before the door is looked at, for whoever changes it
+	defer s.entering.Store(nil)
+	if err := r.hold(s.who.Load(), through); err != nil {
+		return err
+	}
+	rs.leave(s)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tell(func() *frame { return enteredFrame(r, s.who.Load()) })
+	r.add(s)
+	s.inRoom.Store(r)
+	r.talk.join(s.out)
+	rs.countMove(r)
+	return nil
+}
+
+// leave takes a session out of the room that it is in, if it is in one.
+func (rs *rooms) leave(s *session) {
+	r := s.room()
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.talk.part(s.out)
+	s.inRoom.Store(nil)
+	r.drop(s)
+	rs.countMove(r)
+	r.tell(func() *frame { return leftFrame(r, s.who.Load()) })
+}
+
+// countMove changes the numbers that change when a user enters or leaves r.
+func (rs *rooms) countMove(r *room) {
+	r.number.Store(rs.store.nextNumber())
+	rs.moved.Store(rs.store.nextNumber())
+}
+
+// comesTo reports whether a session is in r or on its way into it. Whoever keeps a user
+// out of r from now on asks this afterwards: one that r.hold has let in before is found
+// here.
+func (s *session) comesTo(r *room) bool {
+	return s.entering.Load() == r || s.room() == r // in this order: it goes from one to the other
 }
 
 // cmdListRooms is "#listrooms".
@@ -90,12 +153,13 @@ func (s *session) cmdListUsers(_ []string, r *reply) error {
 
 // cmdCreateRoom is "#createroom <name> [password] [anon/regd]".
 func (s *session) cmdCreateRoom(words []string, _ *reply) error {
-	p, err := s.newPlace(words, false)
-	if err != nil {
+	room := s.srv.rooms.newRoom()
+	if err := s.setUp(&room.place, words); err != nil {
 		return err
 	}
-	p.ttl = s.srv.settings().Expiry.Room.Duration
-	return s.srv.rooms.create(p)
+	settings := s.srv.settings()
+	room.ttl = settings.Expiry.Room.Duration
+	return s.srv.rooms.create(room, settings.Limits.Rooms)
 }
 
 // cmdRmRoom is "#rmroom <name> [password]".
@@ -110,7 +174,7 @@ func (s *session) cmdRmRoom(words []string, _ *reply) error {
 		return fail(statusNotOwner)
 	}
 	if lock := p.door.Load().lock; len(words) > 1 && words[1] != "" && lock != nil {
-		if err := s.checkLock(s.srv.rooms, lock, words[1]); err != nil {
+		if err := s.checkLock(&p.place, lock, words[1]); err != nil {
 			return err
 		}
 	}
@@ -129,7 +193,7 @@ func (s *session) cmdChangeRoom(words []string, _ *reply) error {
 	if p == s.room() {
 		return nil
 	}
-	d, err := s.mayEnter(s.srv.rooms, p, words)
+	d, err := s.mayEnter(&p.place, words)
 	if err != nil {
 		return err
 	}
@@ -173,10 +237,10 @@ func (s *session) cmdUserStatus(_ []string, r *reply) error {
 }
 
 // enteredFrame and leftFrame are what a room's members with events on see.
-func enteredFrame(p *place, i *identity) *frame {
-	return eventFrame("entered", named(p.name.shown), named(i.name.shown), word(i.kind()))
+func enteredFrame(r *room, i *identity) *frame {
+	return eventFrame("entered", named(r.name.shown), named(i.name.shown), word(i.kind()))
 }
 
-func leftFrame(p *place, i *identity) *frame {
-	return eventFrame("left", named(p.name.shown), named(i.name.shown))
+func leftFrame(r *room, i *identity) *frame {
+	return eventFrame("left", named(r.name.shown), named(i.name.shown))
 }

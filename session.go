@@ -35,17 +35,18 @@ type session struct {
 	grace     *time.Timer // wakes the reader then; nil: no need
 	watch     func()      // ends what #watchlog began; nil: nothing did
 
-	putOut atomic.Pointer[place] // the room that its owner has put it out of; the reader obeys
-	cutOff atomic.Bool           // it is to end without lingering
+	putOut atomic.Pointer[room] // the room that its owner has put it out of; the reader obeys
+	cutOff atomic.Bool          // it is to end without lingering
 
-	unflushed *place // where it has sent something; flushed when its input is handled
+	unflushed *room // where it has sent something; flushed when its input is handled
 
 	// set by the reader, read by everybody
-	who    atomic.Pointer[identity] // nil: not logged in
-	at     [2]atomic.Pointer[place] // its room and its group
-	events atomic.Bool
+	who     atomic.Pointer[identity] // nil: not logged in
+	inRoom  atomic.Pointer[room]
+	inGroup atomic.Pointer[group]
+	events  atomic.Bool
 
-	entering atomic.Pointer[place] // where it is being let in; nil: it is not on its way
+	entering atomic.Pointer[room] // where it is being let in; nil: it is not on its way
 
 	// guarded by the place's mu: the position among its members
 	slots [2]int
@@ -55,14 +56,14 @@ type session struct {
 	left  chan struct{} // closed when its name and its place are free; nil: nobody waits
 }
 
-// Where a session keeps its room and its group, in at and slots.
+// Where a session keeps its positions in its room and its group, in slots.
 const (
 	roomSlot = iota
 	groupSlot
 )
 
-func (s *session) room() *place  { return s.at[roomSlot].Load() }
-func (s *session) group() *place { return s.at[groupSlot].Load() }
+func (s *session) room() *room   { return s.inRoom.Load() }
+func (s *session) group() *group { return s.inGroup.Load() }
 
 // newSession makes a session on a link.
 func newSession(srv *server, l link) *session {
@@ -408,7 +409,7 @@ func (s *session) goHome() error {
 	p := s.putOut.Swap(nil)
 	s.flush() // what it has said there
 	if p != nil && s.room() == p {
-		if err := s.srv.rooms.enter(s.srv.home, s, nil); err != nil {
+		if err := s.srv.rooms.enter(s.srv.rooms.home, s, nil); err != nil {
 			return err
 		}
 	}
@@ -421,9 +422,10 @@ func (s *session) setEvents(on bool) {
 		return
 	}
 	s.events.Store(on)
-	for i := range s.at {
-		if p := s.at[i].Load(); p != nil {
-			p.setEvents(s, on)
-		}
+	if r := s.room(); r != nil {
+		r.countListener(on)
+	}
+	if g := s.group(); g != nil {
+		g.countListener(on)
 	}
 }

@@ -330,10 +330,10 @@ func (srv *server) refuse(s *session, i *identity) error {
 		return nil
 	}
 	code, b := statusBanned, srv.bans.against(i.name.key, s.addr)
-	if b == nil && !i.isAdmin() {
+	if b == nil {
 		code, b = statusSuspended, srv.bans.suspended.Load()
 	}
-	if b == nil {
+	if b == nil || code == statusSuspended && i.isAdmin() {
 		return nil
 	}
 	s.put(warningFrame(b.text(srv.clock, srv.now())))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/hmac"
+	"crypto/md5"
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
@@ -116,9 +117,9 @@ type clientFirst struct {
 	nonce  string
 }
 
-// parseClientFirst reads "n,,n=user,r=nonce" (RFC 5802 section 7). Who wants
-// channel binding, an extension that must be understood, or to act for somebody
-// else is refused like who sends nonsense.
+// parseClientFirst reads "n,,n=user,r=nonce" (RFC 5802 section 7). Channel binding,
+// extensions that must be understood, and acting for somebody else are refused like
+// nonsense.
 func parseClientFirst(text string) (m clientFirst, ok bool) {
 	parts := strings.SplitN(text, ",", 3)
 	if len(parts) < 3 || parts[0] != "n" && parts[0] != "y" {
@@ -145,12 +146,12 @@ func unescapeSASL(text string) (user string, ok bool) {
 	return strings.NewReplacer("=2C", ",", "=3D", "=").Replace(text), text != "" && !strings.Contains(rest, "=")
 }
 
-// isNonce tells whether a text is printable ASCII without spaces and commas.
+// isNonce reports whether a text is printable ASCII without spaces and commas.
 func isNonce(text string) bool {
 	return text != "" && isASCII(text, '!') && !strings.Contains(text, ",")
 }
 
-// areExtensions tells whether fields are "x=value" for some letter x.
+// areExtensions reports whether fields are "x=value" for some letter x.
 func areExtensions(fields []string) bool {
 	for _, f := range fields {
 		if len(f) < 3 || f[1] != '=' || f[0]|0x20 < 'a' || f[0]|0x20 > 'z' {
@@ -188,4 +189,11 @@ func parseClientFinal(text string) (m clientFinal, ok bool) {
 	m = clientFinal{header: string(header), nonce: nonce, withoutProof: strings.Join(fields[:last], ",")}
 	m.proof, err = base64.StdEncoding.DecodeString(proof)
 	return m, err == nil && len(m.proof) == len(hmacSHA256(nil, ""))
+}
+
+// md5Proves checks, in constant time, that a sum is MD5(challenge + password): a proof
+// in the manner of the original server, for which the server has to know the password.
+func md5Proves(challenge, password string, sum []byte) bool {
+	want := md5.Sum([]byte(challenge + password))
+	return subtle.ConstantTimeCompare(want[:], sum) == 1
 }

@@ -29,7 +29,7 @@ func rfcServer(t testing.TB) *exchange {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &exchange{verifier: v, account: &account{}}
+	return &exchange{verifier: v, who: &identity{}}
 }
 
 // begun is rfcServer after the first message.
@@ -78,7 +78,7 @@ func TestScramRefuses(t *testing.T) {
 		}
 	}
 	nobody := begun(t)
-	nobody.account = nil
+	nobody.who = nil
 	m, _ := parseClientFinal(rfcClientFinal)
 	if _, ok := nobody.finish(m); ok {
 		t.Error("a proof for a name that nobody has: accepted")

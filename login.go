@@ -1,20 +1,18 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"log/slog"
 	"net/netip"
 )
 
-// takesPlain tells whether a password in clear may come from this session: with
-// TLS always, since nobody on the way can read it.
+// takesPlain reports whether a password in clear may come from this session: with TLS
+// always, since nobody on the way can read it.
 func (s *session) takesPlain() bool {
 	return s.host || s.link.Private() || takesPlain(s.srv.settings().Auth.PlainPassword, s.addr)
 }
 
-// takesPlain tells whether a password in clear may come unencrypted from an
-// address.
+// takesPlain reports whether a password in clear may come unencrypted from an address.
 func takesPlain(setting string, from netip.Addr) bool {
 	switch setting {
 	case "lan":
@@ -28,20 +26,15 @@ func takesPlain(setting string, from netip.Addr) bool {
 // cmdLogin is "#login regd <username> <password>" and "#login anon <username>".
 func (s *session) cmdLogin(words []string, _ *reply) error {
 	s.exchange = nil // a half done login by #auth is over
-	if len(words) == 0 || words[0] != "regd" && words[0] != "anon" {
+	switch {
+	case len(words) == 0 || words[0] != "regd" && words[0] != "anon":
 		return fail(statusNoUserType)
-	}
-	guest := words[0] == "anon"
-	if guest && len(words) != 2 || !guest && len(words) != 3 {
-		return fail(statusBadArgs)
-	}
-	if guest {
+	case words[0] == "anon" && len(words) == 2:
 		return s.loginGuest(words[1])
+	case words[0] == "regd" && len(words) == 3:
+		return s.loginAccount(words[1], words[2])
 	}
-	if challenge, sum, ok := s.answersChallenge(words[2]); ok {
-		return s.loginByChallenge(words[1], challenge, sum)
-	}
-	return s.loginAccount(words[1], words[2])
+	return fail(statusBadArgs)
 }
 
 // loginGuest makes the session a guest with a free name.
@@ -53,47 +46,55 @@ func (s *session) loginGuest(word string) error {
 	return s.become(&identity{name: n})
 }
 
-// loginAccount checks the password and makes the session that account. For a
-// name that nobody has, it reads and hashes all the same: an answer that comes
-// at once would say so.
+// loginAccount makes the session an account, if the password is right or answers the
+// session's challenge.
 func (s *session) loginAccount(word, password string) error {
-	if !s.takesPlain() {
+	challenge, sum, byChallenge := s.answersChallenge(password)
+	if !byChallenge && !s.takesPlain() {
 		return fail(statusDisabled)
 	}
-	a := s.srv.findAccount(word)
-	if a == nil {
-		s.srv.readNobody()
-		if err := s.srv.accounts.check(s.source(), s.srv.accounts.madeUp(word), password); err != nil && !isStatus(err, statusWrongPassword) {
-			return err
-		}
-		return fail(statusNoAccount)
-	}
-	changes := a.changes.Load()
-	stored, err := s.srv.readAccount(a)
-	if errors.Is(err, errNotFound) {
-		return fail(statusNoAccount)
-	}
+	i, stored, err := s.srv.candidate(word)
 	if err != nil {
 		return err
 	}
-	if err := s.srv.accounts.check(s.source(), stored.verifier, password); err != nil {
-		return err
+	if byChallenge {
+		err = s.srv.accounts.prove(s.source(), func() bool { return stored.answers(challenge, sum) && i.outdated() == nil })
+	} else {
+		err = s.srv.accounts.check(s.source(), stored.verifier, password)
 	}
-	if a.changes.Load() != changes { // by its owner, while this was being checked
-		return fail(statusWrongPassword)
+	if i == nil && (err == nil || isStatus(err, statusWrongPassword)) {
+		return fail(statusNoAccount)
 	}
-	if err := s.become(&identity{name: a.name, account: a, changes: changes}); err != nil {
-		return err
+	if err == nil {
+		err = s.become(i)
 	}
-	s.srv.renewLater(a, stored, password)
-	return nil
+	if err == nil && !byChallenge {
+		s.srv.renewLater(i.account, stored, password)
+	}
+	return err
+}
+
+// candidate finds whom a login would make a session, and what it is checked against.
+// The identity of a name that nobody has is nil; then the store is read all the same
+// and the verifier is made up, since an answer that comes at once would say so.
+func (srv *server) candidate(word string) (*identity, *accountBody, error) {
+	a := srv.findAccount(word)
+	if a == nil {
+		a = &account{} // the store has no number 0
+	}
+	i := &identity{name: a.name, account: a, changes: a.changes.Load()}
+	stored, err := srv.readAccount(a)
+	if errors.Is(err, errNotFound) {
+		return nil, &accountBody{verifier: srv.accounts.madeUp(word)}, nil
+	}
+	return i, stored, err
 }
 
 // become gives a session its new identity and puts it into Home. An account's
 // earlier session is ended first; its place and its name are free when this
 // one goes on.
 func (s *session) become(i *identity) error {
-	if err := s.srv.refuse(s, i); err != nil {
+	if err := s.mayBe(i); err != nil {
 		return err
 	}
 	old, err := s.srv.claimName(s, i)
@@ -110,13 +111,14 @@ func (s *session) become(i *identity) error {
 		}
 		return err
 	}
-	if was != nil && was.account == nil && i.account == nil && was.name.key == i.name.key {
-		i = was // the same guest still owns what it made, and is written as at first
+	if was != nil {
+		if was.account == nil && i.account == nil && was.name.key == i.name.key {
+			i = was // the same guest still owns what it made, and is written as at first
+		}
+		s.forgetIdentity(i)
 	}
-	s.forgetIdentity(i)
-	s.setEvents(false)
 	s.who.Store(i)
-	if err := cmp.Or(s.srv.refuse(s, i), i.outdated()); err != nil { // this very moment
+	if err := s.mayBe(i); err != nil { // this very moment
 		return errors.Join(err, s.logOut())
 	}
 	if i.account != nil {
@@ -128,8 +130,16 @@ func (s *session) become(i *identity) error {
 	return s.srv.rooms.enter(s.srv.rooms.home, s, nil)
 }
 
-// claimName gives a session a name, if it may have it. Where another session
-// has it, that one is ended, and gone when the channel is closed.
+// mayBe fails if the session must not have an identity, or not any more.
+func (s *session) mayBe(i *identity) error {
+	if err := i.outdated(); err != nil {
+		return err
+	}
+	return s.srv.refuse(s, i)
+}
+
+// claimName gives a session a name, if it may have it. If another session of the
+// account has it, that one is ended, and is gone when the channel is closed.
 func (srv *server) claimName(s *session, i *identity) (gone <-chan struct{}, err error) {
 	u := srv.users
 	u.mu.Lock()
@@ -157,14 +167,16 @@ func (srv *server) claimName(s *session, i *identity) (gone <-chan struct{}, err
 	return holder.left, nil
 }
 
-// elsewhere is what the earlier session of an account hears.
+// elsewhere is the last line of an account's earlier session.
 var elsewhere = warningFrame("logged in from another place")
 
-// forgetIdentity ends who the session was, but for what it has in common with
-// who it becomes (nil: nobody). It is in no room and no group afterwards.
+// forgetIdentity ends the session's identity, but for what it shares with the next one
+// (nil: there is none). The session is in no room and no group afterwards, and without
+// events.
 func (s *session) forgetIdentity(next *identity) {
 	s.srv.groups.leave(s)
 	s.srv.rooms.leave(s)
+	s.setEvents(false)
 	i := s.who.Load()
 	if i == nil || i == next {
 		return
@@ -190,9 +202,9 @@ func (srv *server) releaseName(s *session, i *identity) {
 	}
 }
 
-// outdated fails with 3001 or 3002 if an account was deleted, or has another
-// password, since a login looked at it. Whoever does that ends the account's session
-// afterwards, so a login that asks after it can be seen is either ended or told here.
+// outdated fails with 3001 or 3002 if an account was deleted, or got another password,
+// since a login looked at it. Whoever does that ends the account's session afterwards,
+// so a login that checks once it can be seen is either ended or refused here.
 func (i *identity) outdated() error {
 	switch {
 	case i.account == nil:
@@ -216,18 +228,18 @@ func (s *session) logOut() error {
 // maxRenewals bounds how many verifiers wait to be renewed.
 const maxRenewals = 64
 
-// renewal is an account that is to be stored anew, with the password that was
-// just found right.
+// renewal is an account that is to be stored anew, with the password that was just
+// found right.
 type renewal struct {
 	account  *account
 	stored   *accountBody // as it was found
 	password string
 }
 
-// renewLater has an account's verifier made anew if it has too few rounds: the
-// database may come from a slower machine. It also has a recoverable password
-// forgotten that the settings allow no more. Nobody waits for it, and where too
-// many wait already, the account's next login will do.
+// renewLater queues an account for a new verifier if the one it has is of too few
+// rounds: the database may come from a slower machine. A recoverable password that the
+// settings no longer allow goes with the old one. Where too many wait already, the
+// account's next login will do.
 func (srv *server) renewLater(a *account, stored *accountBody, typed string) {
 	keeps := stored.recoverable != "" && !srv.settings().Auth.ChallengeMD5
 	if stored.verifier.rounds >= srv.accounts.rounds && !keeps {
@@ -243,8 +255,8 @@ func (srv *server) renewLater(a *account, stored *accountBody, typed string) {
 	}
 }
 
-// renewVerifiers works off what waits, one after the other, so that it takes
-// little from those who are logging in.
+// renewVerifiers works off the queue one by one, so that it takes little from those who
+// are logging in.
 func (srv *server) renewVerifiers(stop <-chan struct{}) {
 	for {
 		select {
@@ -276,4 +288,12 @@ func (srv *server) renew(r renewal) error {
 		renewed.recoverable = ""
 	}
 	return srv.store.swap(bodyRecord(r.account.id, &renewed), r.stored.pack())
+}
+
+// noteSeen notes that an account logs in or out now.
+func (srv *server) noteSeen(a *account) {
+	now := srv.now().Unix()
+	if a.seen.Swap(now) != now && !a.deleted.Load() {
+		srv.store.touch(kindAccount, a.id, instant(now))
+	}
 }

@@ -2,15 +2,13 @@ package main
 
 import (
 	"crypto/md5"
-	"crypto/subtle"
 	"encoding/hex"
-	"errors"
 	"strings"
 )
 
 const (
-	challengeBytes = 16     // how much chance is in a challenge
-	challengeMark  = "md5:" // what an answer to one starts with
+	challengeBytes = 16     // of random data in a challenge
+	challengeMark  = "md5:" // begins an answer to one
 )
 
 // cmdChallenge is "#challenge": a random word for a login without the password
@@ -33,41 +31,14 @@ func (s *session) answersChallenge(password string) (challenge string, sum []byt
 	return challenge, sum, marked && err == nil && len(sum) == md5.Size && challenge != ""
 }
 
-// loginByChallenge checks an answer to a challenge and makes the session that
-// account. An account that has no recoverable password cannot log in this way.
-func (s *session) loginByChallenge(word, challenge string, sum []byte) error {
-	if err := s.srv.accounts.guesses.allow(s.source()); err != nil {
-		return err
-	}
-	a := s.srv.findAccount(word)
-	if a == nil {
-		s.srv.readNobody()
-		s.srv.accounts.guesses.wrong(s.source())
-		return fail(statusNoAccount)
-	}
-	changes := a.changes.Load()
-	stored, err := s.srv.readAccount(a)
-	if errors.Is(err, errNotFound) {
-		return fail(statusNoAccount)
-	}
-	if err != nil {
-		return err
-	}
-	if !stored.answers(challenge, sum) || a.changes.Load() != changes {
-		s.srv.accounts.guesses.wrong(s.source())
-		return fail(statusWrongPassword)
-	}
-	return s.become(&identity{name: a.name, account: a, changes: changes})
-}
-
-// answers checks, in constant time, an answer to a challenge.
+// answers reports whether a sum is the account's answer to a challenge. An account
+// without a recoverable password has none.
 func (b *accountBody) answers(challenge string, sum []byte) bool {
-	want := md5.Sum([]byte(challenge + b.recoverable))
-	return b.recoverable != "" && subtle.ConstantTimeCompare(want[:], sum) == 1
+	return b.recoverable != "" && md5Proves(challenge, b.recoverable, sum)
 }
 
-// toRecover is what is kept of a prepared password beside its verifier: nothing,
-// unless the settings allow #challenge, which needs the password itself.
+// toRecover returns the part of a prepared password that is kept beside its verifier:
+// nothing, unless the settings allow #challenge, which needs the password itself.
 func (srv *server) toRecover(password string) string {
 	if !srv.settings().Auth.ChallengeMD5 {
 		return ""

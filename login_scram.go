@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/base64"
-	"errors"
 	"strconv"
 )
 
@@ -18,19 +17,20 @@ func (s *session) cmdAuth(words []string, r *reply) error {
 	if !ok || begun == nil {
 		return fail(statusBadArgs)
 	}
-	if err := s.srv.accounts.guesses.allow(s.source()); err != nil {
-		return err
+	var answer string
+	err := s.srv.accounts.prove(s.source(), func() (right bool) {
+		answer, right = begun.finish(m)
+		return right && begun.who.outdated() == nil
+	})
+	if err == nil {
+		err = s.become(begun.who)
 	}
-	answer, ok := begun.finish(m)
-	if !ok || begun.account.changes.Load() != begun.changes {
-		s.srv.accounts.guesses.wrong(s.source())
+	switch {
+	case err == nil:
+		r.ret("auth", quoted(answer))
+	case isStatus(err, statusNoAccount): // deleted since the first step
 		return fail(statusWrongPassword)
 	}
-	err := s.become(&identity{name: begun.account.name, account: begun.account, changes: begun.changes})
-	if isStatus(err, statusNoAccount) { // deleted since the first step
-		return fail(statusWrongPassword)
-	}
-	r.ret("auth", quoted(answer))
 	return err
 }
 
@@ -43,43 +43,19 @@ func (s *session) beginAuth(mechanism, message string, r *reply) error {
 	if err := s.srv.accounts.guesses.allow(s.source()); err != nil {
 		return err
 	}
-	x, err := s.srv.newExchange(m.user)
+	i, stored, err := s.srv.candidate(m.user)
 	if err != nil {
 		return err
 	}
-	answer := x.begin(m, base64.StdEncoding.EncodeToString(randomBytes(nonceBytes)))
-	s.exchange = x
-	r.ret("auth", quoted(answer))
+	s.exchange = &exchange{who: i, verifier: stored.verifier}
+	r.ret("auth", quoted(s.exchange.begin(m, base64.StdEncoding.EncodeToString(randomBytes(nonceBytes)))))
 	return nil
 }
 
-// newExchange finds what an exchange for a name checks proofs with. For a name
-// that nobody has, it is made up, and takes as long.
-func (srv *server) newExchange(user string) (*exchange, error) {
-	a := srv.findAccount(user)
-	if a == nil {
-		srv.readNobody()
-		return &exchange{verifier: srv.accounts.madeUp(user)}, nil
-	}
-	changes := a.changes.Load()
-	stored, err := srv.readAccount(a)
-	if errors.Is(err, errNotFound) { // deleted just now
-		return &exchange{verifier: srv.accounts.madeUp(user)}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &exchange{account: a, changes: changes, verifier: stored.verifier}, nil
-}
-
-// readNobody looks into the store for an account that is not there, because a
-// name that somebody has costs a look too.
-func (srv *server) readNobody() { _, _ = srv.store.get(kindAccount, 0) }
-
-// nonceBytes is how much chance the server puts into an exchange.
+// nonceBytes is how many random bytes the server puts into an exchange.
 const nonceBytes = 18
 
-// scramMechanism is the one way that #auth knows (RFC 7677).
+// scramMechanism is the only mechanism of #auth (RFC 7677).
 const scramMechanism = "SCRAM-SHA-256"
 
 // exchange is a SCRAM login between its two steps (RFC 5802 section 5).
@@ -88,8 +64,7 @@ type exchange struct {
 	nonce       string    // the client's part and the server's
 	authMessage string    // what was said so far, as both sides sign it
 	verifier    *verifier // made up where nobody has the name
-	account     *account  // nil: nobody has the name
-	changes     int64     // of the account's password, when the verifier was read
+	who         *identity // whom it makes the session; nil: nobody has the name
 }
 
 // begin answers a client's first message with the server's, "r=nonce,s=salt,i=rounds".
@@ -102,11 +77,11 @@ func (x *exchange) begin(m clientFirst, chance string) (serverFirst string) {
 }
 
 // finish answers a client's second message with the server's, "v=signature". ok
-// is false where it does not belong to this exchange or does not prove that the
-// client knows the password.
+// reports whether that message belongs to this exchange and proves that the client
+// knows the password.
 func (x *exchange) finish(m clientFinal) (serverFinal string, ok bool) {
 	signed := x.authMessage + "," + m.withoutProof
 	proved := x.verifier.proves(m.proof, signed) // whatever the rest says, so that the time tells nothing
-	ok = proved && m.header == x.header && m.nonce == x.nonce && x.account != nil
+	ok = proved && m.header == x.header && m.nonce == x.nonce && x.who != nil
 	return "v=" + base64.StdEncoding.EncodeToString(x.verifier.signature(signed)), ok
 }

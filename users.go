@@ -341,14 +341,6 @@ func (srv *server) removeAccount(a *account) error {
 	return nil
 }
 
-// noteSeen notes that an account logs in or out now.
-func (srv *server) noteSeen(a *account) {
-	now := srv.now().Unix()
-	if a.seen.Swap(now) != now && !a.deleted.Load() {
-		srv.store.touch(kindAccount, a.id, instant(now))
-	}
-}
-
 // cmdWhoami is "#whoami".
 func (s *session) cmdWhoami(_ []string, r *reply) error {
 	here, count := "-", 0

@@ -10,9 +10,10 @@
 // Options say. Nobody waits for anybody else's line to be written; while the disk is
 // slow a bounded number of lines wait, and what is lost is counted in the log.
 //
-// So that nobody can fill the log, lines that are the same, and too many of one
-// message, are counted and not written; the count is. Lines of LevelAudit are always
-// written.
+// So that nobody can fill the log, each message has a token bucket: 30 of its lines
+// are written in a minute, whatever their values, and further ones are only counted.
+// The count is written before the first line that comes when the minute is over, or
+// by Close. Lines of LevelAudit are always written.
 package logbook
 
 import (
@@ -39,23 +40,22 @@ type Log struct {
 	longest atomic.Int64 // how long a line may be without its time, quoted
 
 	mu       sync.Mutex
-	idle     sync.Cond // nobody writes
+	idle     sync.Cond // no goroutine writes
 	recent   lineRing
-	repeats  repeats
-	timer    *time.Timer // nil: nothing is being counted
-	hearers  []*hearer   // replaced when it changes, so that it can be read without mu
-	queue    []entry     // to be written
-	overflow int         // lines that found the queue full
-	writing  bool        // somebody writes, and has what follows to themselves
+	buckets  buckets
+	watchers []*watcher // replaced when it changes, so that it can be read without mu
+	queue    []entry    // to be written
+	overflow int        // lines that found the queue full
+	writing  bool       // a goroutine writes, and owns what follows
 
-	// of whoever has set writing
+	// owned by the goroutine that has set writing
 	file    *logFile // nil: to stderr
 	lost    int      // lines that could not be written since the last one that could
 	failing bool     // the last one could not
 }
 
-// hearer is told each line.
-type hearer struct{ hear func(line string) }
+// watcher is called with each line.
+type watcher struct{ hear func(line string) }
 
 // longestQueue is how many lines may wait while one is being written.
 const longestQueue = 1000
@@ -81,7 +81,7 @@ func New(stderr io.Writer) *Log {
 	return l
 }
 
-// isJournal tells whether what is written there goes to systemd's journal
+// isJournal reports whether what is written there goes to systemd's journal
 // (systemd.exec(5), JOURNAL_STREAM).
 func isJournal(w io.Writer) bool {
 	file, ok := w.(*os.File)
@@ -112,8 +112,8 @@ func (l *Log) Configure(o Options) {
 // Close writes what is still counted, and lets go of the file.
 func (l *Log) Close() {
 	l.mu.Lock()
-	l.put(l.repeats.all(time.Now())...)
-	l.schedule(time.Now())
+	now := time.Now()
+	l.put(l.buckets.sumUp(now, now)...)
 	l.mu.Unlock()
 	l.drain()
 	l.exclusively(func() { l.file.close() })
@@ -130,14 +130,14 @@ func (l *Log) Last(n int) []string {
 // lock of the log held. hear must not block; it may be called once more while stop
 // runs.
 func (l *Log) Watch(hear func(line string)) (stop func()) {
-	h := &hearer{hear}
+	h := &watcher{hear}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.hearers = append(slices.Clone(l.hearers), h)
+	l.watchers = append(slices.Clone(l.watchers), h)
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.hearers = slices.DeleteFunc(slices.Clone(l.hearers), func(other *hearer) bool { return other == h })
+		l.watchers = slices.DeleteFunc(slices.Clone(l.watchers), func(other *watcher) bool { return other == h })
 	}
 }
 
@@ -145,8 +145,7 @@ func (l *Log) Watch(hear func(line string)) (stop func()) {
 func (l *Log) add(level slog.Level, message, text string) {
 	line := entry{at: time.Now(), level: level, text: text}
 	l.mu.Lock()
-	l.put(l.repeats.take(line, message)...)
-	l.schedule(line.at)
+	l.put(l.buckets.take(line, message)...)
 	l.mu.Unlock()
 	l.drain()
 }
@@ -164,32 +163,7 @@ func (l *Log) put(lines ...entry) {
 	}
 }
 
-// schedule sets the timer where something is being counted. l.mu is held.
-func (l *Log) schedule(now time.Time) {
-	next, counts := l.repeats.next()
-	switch {
-	case counts && l.timer == nil:
-		l.timer = time.AfterFunc(next.Sub(now), l.sumUp)
-	case counts:
-		l.timer.Reset(next.Sub(now))
-	case l.timer != nil:
-		l.timer.Stop()
-		l.timer = nil
-	}
-}
-
-// sumUp writes how often lines came whose time is over.
-func (l *Log) sumUp() {
-	now := time.Now()
-	l.mu.Lock()
-	l.timer = nil
-	l.put(l.repeats.due(now)...)
-	l.schedule(now)
-	l.mu.Unlock()
-	l.drain()
-}
-
-// drain writes what waits, unless somebody else is about it.
+// drain writes what waits, unless another goroutine does so already.
 func (l *Log) drain() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -198,11 +172,11 @@ func (l *Log) drain() {
 	}
 	l.writing = true
 	for len(l.queue) > 0 {
-		lines, hearers := l.queue, l.hearers
+		lines, watchers := l.queue, l.watchers
 		l.queue, l.lost, l.overflow = nil, l.lost+l.overflow, 0
 		l.mu.Unlock()
 		for _, line := range lines {
-			tell(hearers, line)
+			show(watchers, line)
 			l.write(line)
 		}
 		l.mu.Lock()
@@ -211,7 +185,7 @@ func (l *Log) drain() {
 	l.idle.Broadcast()
 }
 
-// exclusively does something while nobody writes.
+// exclusively calls do while no goroutine writes.
 func (l *Log) exclusively(do func()) {
 	l.mu.Lock()
 	for l.writing {
@@ -227,8 +201,8 @@ func (l *Log) exclusively(do func()) {
 	l.drain()
 }
 
-// write writes a line and, where some before it could not be, how many. Only
-// who has set l.writing does it.
+// write writes a line and, where some before it could not be, how many. Only the
+// goroutine that has set l.writing calls it.
 func (l *Log) write(line entry) {
 	if l.lost > 0 {
 		missing := l.own(slog.LevelWarn, fmt.Sprintf("%s could not be written to the log", counted(l.lost, "line")))
@@ -259,17 +233,18 @@ func (l *Log) output(line entry) error {
 	return err
 }
 
-// remember keeps and tells a line of the log about itself.
+// remember keeps a line of the log about itself, and shows it to the watchers.
 func (l *Log) remember(line entry) {
 	l.mu.Lock()
 	l.recent.add(line.String())
-	hearers := l.hearers
+	watchers := l.watchers
 	l.mu.Unlock()
-	tell(hearers, line)
+	show(watchers, line)
 }
 
-func tell(hearers []*hearer, line entry) {
-	for _, h := range hearers {
+// show calls the watchers with a line.
+func show(watchers []*watcher, line entry) {
+	for _, h := range watchers {
 		h.hear(line.String())
 	}
 }

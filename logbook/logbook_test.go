@@ -228,88 +228,40 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// TestRepeated: the same line again and again is counted, and the count comes
-// before the next other line, or after a minute.
-func TestRepeated(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		l, log := testLog(io.Discard)
-		repeat := func(n int, every time.Duration) {
-			for range n {
-				log.Warn("no luck", "error", "x")
-				time.Sleep(every)
-			}
-		}
-		repeat(10, time.Second)
-		log.Info("else")
-		log.Info("else")
-		log.Info("at last")
-		want := []string{
-			`level=WARN msg="no luck" error=x`, `level=WARN msg="(repeated 9 times in 10 s) no luck"`,
-			`level=INFO msg=else`, `level=INFO msg="(repeated 1 time in 0 s) else"`, `level=INFO msg="at last"`,
-		}
-		wantTexts(t, l, want...)
-
-		time.Sleep(time.Hour) // forgotten
-		repeat(150, time.Second)
-		want = append(want, `level=WARN msg="no luck" error=x`, `level=WARN msg="(repeated 59 times in 60 s) no luck"`,
-			`level=WARN msg="(repeated 60 times in 60 s) no luck"`)
-		wantTexts(t, l, want...)
-		time.Sleep(time.Hour)
-		want = append(want, `level=WARN msg="(repeated 30 times in 60 s) no luck"`)
-		wantTexts(t, l, want...)
-
-		repeat(3, 0)
-		l.Close()
-		wantTexts(t, l, append(want, `level=WARN msg="no luck" error=x`, `level=WARN msg="(repeated 2 times in 0 s) no luck"`)...)
-	})
-}
-
-// TestFlood: of lines that are alike but not the same so many are written in
-// a minute; what administrators did is written whatever comes.
+// TestFlood: of one message so many lines are written in a minute, the same or not;
+// what was dropped is counted, and said with the next line or at the end. What
+// administrators did is written whatever comes.
 func TestFlood(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l, log := testLog(io.Discard)
-		for i := range 1264 {
-			log.Warn("wrong password", "address", i)
-			time.Sleep(10 * time.Millisecond)
+		line := func(i int) string { return fmt.Sprintf(`level=WARN msg="wrong password" address=%d`, i) }
+		var want []string
+		flood := func(from, to int) {
+			for i := from; i < to; i++ {
+				log.Warn("wrong password", "address", i)
+				time.Sleep(100 * time.Millisecond)
+			}
+			for i := from; i < from+bucketSize; i++ {
+				want = append(want, line(i))
+			}
 		}
-		log.Info("others are written")
+		flood(0, 600)
+		want = append(want, `level=WARN msg="(570 more like this in 60 s) wrong password"`)
+		flood(600, 700)
 		for range 100 {
 			log.Log(t.Context(), LevelAudit, "somebody was kicked", "by", "admin")
+			want = append(want, "level=AUDIT msg=\"somebody was kicked\" by=admin")
 		}
+		log.Info("others are written")
+		want = append(want, `level=INFO msg="others are written"`)
 		time.Sleep(time.Hour)
-		lines := texts(l.Last(Kept))
-		if len(lines) != mostAlike+1+100+1 {
-			t.Errorf("%d lines were written", len(lines))
-		}
-		want := `level=WARN msg="(1234 more like this in 60 s) wrong password"`
-		if got := lines[len(lines)-1]; got != want {
-			t.Errorf("the last is %s, want %s", got, want)
-		}
-		if got, want := lines[mostAlike+1], `level=AUDIT msg="somebody was kicked" by=admin`; got != want {
-			t.Errorf("what administrators did: %s, want %s", got, want)
-		}
-	})
-}
-
-// TestAlternates: messages that take turns are counted too, each at its time.
-func TestAlternates(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		l, log := testLog(io.Discard)
-		log.Info("early")
-		time.Sleep(30 * time.Second)
-		for range 100 {
-			log.Info("late")
-			log.Info("late")
-			log.Info("early")
-			time.Sleep(100 * time.Millisecond)
-		}
-		time.Sleep(time.Hour)
-		wantTexts(t, l, "level=INFO msg=early", "level=INFO msg=late",
-			`level=INFO msg="(repeated 100 times in 60 s) early"`, `level=INFO msg="(repeated 199 times in 60 s) late"`)
+		wantTexts(t, l, want...)
+		log.Info("the next")
+		want = append(want, `level=WARN msg="(70 more like this in 60 s) wrong password"`, `level=INFO msg="the next"`)
+		flood(700, 740)
+		l.Close()
+		wantTexts(t, l, append(want, `level=WARN msg="(10 more like this in 4 s) wrong password"`)...)
 	})
 }
 
@@ -321,27 +273,20 @@ func TestManyMessages(t *testing.T) {
 		for i := range 5000 {
 			log.Info(fmt.Sprint("message ", i))
 		}
-		if n := countsOf(l); n != mostCounts+1 {
+		if n := len(l.buckets); n != mostBuckets+1 {
 			t.Errorf("%d messages are counted apart", n)
 		}
 		time.Sleep(time.Hour)
-		lines := texts(l.Last(Kept))
-		want := fmt.Sprintf(`level=INFO msg="(%d more like this in 60 s) (other messages)"`, 5000-mostCounts-mostAlike)
-		if len(lines) != mostCounts+mostAlike+1 || lines[len(lines)-1] != want {
-			t.Errorf("%d lines, the last is %s, want %s", len(lines), lines[len(lines)-1], want)
-		}
 		log.Info("later")
-		if n := countsOf(l); n != 1 {
+		lines := texts(l.Last(Kept))
+		want := fmt.Sprintf(`level=INFO msg="(%d more like this in 60 s) (other messages)"`, 5000-mostBuckets-bucketSize)
+		if len(lines) != mostBuckets+bucketSize+2 || lines[len(lines)-2] != want {
+			t.Errorf("%d lines, the last but one is %s, want %s", len(lines), lines[len(lines)-2], want)
+		}
+		if n := len(l.buckets); n != 1 {
 			t.Errorf("%d messages are counted an hour later", n)
 		}
 	})
-}
-
-// countsOf is how many messages a log counts apart from each other.
-func countsOf(l *Log) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.repeats.counts)
 }
 
 // TestJournal: where stderr is the journal, the priority is given and the time

@@ -48,9 +48,9 @@ func TestComingAgain(t *testing.T) {
 			synctest.Wait()
 		}
 		remembered := func() int {
-			b.admission.mu.Lock()
-			defer b.admission.mu.Unlock()
-			return len(b.admission.byIP)
+			b.doorway.admission.mu.Lock()
+			defer b.doorway.admission.mu.Unlock()
+			return len(b.doorway.admission.byIP)
 		}
 		for range 3 { // 6 commands: 2 connections with 3 at once
 			ask("@ret #ping", "@ret #ping")
@@ -104,8 +104,8 @@ func TestWaitingGiveWay(t *testing.T) {
 		b.dialFrom(thief)
 		b.refused(thief)
 		thieves[2].Ask("#login anon thief", "@status 0")
-		if synctest.Wait(); b.admission.asking != 3 {
-			t.Errorf("%d have not logged in, want 3", b.admission.asking)
+		if synctest.Wait(); b.doorway.admission.asking != 3 {
+			t.Errorf("%d have not logged in, want 3", b.doorway.admission.asking)
 		}
 	}, func(c *config) { c.Limits.Waiting = 4 })
 }

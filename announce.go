@@ -21,11 +21,11 @@ type openPorts struct{ plain, tls, web netip.AddrPort }
 
 // portsOf is where this server listens.
 func (srv *server) portsOf() openPorts {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	ports := openPorts{plain: listenedAt(srv.listener), tls: listenedAt(srv.tlsListener)}
-	if srv.web != nil {
-		ports.web = listenedAt(srv.web.listener)
+	srv.doorway.mu.Lock()
+	defer srv.doorway.mu.Unlock()
+	ports := openPorts{plain: listenedAt(srv.doorway.listener), tls: listenedAt(srv.doorway.tlsListener)}
+	if srv.doorway.web != nil {
+		ports.web = listenedAt(srv.doorway.web.listener)
 	}
 	return ports
 }
@@ -91,8 +91,8 @@ func (srv *server) beFound() {
 		slog.Warn("the server cannot be found by name on the network; all else works", "error", err)
 		return
 	}
-	srv.background.Go(func() {
-		<-srv.stopBackground
+	srv.life.run(func(stop <-chan struct{}) {
+		<-stop
 		responder.Close()
 	})
 }

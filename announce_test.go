@@ -46,7 +46,7 @@ func TestWhatIsAnnounced(t *testing.T) {
 func TestPortsOf(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t, func(c *config) { c.TLS.Listen, c.Web.Listen = "127.0.0.1:0", "0.0.0.0:0" })
-	want := openPorts{web: netip.MustParseAddrPort(ts.web.listener.Addr().String())}
+	want := openPorts{web: netip.MustParseAddrPort(ts.doorway.web.listener.Addr().String())}
 	if got := ts.portsOf(); got != want || len(got.services()) != 1 || got.services()[0].Type != webService {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -415,13 +415,11 @@ func (b *ban) hits(i *identity, from netip.Addr) bool {
 
 // endSessions ends every session that a rule says, with a last frame.
 func (srv *server) endSessions(last *frame, which func(*session, *identity) bool) {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	for s := range srv.sessions {
+	srv.doorway.each(func(s *session) {
 		if which(s, s.who.Load()) {
 			s.end(last)
 		}
-	}
+	})
 }
 
 // cmdUnban is "#unban <uname or ip or ip/len>".

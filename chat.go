@@ -2,18 +2,15 @@ package main
 
 import (
 	"cmp"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"homeroom/certs"
 	"homeroom/datadir"
 	"homeroom/logbook"
 )
@@ -21,50 +18,59 @@ import (
 // server is a running chat server.
 type server struct {
 	// fixed when it is made
-	cfg            config // as it was started; what can change since is in settings
-	live           atomic.Pointer[config]
-	reread         func() (config, error) // reads the settings anew; nil: it cannot
-	reloading      turn                   // of whoever reads them
-	began          time.Time
-	folder         *datadir.Locked
-	store          store
-	clock          *clock
-	now            wallClock  // for what people are shown
-	accounts       *passwords // of accounts
-	doors          *passwords // of rooms and groups, which cost little
-	expirer        *expirer
-	messageEnd     expiry // the message that ends next
-	timeDue        expiry // the clock is to be saved, where it must be
-	commands       map[string]*command
-	rooms          *rooms
-	groups         *groups
-	admission      *admission
-	stopBackground chan struct{}
-	bans           *bans
-	orders         chan order // to the whole program
-	rings          *ringSet   // for what is said in rooms
-	counts         counts
-	diskFailed     chan error // gets the reason, once, when nothing can be saved any more
-	background     sync.WaitGroup
-	controlling    sync.WaitGroup // who accepts on the control socket
-	log            *logbook.Log   // what administrators read
+	cfg        config // as it was started; what can change since is in settings
+	live       atomic.Pointer[config]
+	reread     func() (config, error) // reads the settings anew; nil: it cannot
+	reloading  turn                   // of whoever reads them
+	began      time.Time
+	store      store
+	clock      *clock
+	now        wallClock  // for what people are shown
+	accounts   *passwords // of accounts
+	doors      *passwords // of rooms and groups, which cost little
+	expirer    *expirer
+	messageEnd expiry // the message that ends next
+	timeDue    expiry // the clock is to be saved, where it must be
+	commands   map[string]*command
+	rooms      *rooms
+	groups     *groups
+	bans       *bans
+	rings      *ringSet // for what is said in rooms
+	counts     counts
+	log        *logbook.Log // what administrators read
 
 	users    *users
 	messages atomic.Int64 // stored, in all groups
 
 	unfinished atomic.Int64 // bytes of messages whose lines are still coming
 
-	certificates *certs.Keeper // nil: no TLS
-	tlsConfig    *tls.Config   // nil: no TLS
+	doorway doorway
+	life    lifecycle
+}
 
-	mu          sync.Mutex
-	listener    net.Listener
-	tlsListener net.Listener // nil: no TLS
-	control     net.Listener // nil: no control socket
-	web         *webServer   // nil: no web listener
-	sessions    map[*session]bool
-	stopping    bool
-	running     sync.WaitGroup // readers
+// lifecycle is what the server's start and end have to do with: it holds the data
+// folder and what runs besides the sessions.
+type lifecycle struct {
+	folder     *datadir.Locked
+	orders     chan order // to the whole program
+	diskFailed chan error // gets the reason, once, when nothing can be saved any more
+	stop       chan struct{}
+	background sync.WaitGroup
+}
+
+func newLifecycle(folder *datadir.Locked) lifecycle {
+	return lifecycle{folder: folder, orders: make(chan order, 1), diskFailed: make(chan error, 1), stop: make(chan struct{})}
+}
+
+// run runs f beside the sessions until it is told to stop.
+func (l *lifecycle) run(f func(stop <-chan struct{})) {
+	l.background.Go(func() { f(l.stop) })
+}
+
+// end ends what runs in the background.
+func (l *lifecycle) end() {
+	close(l.stop)
+	l.background.Wait()
 }
 
 // newServer opens the data folder and makes a server that is ready to listen. It
@@ -75,11 +81,9 @@ func newServer(cfg config, ask asker) (*server, error) {
 		return nil, err
 	}
 	srv := &server{
-		cfg: cfg, began: time.Now(), now: time.Now, folder: folder, commands: commandTable(),
-		admission: newAdmission(&cfg), sessions: map[*session]bool{}, stopBackground: make(chan struct{}),
-		diskFailed: make(chan error, 1), orders: make(chan order, 1), reloading: newTurn(),
-		log:   logbook.New(io.Discard),
-		users: newUsers(),
+		cfg: cfg, began: time.Now(), now: time.Now, commands: commandTable(), reloading: newTurn(),
+		log: logbook.New(io.Discard), users: newUsers(),
+		doorway: newDoorway(&cfg), life: newLifecycle(folder),
 	}
 	if srv.rings, err = openRings(runtime.NumCPU()); err != nil {
 		slog.Debug("each line is sent with a system call of its own", "reason", err)
@@ -88,7 +92,7 @@ func newServer(cfg config, ask asker) (*server, error) {
 	o := storeOptions{
 		folder: cfg.Server.Data, key: newKeySource(cfg.Server.Key, cfg.Server.Data, ask), periodic: cfg.Persist.Mode == "periodic", every: cfg.Persist.Every.Duration,
 		readers: max(2, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))), now: time.Now, lost: srv.lostRecord,
-		failed: func(err error) { srv.diskFailed <- err },
+		failed: func(err error) { srv.life.diskFailed <- err },
 	}
 	if cfg.Auth.Iterations == 0 {
 		o.rounds = calibrateRounds
@@ -105,8 +109,8 @@ func newServer(cfg config, ask asker) (*server, error) {
 		srv.rings.close()
 		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), st.close(), folder.Release())
 	}
-	srv.background.Go(func() { srv.expirer.run(srv.stopBackground) })
-	srv.background.Go(func() { srv.renewVerifiers(srv.stopBackground) })
+	srv.life.run(srv.expirer.run)
+	srv.life.run(srv.renewVerifiers)
 	return srv, nil
 }
 
@@ -122,6 +126,12 @@ func (srv *server) load() error {
 	if srv.bans, err = newBans(srv); err != nil {
 		return err
 	}
+	srv.wire()
+	return errors.Join(srv.loadRooms(accounts), srv.loadGroups(accounts))
+}
+
+// wire has what ends by itself tell the expirer, and the expirer do something about it.
+func (srv *server) wire() {
 	srv.messageEnd.run = srv.expireMessages
 	srv.groups.removed = func() { srv.expirer.set(&srv.messageEnd, srv.clock.now()) }
 	srv.groups.removed() // what ended while the server was off, or was not deleted to the end
@@ -132,7 +142,6 @@ func (srv *server) load() error {
 	if !srv.clock.sure {
 		srv.expirer.set(&srv.timeDue, srv.clock.base+firstKept)
 	}
-	return errors.Join(srv.loadRooms(accounts), srv.loadGroups(accounts))
 }
 
 // nameFree tells who waits for an ending session's name and place.
@@ -147,53 +156,19 @@ func (srv *server) nameFree(s *session) {
 
 // announce gives everyone who is logged in a frame.
 func (srv *server) announce(f *frame) {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	for s := range srv.sessions {
+	srv.doorway.each(func(s *session) {
 		if s.who.Load() != nil {
 			s.put(f)
 		}
-	}
+	})
 }
-
-// stopTime is how long a stop waits for the sessions.
-const stopTime = 3 * time.Second
 
 // stop tells everyone, ends all sessions, saves and closes.
 func (srv *server) stop(why string) error {
-	srv.mu.Lock()
-	srv.stopping = true
-	for _, l := range []net.Listener{srv.listener, srv.tlsListener} {
-		if l != nil {
-			l.Close()
-		}
-	}
-	last := warningFrame(why)
-	for s := range srv.sessions {
-		s.end(last)
-	}
-	srv.mu.Unlock()
-	ended := make(chan struct{})
-	go func() {
-		srv.running.Wait()
-		close(ended)
-	}()
-	timer := time.AfterFunc(stopTime, srv.cutAll)
-	<-ended
-	timer.Stop()
-	srv.web.close()
+	srv.doorway.close(warningFrame(why))
+	srv.doorway.web.close()
 	failed := srv.closeControl()
-	close(srv.stopBackground)
-	srv.background.Wait()
+	srv.life.end()
 	srv.rings.close()
-	return errors.Join(srv.store.close(), failed, srv.folder.Release())
-}
-
-// cutAll cuts off the sessions that did not end by themselves.
-func (srv *server) cutAll() {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	for s := range srv.sessions {
-		s.cut()
-	}
+	return errors.Join(srv.store.close(), failed, srv.life.folder.Release())
 }

@@ -18,10 +18,10 @@ func (srv *server) listenControl() {
 		slog.Warn("there is no control socket: commands such as `homeroom admin` will not reach this server", "error", err)
 		return
 	}
-	srv.mu.Lock()
-	srv.control = l
-	srv.mu.Unlock()
-	srv.controlling.Go(func() { srv.acceptControl(l) })
+	srv.doorway.mu.Lock()
+	srv.doorway.control = l
+	srv.doorway.mu.Unlock()
+	srv.doorway.controlling.Go(func() { srv.acceptControl(l) })
 }
 
 func openControl(folder string) (net.Listener, error) {
@@ -62,19 +62,19 @@ func (srv *server) serveHost(conn net.Conn) {
 	s := newSession(srv, newNetLink(conn))
 	s.host = true
 	s.who.Store(hostIdentity())
-	srv.begin(s)
+	srv.doorway.begin(s)
 }
 
 // closeControl closes the control socket and removes it.
 func (srv *server) closeControl() error {
-	srv.mu.Lock()
-	l := srv.control
-	srv.mu.Unlock()
+	srv.doorway.mu.Lock()
+	l := srv.doorway.control
+	srv.doorway.mu.Unlock()
 	if l == nil {
 		return nil
 	}
 	err := l.Close()
-	srv.controlling.Wait()
+	srv.doorway.controlling.Wait()
 	if gone := os.Remove(filepath.Join(srv.cfg.Server.Data, controlFile)); !errors.Is(gone, fs.ErrNotExist) {
 		err = errors.Join(err, gone)
 	}

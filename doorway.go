@@ -10,15 +10,86 @@ import (
 	"time"
 )
 
+// doorway is where connections come in, and those that are being served.
+type doorway struct {
+	admission   *admission
+	controlling sync.WaitGroup // accepts on the control socket
+
+	mu           sync.Mutex
+	listener     net.Listener
+	tlsListener  net.Listener  // nil: no TLS
+	certificates *certs.Keeper // nil: no TLS
+	tlsConfig    *tls.Config   // nil: no TLS
+	control      net.Listener  // nil: no control socket
+	web          *webServer    // nil: no web listener
+	sessions     map[*session]bool
+	stopping     bool
+	running      sync.WaitGroup // readers
+}
+
+func newDoorway(cfg *config) doorway {
+	return doorway{admission: newAdmission(cfg), sessions: map[*session]bool{}}
+}
+
+// begin starts the reader of a session that was let in, unless the server is
+// stopping.
+func (d *doorway) begin(s *session) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopping {
+		d.admission.leave(&s.ticket)
+		s.link.Close()
+		return
+	}
+	d.sessions[s] = true
+	d.running.Go(s.serve)
+}
+
+// gone forgets a session whose link is closed.
+func (d *doorway) gone(s *session) {
+	d.admission.leave(&s.ticket)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.sessions, s)
+}
+
+// each does something with every session, which must not wait: the doorway is held.
+func (d *doorway) each(f func(*session)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for s := range d.sessions {
+		f(s)
+	}
+}
+
+// stopTime is how long the sessions have to end by themselves when the server stops.
+const stopTime = 3 * time.Second
+
+// close lets nobody in any more and ends all sessions, with a last frame.
+func (d *doorway) close(last *frame) {
+	d.mu.Lock()
+	d.stopping = true
+	for _, l := range []net.Listener{d.listener, d.tlsListener} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	d.mu.Unlock()
+	d.each(func(s *session) { s.end(last) })
+	defer time.AfterFunc(stopTime, func() { d.each((*session).cut) }).Stop()
+	d.running.Wait()
+}
+
 // listen opens the ports.
 func (srv *server) listen(ctx context.Context) error {
 	l, err := listenTCP(ctx, srv.cfg.Server.Listen)
 	if err != nil {
 		return err
 	}
-	srv.mu.Lock()
-	srv.listener = l
-	srv.mu.Unlock()
+	d := &srv.doorway
+	d.mu.Lock()
+	d.listener = l
+	d.mu.Unlock()
 	srv.listenControl()
 	if err := srv.listenWeb(ctx); err != nil {
 		return err
@@ -35,13 +106,14 @@ func (srv *server) listenTLS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	srv.mu.Lock()
-	srv.tlsListener = l
-	srv.mu.Unlock()
-	if srv.certificates, err = certs.Open(srv.cfg.certificateOptions(), time.Now()); err != nil {
+	d := &srv.doorway
+	d.mu.Lock()
+	d.tlsListener = l
+	d.mu.Unlock()
+	if d.certificates, err = certs.Open(srv.cfg.certificateOptions(), time.Now()); err != nil {
 		return err
 	}
-	srv.tlsConfig = tlsConfig(srv.certificates)
+	d.tlsConfig = tlsConfig(d.certificates)
 	return nil
 }
 
@@ -56,23 +128,23 @@ func (c *config) certificateOptions() certs.Options {
 
 // sayTLS logs where to connect with TLS, and what its certificate is.
 func (srv *server) sayTLS() {
-	if srv.tlsListener == nil {
+	if srv.doorway.tlsListener == nil {
 		return
 	}
-	slog.Info("listening with TLS on "+srv.tlsListener.Addr().String(),
-		"fingerprint", certs.Fingerprint(srv.certificates.Get(time.Now())))
+	slog.Info("listening with TLS on "+srv.doorway.tlsListener.Addr().String(),
+		"fingerprint", certs.Fingerprint(srv.doorway.certificates.Get(time.Now())))
 }
 
 // accept serves whoever connects, until the listeners are closed.
 func (srv *server) accept() error {
 	var other sync.WaitGroup
-	if srv.tlsListener != nil {
-		other.Go(func() { srv.acceptOn(srv.tlsListener, srv.tlsConfig) })
+	if srv.doorway.tlsListener != nil {
+		other.Go(func() { srv.acceptOn(srv.doorway.tlsListener, srv.doorway.tlsConfig) })
 	}
-	if srv.web != nil {
-		other.Go(srv.web.serve)
+	if srv.doorway.web != nil {
+		other.Go(srv.doorway.web.serve)
 	}
-	srv.acceptOn(srv.listener, nil)
+	srv.acceptOn(srv.doorway.listener, nil)
 	other.Wait()
 	return nil
 }
@@ -100,25 +172,11 @@ func (srv *server) serve(conn net.Conn) { srv.admit(newNetLink(conn)) }
 // admit starts a session on a link, if the limits allow it.
 func (srv *server) admit(l link) {
 	s := newSession(srv, l)
-	if refusal := srv.admission.admit(source(l.Peer()), &s.ticket); refusal != "" {
+	if refusal := srv.doorway.admission.admit(source(l.Peer()), &s.ticket); refusal != "" {
 		refuse(l, refusal)
 		return
 	}
-	srv.begin(s)
-}
-
-// begin starts the reader of a session that was let in, unless the server is
-// stopping.
-func (srv *server) begin(s *session) {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if srv.stopping {
-		srv.admission.leave(&s.ticket)
-		s.link.Close()
-		return
-	}
-	srv.sessions[s] = true
-	srv.running.Go(s.serve)
+	srv.doorway.begin(s)
 }
 
 // refuse tells the other end why it is not served, unless that would cost a handshake.
@@ -129,12 +187,4 @@ func refuse(l link, why string) {
 		_, _ = l.Write(warningFrame(why).show(lookProgram))
 	}
 	l.Close()
-}
-
-// gone forgets a session whose connection is closed.
-func (srv *server) gone(s *session) {
-	srv.admission.leave(&s.ticket)
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	delete(srv.sessions, s)
 }

@@ -88,7 +88,7 @@ func startWith(t testing.TB, cfg config) *testServer {
 	if err := srv.listen(context.Background()); err != nil {
 		t.Fatalf("listening: %v", err)
 	}
-	ts := &testServer{server: srv, Target: wire.Target{T: t, Addr: srv.listener.Addr().String()}, accepting: make(chan error, 1)}
+	ts := &testServer{server: srv, Target: wire.Target{T: t, Addr: srv.doorway.listener.Addr().String()}, accepting: make(chan error, 1)}
 	go func() { ts.accepting <- srv.accept() }()
 	t.Cleanup(ts.stopNow)
 	return ts
@@ -152,7 +152,7 @@ func (ts *testServer) relogin(name string) *wire.Client {
 }
 
 // tlsAddr is where a server listens with TLS.
-func (ts *testServer) tlsAddr() string { return ts.tlsListener.Addr().String() }
+func (ts *testServer) tlsAddr() string { return ts.doorway.tlsListener.Addr().String() }
 
 // overTLS connects with TLS and takes the hello line.
 func (ts *testServer) overTLS(change ...func(*tls.Config)) *wire.Client {

@@ -142,9 +142,9 @@ func TestComingAndGoing(t *testing.T) {
 	running.Wait()
 	wantBack(t, "goroutines", goroutines, runtime.NumGoroutine)
 	wantBack(t, "open files", files, func() int { return openFiles(t) })
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if n := len(srv.sessions); n != 1 {
+	srv.doorway.mu.Lock()
+	defer srv.doorway.mu.Unlock()
+	if n := len(srv.doorway.sessions); n != 1 {
 		t.Errorf("%d sessions are left, want 1", n)
 	}
 	srv.users.mu.Lock()
@@ -152,10 +152,10 @@ func TestComingAndGoing(t *testing.T) {
 	if n := len(srv.users.online); n != 1 {
 		t.Errorf("%d names are still in use, want 1", n)
 	}
-	srv.admission.mu.Lock()
-	defer srv.admission.mu.Unlock()
-	if srv.admission.open != 1 || srv.admission.asking != 0 {
-		t.Errorf("%d connections are counted, %d of them not logged in; want 1 and 0", srv.admission.open, srv.admission.asking)
+	srv.doorway.admission.mu.Lock()
+	defer srv.doorway.admission.mu.Unlock()
+	if srv.doorway.admission.open != 1 || srv.doorway.admission.asking != 0 {
+		t.Errorf("%d connections are counted, %d of them not logged in; want 1 and 0", srv.doorway.admission.open, srv.doorway.admission.asking)
 	}
 	if users, _ := srv.rooms.home.state(0); users != 1 {
 		t.Errorf("%d users are in Home, want 1", users)

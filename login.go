@@ -124,7 +124,7 @@ func (s *session) become(i *identity) error {
 	if i.account != nil {
 		s.srv.noteSeen(i.account)
 	}
-	s.srv.admission.loggedIn(&s.ticket)
+	s.srv.doorway.admission.loggedIn(&s.ticket)
 	s.endGrace()
 	s.loggedIn = true
 	return s.srv.rooms.enter(s.srv.rooms.home, s, nil)
@@ -220,7 +220,7 @@ func (i *identity) outdated() error {
 // logOut leaves the session connected, with the time to log in running again.
 func (s *session) logOut() error {
 	s.forgetIdentity(nil)
-	s.srv.admission.loggedOut(&s.ticket)
+	s.srv.doorway.admission.loggedOut(&s.ticket)
 	s.startGrace()
 	return nil
 }

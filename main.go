@@ -110,7 +110,7 @@ func run(env environment, cfg config, log *logbook.Log, reread func() (config, e
 	if err := srv.listen(ctx); err != nil {
 		return errors.Join(err, srv.stop("the server is stopping"))
 	}
-	slog.Info(listeningText(srv.listener.Addr()))
+	slog.Info(listeningText(srv.doorway.listener.Addr()))
 	srv.sayTLS()
 	srv.sayWeb()
 	srv.beFound()
@@ -122,7 +122,7 @@ func run(env environment, cfg config, log *logbook.Log, reread func() (config, e
 	manager := newNotifier()
 	manager.tell("READY=1")
 	if manager.watchdog > 0 {
-		srv.background.Go(func() { srv.feedWatchdog(manager, srv.stopBackground) })
+		srv.life.run(func(stop <-chan struct{}) { srv.feedWatchdog(manager, stop) })
 	}
 	if env.stdin != nil {
 		go srv.keyboard(env.stdin, env.stdout, stop)
@@ -163,12 +163,12 @@ func (srv *server) serveUntil(ctx context.Context, hangups <-chan os.Signal) end
 		select {
 		case <-ctx.Done():
 			return ending{why: "the server is stopping"}
-		case cause := <-srv.diskFailed:
+		case cause := <-srv.life.diskFailed:
 			slog.Error("the disk failed: nothing is saved any more, and the server ends so that it is started afresh", "error", cause)
 			return ending{"the server is stopping", errReported}
 		case <-hangups:
 			_, _ = srv.reload("SIGHUP") // the log has what came of it
-		case o := <-srv.orders:
+		case o := <-srv.life.orders:
 			if end, ok := srv.obey(ctx, o); ok {
 				return end
 			}

@@ -69,5 +69,5 @@ func (srv *server) feedWatchdog(n notifier, stop <-chan struct{}) {
 // line goes through the port and back. An answer that refuses is an answer too.
 func (srv *server) prove(within time.Duration) error {
 	srv.store.heartbeat()
-	return pingLine(srv.listener.Addr(), within)
+	return pingLine(srv.doorway.listener.Addr(), within)
 }

@@ -110,7 +110,7 @@ func TestWatchdogStarves(t *testing.T) {
 	n := notifier{socket: m.name, watchdog: 30 * time.Millisecond}
 	srv := startServer(t)
 	hung := hungStore{srv.store, make(chan struct{}), make(chan struct{})}
-	watched := &server{store: hung, listener: srv.listener}
+	watched := &server{store: hung, doorway: doorway{listener: srv.doorway.listener}}
 	stop, over := make(chan struct{}), make(chan struct{})
 	go func() {
 		watched.feedWatchdog(n, stop)

@@ -74,7 +74,7 @@ func (s *session) order(what orderKind, why string, words []string, r *reply) er
 	o := order{what, why + " (" + s.shownName() + ")" + because(strings.Join(words, " "))}
 	r.then = func() {
 		select {
-		case s.srv.orders <- o:
+		case s.srv.life.orders <- o:
 		default:
 		}
 	}

@@ -126,7 +126,7 @@ func TestStalledTooFarBehind(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if n := len(b.sessions); n != 1 {
+		if n := len(b.doorway.sessions); n != 1 {
 			t.Errorf("%d sessions are left, want 1", n)
 		}
 	})
@@ -194,7 +194,7 @@ func TestLastLines(t *testing.T) {
 		gone.send("#ping one")
 		gone.send("#quit")
 		b.pass(farewell + time.Millisecond)
-		if n := len(b.sessions); n != 0 {
+		if n := len(b.doorway.sessions); n != 0 {
 			t.Errorf("%d sessions are left after the second", n)
 		}
 		if got := gone.rest(); len(got) != 1 || got[0] != "" {
@@ -273,7 +273,7 @@ func TestLongReplyStalled(t *testing.T) {
 		}
 		b.pass(farewell + time.Millisecond)
 		other.Ask("#sendto slow hello", "@status -3")
-		if n := len(b.sessions); n != 1 {
+		if n := len(b.doorway.sessions); n != 1 {
 			t.Errorf("%d sessions are left, want 1", n)
 		}
 		if n := len(b.store.(*sqliteStore).lists.open); n != 0 {

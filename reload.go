@@ -69,7 +69,7 @@ func (srv *server) reload(by string) (changes []string, err error) {
 
 // apply has settings hold.
 func (srv *server) apply(next *config) {
-	srv.admission.configure(next)
+	srv.doorway.admission.configure(next)
 	srv.accounts.configure(next.Limits.LoginsPerMinute)
 	srv.doors.configure(next.Limits.LoginsPerMinute)
 	srv.log.Configure(next.logOptions())

@@ -115,7 +115,7 @@ func (s *session) serveOn(err error) {
 	}
 	if err == nil {
 		s.loggedIn = false
-		s.srv.running.Go(func() { s.serveOn(nil) })
+		s.srv.doorway.running.Go(func() { s.serveOn(nil) })
 		return
 	}
 	s.tearDown(err)
@@ -134,7 +134,7 @@ func (s *session) tearDown(err error) {
 	s.endGrace()
 	s.linger(err)
 	s.link.Close()
-	s.srv.gone(s)
+	s.srv.doorway.gone(s)
 }
 
 // woken does what the reader was woken for.

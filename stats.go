@@ -156,7 +156,7 @@ func (srv *server) stats() []stat {
 		{"uptime_seconds", number(int64(at / time.Second))},
 		{"users_online", number(int64(guests))},
 		{"accounts", number(int64(accounts))},
-		{"connections", number(int64(srv.admission.connections()))},
+		{"connections", number(int64(srv.doorway.admission.connections()))},
 		{"rooms", number(int64(len(srv.rooms.all())))},
 		{"groups", number(int64(len(srv.groups.all())))},
 		{"messages_stored", number(srv.messages.Load())},

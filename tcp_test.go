@@ -43,12 +43,12 @@ func TestAliveOptions(t *testing.T) {
 	srv := startServer(t, withTLS)
 	srv.Guest("plain")
 	srv.overTLS().Barrier()
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if len(srv.sessions) != 2 {
-		t.Fatalf("%d sessions, want 2", len(srv.sessions))
+	srv.doorway.mu.Lock()
+	defer srv.doorway.mu.Unlock()
+	if len(srv.doorway.sessions) != 2 {
+		t.Fatalf("%d sessions, want 2", len(srv.doorway.sessions))
 	}
-	for s := range srv.sessions {
+	for s := range srv.doorway.sessions {
 		for name, option := range map[string]struct{ level, name, want int }{
 			"SO_KEEPALIVE":     {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 			"TCP_KEEPIDLE":     {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 10},
@@ -104,17 +104,17 @@ func TestAcceptPauses(t *testing.T) {
 		ask, want string
 	}{
 		"chat": {syscall.EMFILE, func(b *bubble, l net.Listener) {
-			b.listener = l
+			b.doorway.listener = l
 			go b.acceptOn(l, nil)
 		}, "", "@mess #hello "},
 		"control": {syscall.EMFILE, func(b *bubble, l net.Listener) {
-			b.control = l
-			b.controlling.Go(func() { b.acceptControl(l) })
+			b.doorway.control = l
+			b.doorway.controlling.Go(func() { b.acceptControl(l) })
 		}, "", "@mess #hello "},
 		"web": {syscall.ENOBUFS, func(b *bubble, l net.Listener) {
-			b.web = &webServer{srv: b.server, listener: l}
-			b.web.http = &http.Server{Handler: b.web.routes()}
-			go b.web.serve()
+			b.doorway.web = &webServer{srv: b.server, listener: l}
+			b.doorway.web.http = &http.Server{Handler: b.doorway.web.routes()}
+			go b.doorway.web.serve()
 		}, "GET / HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -127,9 +127,9 @@ func TestTLSHandshakeEnds(t *testing.T) {
 		c.Limits.Connections = 1
 	})
 	counted := func() int {
-		srv.admission.mu.Lock()
-		defer srv.admission.mu.Unlock()
-		return srv.admission.open
+		srv.doorway.admission.mu.Lock()
+		defer srv.doorway.admission.mu.Unlock()
+		return srv.doorway.admission.open
 	}
 	for range 2 { // the second one comes when the first has gone
 		silent := srv.dialRaw()
@@ -242,9 +242,9 @@ func (r *records) Read(b []byte) (int, error) {
 
 // writing is how many sessions' writers have their sockets.
 func (ts *testServer) writing() (n int) {
-	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	for s := range ts.sessions {
+	ts.doorway.mu.Lock()
+	defer ts.doorway.mu.Unlock()
+	for s := range ts.doorway.sessions {
 		s.out.mu.Lock()
 		if s.out.hands != handsNone {
 			n++

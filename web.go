@@ -63,18 +63,18 @@ func (srv *server) listenWeb(ctx context.Context) error {
 		Handler: w.routes(), MaxHeaderBytes: webHeaderBytes, ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 		ReadTimeout: webReadTime, WriteTimeout: webWriteTime, IdleTimeout: webIdleTime,
 	}
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	srv.web = w
+	srv.doorway.mu.Lock()
+	defer srv.doorway.mu.Unlock()
+	srv.doorway.web = w
 	return nil
 }
 
 // sayWeb logs where the page is.
 func (srv *server) sayWeb() {
-	if srv.web == nil {
+	if srv.doorway.web == nil {
 		return
 	}
-	tcp, ok := srv.web.listener.Addr().(*net.TCPAddr)
+	tcp, ok := srv.doorway.web.listener.Addr().(*net.TCPAddr)
 	if !ok {
 		return
 	}
@@ -172,7 +172,7 @@ func (srv *server) connectCommands(asked string) []string {
 	for _, at := range []struct {
 		listener    net.Listener
 		form, joint string
-	}{{srv.listener, "telnet ", " "}, {srv.tlsListener, "openssl s_client -quiet -connect ", ":"}} {
+	}{{srv.doorway.listener, "telnet ", " "}, {srv.doorway.tlsListener, "openssl s_client -quiet -connect ", ":"}} {
 		if at.listener == nil {
 			continue
 		}

@@ -21,7 +21,7 @@ import (
 func startWeb(t *testing.T, change ...func(*config)) (ts *testServer, at string) {
 	t.Helper()
 	ts = startServer(t, append(change, func(c *config) { c.Web.Listen = "127.0.0.1:0" })...)
-	return ts, "http://" + ts.web.listener.Addr().String()
+	return ts, "http://" + ts.doorway.web.listener.Addr().String()
 }
 
 // fetch asks for a page over a connection of its own.
@@ -81,7 +81,7 @@ func TestWebPages(t *testing.T) {
 // TestWebOff: by default there is no web listener.
 func TestWebOff(t *testing.T) {
 	t.Parallel()
-	if ts := startServer(t); ts.web != nil {
+	if ts := startServer(t); ts.doorway.web != nil {
 		t.Error("there is one")
 	}
 }
@@ -91,7 +91,7 @@ func TestWebOff(t *testing.T) {
 func TestConnectCommands(t *testing.T) {
 	t.Parallel()
 	all := startServer(t, func(c *config) { c.Server.Listen, c.TLS.Listen = ":0", ":0" })
-	port, tlsPort := portOf(all.listener), portOf(all.tlsListener)
+	port, tlsPort := portOf(all.doorway.listener), portOf(all.doorway.tlsListener)
 	local := startServer(t)
 	for _, test := range []struct {
 		srv         *server
@@ -101,7 +101,7 @@ func TestConnectCommands(t *testing.T) {
 		{all.server, "pi.local", "telnet pi.local " + port + ", openssl s_client -quiet -connect pi.local:" + tlsPort},
 		{all.server, "[fe80::1]:6580", "telnet fe80::1 " + port + ", openssl s_client -quiet -connect [fe80::1]:" + tlsPort},
 		{all.server, "[fe80::1]", "telnet fe80::1 " + port + ", openssl s_client -quiet -connect [fe80::1]:" + tlsPort},
-		{local.server, "pi.local:6580", "telnet 127.0.0.1 " + portOf(local.listener)},
+		{local.server, "pi.local:6580", "telnet 127.0.0.1 " + portOf(local.doorway.listener)},
 	} {
 		if got := strings.Join(test.srv.connectCommands(test.asked), ", "); got != test.want {
 			t.Errorf("%q: %s, want %s", test.asked, got, test.want)
@@ -142,7 +142,7 @@ func TestMetricsAccess(t *testing.T) {
 			in.Header.Set(test.header, "192.0.2.1")
 		}
 		out := httptest.NewRecorder()
-		ts.web.routes().ServeHTTP(out, in)
+		ts.doorway.web.routes().ServeHTTP(out, in)
 		if out.Code != test.code {
 			t.Errorf("%+v: %d", test, out.Code)
 		}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"homeroom/service"
 )
 
 // Exit codes.
@@ -43,9 +45,9 @@ func subcommands() []subcommand {
 		{"key", "rotate", "rotate: seal what is stored with a new key (stop the server first)", runKey},
 		{"install", "", "make it a service that starts at boot, or upgrade that (as root)", runInstall},
 		{"uninstall", "", "take the service away; keeps what it has stored, without -purge", runUninstall},
-		{"start", "", "start the service", runStart},
-		{"stop", "", "stop the service until the next boot", runStop},
-		{"restart", "", "start the service anew", runRestart},
+		{"start", "", "start the service", runControl("start")},
+		{"stop", "", "stop the service until the next boot", runControl("stop")},
+		{"restart", "", "start the service anew", runControl("restart")},
 		{"logs", "", "show the last lines of the service's log", runLogs},
 		{"admin", "add NAME | remove NAME | list", "make an administrator; also: admin remove NAME, admin list", runAdmin},
 		{"console", "", "administer the running server from this terminal, or with -c LINE", runConsole},
@@ -151,7 +153,7 @@ func runHelp(env environment, _ *flag.FlagSet, _ []string) int {
 		fmt.Fprintf(env.stdout, "  %-9s %s\n", c.name, c.help)
 	}
 	fmt.Fprintf(env.stdout, "Settings are read from -config FILE, else from chat.toml here; without both, all commands\n"+
-		"but serve take the service's: %s.\n`homeroom COMMAND -h` explains a command.\n", installedSettings)
+		"but serve take the service's: %s.\n`homeroom COMMAND -h` explains a command.\n", service.SettingsFile)
 	return exitDone
 }
 
@@ -187,10 +189,10 @@ func settingsFor(path, data, listen string) (config, error) {
 // folderFlags declares the flags of every command that works on a data folder,
 // and returns what reads the settings with them.
 func folderFlags(flags *flag.FlagSet) func() (config, error) {
-	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, else "+installedSettings+", if there is one)")
+	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, else "+service.SettingsFile+", if there is one)")
 	data := flags.String("data", "", "the data folder `DIR` (server.data)")
 	return func() (config, error) {
-		cfg, err := loadConfig(settingsPath(*path, installedSettings))
+		cfg, err := loadConfig(settingsPath(*path, service.SettingsFile))
 		if err == nil && *data != "" {
 			cfg.Server.Data = *data
 		}

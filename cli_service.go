@@ -7,9 +7,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
-	"os/exec"
 	"strings"
+	"time"
+
+	"homeroom/datadir"
+	"homeroom/service"
 )
 
 // runInstall is "homeroom install".
@@ -19,8 +23,12 @@ func runInstall(env environment, flags *flag.FlagSet, args []string) int {
 		return code
 	}
 	m, err := rootMachine(env, "install")
+	if err != nil {
+		return report(env, err)
+	}
+	settings, err := serviceSettings(service.SettingsFile, m.HasJournal())
 	if err == nil {
-		err = m.install(!*noStart)
+		err = m.Install(settings, !*noStart)
 	}
 	return report(env, err)
 }
@@ -33,56 +41,29 @@ func runUninstall(env environment, flags *flag.FlagSet, args []string) int {
 		return code
 	}
 	m, err := rootMachine(env, "uninstall")
-	switch {
-	case err == nil && *purge:
-		err = uninstallAll(env, m, *yes)
-	case err == nil:
-		err = uninstallOnly(m)
+	if err != nil {
+		return report(env, err)
+	}
+	settings, _ := serviceSettings(service.SettingsFile, m.HasJournal()) // what cannot be read names nothing to remove
+	if *purge {
+		err = m.Purge(settings, func(found []service.Leftover) error { return askPurge(env, found, *yes) })
+	} else {
+		err = m.Uninstall(settings)
 	}
 	return report(env, err)
 }
 
-// uninstallOnly takes the service away and says what stays.
-func uninstallOnly(m *machine) error {
-	if !m.installed() && !exists(m.at(serviceProgram)) {
-		return errNotInstalled
+// askPurge asks whether all of that may go, unless that was said already; nil: yes.
+func askPurge(env environment, found []service.Leftover, yes bool) error {
+	if yes {
+		return nil
 	}
-	stays := m.leftovers()
-	if err := m.uninstall(); err != nil {
-		return err
-	}
-	for _, s := range stays {
-		m.say("kept %s%s", s.what, s.where())
-	}
-	m.say("To remove that too, for ever, run the program's file as root with: uninstall -purge")
-	return nil
-}
-
-// uninstallAll takes the service away with all that it has stored, after asking.
-func uninstallAll(env environment, m *machine, yes bool) error {
-	found := m.leftovers()
-	if len(found) == 0 && !m.installed() && !exists(m.at(serviceProgram)) {
-		return errNotInstalled
-	}
-	if !yes {
-		if err := askPurge(env, found); err != nil {
-			return err
-		}
-	}
-	if err := m.uninstall(); err != nil {
-		return err
-	}
-	return m.purge(found)
-}
-
-// askPurge asks whether all of that may go; nil: yes.
-func askPurge(env environment, found []removal) error {
 	if env.stdin == nil {
 		return errors.New("-purge asks before it removes everything, and here is no terminal to ask in; -yes does it without asking")
 	}
 	fmt.Fprintln(env.stdout, "This stops the service and removes, for ever:")
-	for _, r := range found {
-		fmt.Fprintf(env.stdout, "  %s%s\n", r.what, r.where())
+	for _, l := range found {
+		fmt.Fprintf(env.stdout, "  %s\n", l)
 	}
 	fmt.Fprint(env.stdout, "Type yes to go on: ")
 	answer, err := readAnswer(env.ctx, env.stdin)
@@ -111,28 +92,22 @@ func readAnswer(ctx context.Context, in io.Reader) (string, error) {
 	}
 }
 
-// runStart, runStop and runRestart are the commands of these names.
-func runStart(env environment, flags *flag.FlagSet, args []string) int {
-	return runControl(env, flags, args, "start")
-}
-
-func runStop(env environment, flags *flag.FlagSet, args []string) int {
-	return runControl(env, flags, args, "stop")
-}
-
-func runRestart(env environment, flags *flag.FlagSet, args []string) int {
-	return runControl(env, flags, args, "restart")
-}
-
-func runControl(env environment, flags *flag.FlagSet, args []string, verb string) int {
-	if code, done := parse(flags, args, 0); done {
-		return code
+// runControl is "homeroom start", "homeroom stop" and "homeroom restart".
+func runControl(verb string) func(environment, *flag.FlagSet, []string) int {
+	return func(env environment, flags *flag.FlagSet, args []string) int {
+		if code, done := parse(flags, args, 0); done {
+			return code
+		}
+		m, err := rootMachine(env, verb)
+		if err != nil {
+			return report(env, err)
+		}
+		settings, err := serviceSettings(service.SettingsFile, m.HasJournal())
+		if err == nil || verb == "stop" { // what cannot be read keeps nobody from stopping
+			err = m.Control(verb, settings)
+		}
+		return report(env, err)
 	}
-	m, err := rootMachine(env, verb)
-	if err == nil {
-		err = m.control(verb)
-	}
-	return report(env, err)
 }
 
 // runLogs is "homeroom logs": the last lines of the service's log.
@@ -146,35 +121,76 @@ func runLogs(env environment, flags *flag.FlagSet, args []string) int {
 		fmt.Fprintf(env.stderr, "%s: -n must not be negative\n", flags.Name())
 		return exitUsage
 	}
-	m, err := thisMachine(env)
-	if err == nil && !m.installed() {
-		err = errNotInstalled
-	}
+	m, err := service.This(env.ctx, env.stdout, env.stderr)
 	if err == nil {
-		cfg, _ := m.serviceSettings() // bad ones are told in the log
-		err = m.show(m.logCommand(&cfg, *lines, *follow))
+		settings, _ := serviceSettings(service.SettingsFile, m.HasJournal()) // the log says what is wrong with them
+		err = m.ShowLog(settings.Log, *lines, *follow)
 	}
 	return report(env, err)
 }
 
-// showLog runs a program that shows a log, until it or the user ends that.
-func showLog(env environment, command []string) error {
-	cmd := exec.CommandContext(env.ctx, command[0], command[1:]...)
-	cmd.Stdout, cmd.Stderr = env.stdout, env.stderr
-	if err := cmd.Run(); err != nil && env.ctx.Err() == nil {
-		hint := ""
-		if os.Geteuid() != 0 { // journalctl says that in many words of its own
-			hint = "; use sudo"
-		}
-		return fmt.Errorf("cannot show the log: %s: %w%s", command[0], err, hint)
+// rootMachine is this machine, for a command that changes it.
+func rootMachine(env environment, command string) (*service.Machine, error) {
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("this needs the rights of root: sudo homeroom %s", command)
 	}
-	return nil
+	return service.This(env.ctx, env.stdout, env.stderr)
 }
 
-// rootMachine is this machine, for a command that changes it.
-func rootMachine(env environment, command string) (*machine, error) {
-	if os.Geteuid() != 0 {
-		return nil, errNotRoot{command}
+// serviceSettings is what the service has for settings or, where the file is not
+// there, will have.
+func serviceSettings(path string, journal bool) (service.Settings, error) {
+	cfg, text := defaultConfig(), serviceSample(journal)
+	err := cfg.parse(path, text)
+	if exists(path) {
+		cfg, err = loadConfig(path)
 	}
-	return thisMachine(env)
+	if err != nil {
+		return service.Settings{}, err
+	}
+	s := service.Settings{
+		Text: text, Data: cfg.Server.Data, Key: cfg.Server.Key, Log: cfg.logFile(),
+		Ways:  waysIn(cfg.Server.Listen, telnetTo),
+		Ready: func(ctx context.Context) error { return waitReady(ctx, &cfg) },
+	}
+	if cfg.Web.Listen != "" {
+		s.Pages = waysIn(cfg.Web.Listen, func(host, port string) string { return "http://" + net.JoinHostPort(host, port) + "/" })
+	}
+	return s, nil
+}
+
+// serviceSample is the settings file that a new service gets. Without a journal the
+// log goes to a file, which the server keeps small.
+func serviceSample(journal bool) string {
+	text := strings.Replace(sampleConfig, `data   = "data"            `, fmt.Sprintf("data   = %q", service.Data), 1)
+	if !journal {
+		text = strings.Replace(text, `to = "stderr"  `, `to = "file"    `, 1)
+		text = strings.Replace(text, `file = ""`, fmt.Sprintf("file = %q", service.LogFile), 1)
+	}
+	return text
+}
+
+// waitReady waits until the server that the settings are for answers on its port.
+func waitReady(ctx context.Context, cfg *config) error {
+	const longest, pause = 60 * time.Second, 50 * time.Millisecond
+	ctx, cancel := context.WithTimeoutCause(ctx, longest, errors.New("it does not answer"))
+	defer cancel()
+	for {
+		process, err := datadir.User(cfg.Server.Data)
+		if err != nil {
+			return err
+		}
+		at, err := net.ResolveTCPAddr("tcp", cfg.Server.Listen)
+		if err != nil {
+			return fmt.Errorf("server.listen: %w", err)
+		}
+		if process != "" && (at.Port == 0 || pingLine(at, longest/10) == nil) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
 }

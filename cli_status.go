@@ -11,23 +11,24 @@ import (
 
 	"homeroom/certs"
 	"homeroom/datadir"
+	"homeroom/service"
 )
 
 // runStatus tells whether a server runs on the data folder (exit code 0; 1: none
 // does) and which TLS certificate it shows.
 func runStatus(env environment, flags *flag.FlagSet, args []string) int {
-	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, else "+installedSettings+", if there is one)")
+	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, else "+service.SettingsFile+", if there is one)")
 	data := flags.String("data", "", "the server's data folder, `DIR` (server.data)")
 	if code, done := parse(flags, args, 0); done {
 		return code
 	}
-	file := settingsPath(*path, installedSettings)
+	file := settingsPath(*path, service.SettingsFile)
 	cfg, err := settingsFor(file, *data, "")
 	var runs bool
 	if err == nil {
 		runs, err = writeStatus(env.stdout, &cfg)
 	}
-	if err == nil && file == installedSettings && *data == "" {
+	if err == nil && file == service.SettingsFile && *data == "" {
 		writeService(env, runs)
 	}
 	if err == nil && !runs {
@@ -38,8 +39,8 @@ func runStatus(env environment, flags *flag.FlagSet, args []string) int {
 
 // writeService writes how the service is, where the machine has it.
 func writeService(env environment, runs bool) {
-	if m, err := thisMachine(env); err == nil {
-		if state := m.serviceState(runs); state != "" {
+	if m, err := service.This(env.ctx, env.stdout, env.stderr); err == nil {
+		if state := m.State(runs); state != "" {
 			fmt.Fprintf(env.stdout, "service      %s\n", state)
 		}
 	}

@@ -153,6 +153,12 @@ func settingsPath(given, installed string) string {
 	return installed
 }
 
+// exists reports whether there is a file of this name.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
 // parse reads settings over what c holds and checks them. Its errors name the
 // file, the line and the reason.
 func (c *config) parse(name, text string) error {

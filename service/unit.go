@@ -1,34 +1,34 @@
-package main
+package service
 
 import (
 	_ "embed"
 	"runtime"
 	"strings"
 
-	"github.com/kardianos/service"
+	kardianos "github.com/kardianos/service"
 )
 
 // What the service managers are told about the server. The texts hold no template
 // of the library's, so that they arrive as they are.
 var (
-	//go:embed service/homeroom.service
+	//go:embed homeroom.service
 	systemdUnit string
-	//go:embed service/homeroom.openrc
+	//go:embed homeroom.openrc
 	openRCScript string
-	//go:embed service/homeroom.sysv
+	//go:embed homeroom.sysv
 	sysvScript string
 )
 
 // The service's places. The scripts name them too; a test compares.
 const (
-	serviceName       = "homeroom" // of its user and group too
-	serviceProgram    = "/usr/local/bin/homeroom"
-	installedSettings = "/etc/homeroom/chat.toml"
-	serviceData       = "/var/lib/homeroom"
-	serviceLog        = "/var/log/homeroom/homeroom.log" // where there is no journal;
-	serviceErrors     = "/var/log/homeroom/stderr.log"   // and what the log has no place for
-	systemdUnitFile   = "/etc/systemd/system/homeroom.service"
-	initScriptFile    = "/etc/init.d/homeroom"
+	homeroom     = "homeroom" // of its user and group too
+	programFile  = "/usr/local/bin/homeroom"
+	SettingsFile = "/etc/homeroom/chat.toml"
+	Data         = "/var/lib/homeroom"
+	LogFile      = "/var/log/homeroom/homeroom.log" // where there is no journal;
+	errorsFile   = "/var/log/homeroom/stderr.log"   // and what the log has no place for
+	unitPath     = "/etc/systemd/system/homeroom.service"
+	scriptPath   = "/etc/init.d/homeroom"
 )
 
 // The service managers, by the library's names.
@@ -45,21 +45,21 @@ type manager interface {
 	Start() error
 	Stop() error
 	Restart() error
-	Status() (service.Status, error)
+	Status() (kardianos.Status, error)
 }
 
 // connectManager is this machine's service manager; script is what Install gives it.
 func connectManager(script string) (manager, error) {
-	return service.New(nil, &service.Config{
-		Name:       serviceName,
-		Executable: serviceProgram,
-		Option:     service.KeyValue{"SystemdScript": script, "OpenRCScript": script, "SysvScript": script},
+	return kardianos.New(nil, &kardianos.Config{
+		Name:       homeroom,
+		Executable: programFile,
+		Option:     kardianos.KeyValue{"SystemdScript": script, "OpenRCScript": script, "SysvScript": script},
 	})
 }
 
-// serviceScript is what a service manager is told, for a server whose data is in a
+// scriptFor is what a service manager is told, for a server whose data is in a
 // folder. arch is the program's, as Go calls it.
-func serviceScript(platform, data, arch string) string {
+func scriptFor(platform, data, arch string) string {
 	switch platform {
 	case onOpenRC:
 		return openRCScript
@@ -71,7 +71,7 @@ func serviceScript(platform, data, arch string) string {
 	if other := map[string]string{"arm": "arm", "386": "x86"}[arch]; other != "" {
 		text = strings.Replace(text, "SystemCallArchitectures=native", "SystemCallArchitectures=native "+other, 1)
 	}
-	if data != serviceData {
+	if data != Data {
 		text = strings.Replace(text, "ProtectSystem=strict", "ProtectSystem=strict\nReadWritePaths="+quoteUnit(data), 1)
 	}
 	return text
@@ -83,14 +83,14 @@ func quoteUnit(path string) string {
 }
 
 // ownScript is the script for the program that runs now.
-func (m *machine) ownScript(data string) string {
-	return serviceScript(m.platform, data, runtime.GOARCH)
+func (m *Machine) ownScript(data string) string {
+	return scriptFor(m.platform, data, runtime.GOARCH)
 }
 
 // unitFile is where a service manager has its script.
-func (m *machine) unitFile() string {
+func (m *Machine) unitFile() string {
 	if m.platform == onSystemd {
-		return m.at(systemdUnitFile)
+		return m.at(unitPath)
 	}
-	return m.at(initScriptFile)
+	return m.at(scriptPath)
 }

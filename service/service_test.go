@@ -1,11 +1,10 @@
-package main
+package service
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,23 +12,23 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
-	"github.com/kardianos/service"
+	kardianos "github.com/kardianos/service"
 )
 
 // fakeSystem is a machine in a folder: its programs and its service manager do
 // what real ones do to files, and note what they were asked for.
 type fakeSystem struct {
-	*machine
-	t      *testing.T
-	out    strings.Builder
-	did    []string // what was run, and what the service manager was asked for
-	has    []string // the programs that are there
-	failAt int      // the number of the action that fails; 0: none
-	script string
-	state  service.Status
+	*Machine
+	t        *testing.T
+	out      strings.Builder
+	did      []string // what was run, and what the service manager was asked for
+	has      []string // the programs that are there
+	failAt   int      // the number of the action that fails; 0: none
+	script   string
+	settings Settings
+	state    kardianos.Status
 }
 
 var errFake = errors.New("it does not work")
@@ -38,11 +37,11 @@ func newFakeSystem(t *testing.T, platform string) *fakeSystem {
 	t.Helper()
 	sys := &fakeSystem{t: t, has: []string{"useradd", "groupadd", "userdel", "groupdel"}}
 	self := filepath.Join(t.TempDir(), "downloaded")
-	sys.machine = &machine{ctx: t.Context(), out: &sys.out, platform: platform, self: self, root: t.TempDir(),
+	sys.Machine = &Machine{ctx: t.Context(), out: &sys.out, platform: platform, self: self, root: t.TempDir(),
 		run: sys.runFake, has: func(name string) bool { return slices.Contains(sys.has, name) },
-		connect: func(script string) (manager, error) { sys.script = script; return sys, nil },
-		ready:   func(context.Context, *config) error { return sys.note("ready") },
+		connect: func(script string) (manager, error) { sys.script = script; return fakeManager{sys}, nil },
 		show:    func(command []string) error { sys.out.WriteString(strings.Join(command, " ")); return nil }}
+	sys.settings = Settings{Text: "# settings", Data: Data, Ways: []string{"telnet 192.0.2.1 6500", "telnet 192.0.2.2 6500"}, Ready: func(context.Context) error { return sys.note("ready") }}
 	sys.write("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n")
 	sys.write("/etc/group", "root:x:0:\n")
 	sys.write("/usr/sbin/nologin", "")
@@ -103,7 +102,7 @@ func (sys *fakeSystem) runFake(name string, args ...string) error {
 	case "groupadd", "addgroup":
 		sys.add("/etc/group", fmt.Sprintf("homeroom:x:%d:", os.Getgid()))
 	case "useradd", "adduser":
-		sys.add("/etc/passwd", fmt.Sprintf("homeroom:x:%d:%d:Homeroom:%s:/usr/sbin/nologin", os.Getuid(), os.Getgid(), serviceData))
+		sys.add("/etc/passwd", fmt.Sprintf("homeroom:x:%d:%d:Homeroom:%s:/usr/sbin/nologin", os.Getuid(), os.Getgid(), Data))
 	case "userdel", "deluser":
 		sys.drop("/etc/passwd")
 	case "groupdel", "delgroup":
@@ -112,27 +111,30 @@ func (sys *fakeSystem) runFake(name string, args ...string) error {
 	return nil
 }
 
-func (sys *fakeSystem) Install() error {
-	if exists(sys.unitFile()) {
+// fakeManager is the machine's service manager.
+type fakeManager struct{ sys *fakeSystem }
+
+func (m fakeManager) Install() error {
+	if exists(m.sys.unitFile()) {
 		return errors.New("there is one already")
 	}
-	if err := sys.note("Install"); err != nil {
+	if err := m.sys.note("Install"); err != nil {
 		return err
 	}
-	return os.WriteFile(sys.unitFile(), []byte(sys.script), 0o644)
+	return os.WriteFile(m.sys.unitFile(), []byte(m.sys.script), 0o644)
 }
 
-func (sys *fakeSystem) Uninstall() error {
-	if err := sys.note("Uninstall"); err != nil {
+func (m fakeManager) Uninstall() error {
+	if err := m.sys.note("Uninstall"); err != nil {
 		return err
 	}
-	return os.Remove(sys.unitFile())
+	return os.Remove(m.sys.unitFile())
 }
 
-func (sys *fakeSystem) Start() error                    { return sys.note("Start") }
-func (sys *fakeSystem) Stop() error                     { return sys.note("Stop") }
-func (sys *fakeSystem) Restart() error                  { return sys.note("Restart") }
-func (sys *fakeSystem) Status() (service.Status, error) { return sys.state, nil }
+func (m fakeManager) Start() error                      { return m.sys.note("Start") }
+func (m fakeManager) Stop() error                       { return m.sys.note("Stop") }
+func (m fakeManager) Restart() error                    { return m.sys.note("Restart") }
+func (m fakeManager) Status() (kardianos.Status, error) { return m.sys.state, nil }
 
 // wantDone compares what was done since the last time.
 func (sys *fakeSystem) wantDone(want ...string) {
@@ -159,11 +161,11 @@ func (sys *fakeSystem) wantSaid(want ...string) {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	for platform, places := range map[string][]string{
-		onSystemd: {serviceProgram + " serve -config " + installedSettings + "\n", "\nExecReload=" + serviceProgram + " reload -config " + installedSettings + "\n", "\nUser=homeroom\n", "\nStateDirectory=homeroom\n"},
-		onOpenRC:  {"command=" + serviceProgram + "\n", "serve -config " + installedSettings + `"`, "log=" + serviceErrors + "\n", `"homeroom:homeroom"`},
-		onSysV:    {"program=" + serviceProgram + "\n", "settings=" + installedSettings + "\n", "log=" + serviceErrors + "\n", "user=homeroom\n"},
+		onSystemd: {programFile + " serve -config " + SettingsFile + "\n", "\nExecReload=" + programFile + " reload -config " + SettingsFile + "\n", "\nUser=homeroom\n", "\nStateDirectory=homeroom\n"},
+		onOpenRC:  {"command=" + programFile + "\n", "serve -config " + SettingsFile + `"`, "log=" + errorsFile + "\n", `"homeroom:homeroom"`},
+		onSysV:    {"program=" + programFile + "\n", "settings=" + SettingsFile + "\n", "log=" + errorsFile + "\n", "user=homeroom\n"},
 	} {
-		script := serviceScript(platform, serviceData, "amd64")
+		script := scriptFor(platform, Data, "amd64")
 		for _, place := range places {
 			if !strings.Contains(script, place) {
 				t.Errorf("%s: %q is not in the script", platform, place)
@@ -190,7 +192,7 @@ func writeUnitFor(t *testing.T, data, arch string) string {
 		t.Skip("needs systemd-analyze (Debian package systemd)")
 	}
 	path := filepath.Join(t.TempDir(), "homeroom.service")
-	text := strings.ReplaceAll(serviceScript(onSystemd, data, arch), serviceProgram, "/bin/true")
+	text := strings.ReplaceAll(scriptFor(onSystemd, data, arch), programFile, "/bin/true")
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -202,12 +204,12 @@ func writeUnitFor(t *testing.T, data, arch string) string {
 func TestUnit(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ data, arch, want string }{
-		{serviceData, "amd64", "\nSystemCallArchitectures=native\n"},
-		{serviceData, "arm", "\nSystemCallArchitectures=native arm\n"},
-		{serviceData, "386", "\nSystemCallArchitectures=native x86\n"},
+		{Data, "amd64", "\nSystemCallArchitectures=native\n"},
+		{Data, "arm", "\nSystemCallArchitectures=native arm\n"},
+		{Data, "386", "\nSystemCallArchitectures=native x86\n"},
 		{`/mnt/a "big" disk\100%`, "arm64", "\nReadWritePaths=\"/mnt/a \\\"big\\\" disk\\\\100%%\"\n"},
 	} {
-		if got := serviceScript(onSystemd, test.data, test.arch); !strings.Contains(got, test.want) {
+		if got := scriptFor(onSystemd, test.data, test.arch); !strings.Contains(got, test.want) {
 			t.Errorf("%s, %s: %q is not in the unit", test.data, test.arch, test.want)
 		}
 		path := writeUnitFor(t, test.data, test.arch)
@@ -222,7 +224,7 @@ func TestUnitSecurity(t *testing.T) {
 	t.Parallel()
 	const most = 2.0
 	for _, arch := range []string{"amd64", "arm"} {
-		out, _ := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", writeUnitFor(t, serviceData, arch)).CombinedOutput()
+		out, _ := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", writeUnitFor(t, Data, arch)).CombinedOutput()
 		m := regexp.MustCompile(`Overall exposure level for homeroom\.service: ([0-9.]+)`).FindSubmatch(out)
 		if m == nil {
 			t.Fatalf("systemd-analyze says:\n%s", out)
@@ -235,76 +237,39 @@ func TestUnitSecurity(t *testing.T) {
 	}
 }
 
-// TestServiceNeedsRoot: who is not root is told what to type, and nothing is done.
-func TestServiceNeedsRoot(t *testing.T) {
-	t.Parallel()
-	path := buildProgram(t)
-	credential := &syscall.Credential{Uid: 65534, Gid: 65534}
-	if os.Geteuid() != 0 {
-		credential = nil
-	} else if err := errors.Join(os.Chmod(filepath.Dir(filepath.Dir(path)), 0o755), os.Chmod(filepath.Dir(path), 0o755), os.Chmod(path, 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	for _, verb := range []string{"install", "uninstall", "start", "stop", "restart"} {
-		cmd := exec.Command(path, verb)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
-		out, err := cmd.CombinedOutput()
-		want := "homeroom: this needs the rights of root: sudo homeroom " + verb + "\n"
-		if string(out) != want || cmd.ProcessState.ExitCode() != exitFailed {
-			t.Errorf("%s: %v: %q, want %q", verb, err, out, want)
-		}
-	}
-}
-
-// TestServiceCommandLines: what is no right command line does nothing.
-func TestServiceCommandLines(t *testing.T) {
-	t.Parallel()
-	for line, want := range map[string]string{
-		"install here": "too many arguments: here", "install -h": "-no-start", "uninstall now": "too many arguments: now",
-		"uninstall -h": "-purge", "start it": "too many", "stop it": "too many", "restart -h": "start the service anew",
-		"logs more": "too many", "logs -n -1": "-n must not be negative", "logs -n x": "invalid value",
-	} {
-		code, stdout, stderr := runLine(strings.Fields(line)...)
-		if help := strings.HasSuffix(line, "-h"); help != (code == exitDone) || !help && code != exitUsage || stdout != "" || !strings.Contains(stderr, want) {
-			t.Errorf("%q: exit code %d, %q, %q; want %q", line, code, stdout, stderr, want)
-		}
-	}
-}
-
 // TestControl: start, stop and restart of a service that is there, and of none.
 func TestControl(t *testing.T) {
 	t.Parallel()
 	sys := newFakeSystem(t, onSystemd)
 	for _, verb := range []string{"start", "stop", "restart"} {
-		if err := sys.control(verb); !errors.Is(err, errNotInstalled) {
+		if err := sys.Control(verb, sys.settings); !errors.Is(err, ErrNotInstalled) {
 			t.Errorf("%s, not installed: %v", verb, err)
 		}
 	}
-	if err := sys.install(false); err != nil {
+	if err := sys.Install(sys.settings, false); err != nil {
 		t.Fatal(err)
 	}
 	sys.did = nil
 	for verb, want := range map[string][]string{"start": {"Start", "ready"}, "stop": {"Stop"}, "restart": {"Restart", "ready"}} {
-		if err := sys.control(verb); err != nil {
+		if err := sys.Control(verb, sys.settings); err != nil {
 			t.Errorf("%s: %v", verb, err)
 		}
 		sys.wantDone(want...)
 	}
 	sys.wantSaid("telnet ", "Homeroom is stopped")
 	sys.failAt = 1
-	if err := sys.control("start"); !errors.Is(err, errFake) {
+	if err := sys.Control("start", sys.settings); !errors.Is(err, errFake) {
 		t.Errorf("a service that does not start: %v", err)
 	}
 	sys.wantDone("Start")
 	sys.wantSaid("The end of its log:\n", "journalctl ")
 	sys.failAt = 0
-	sys.write(installedSettings, "[server]\nnme = 1\n")
-	if err := sys.control("restart"); err == nil || !strings.Contains(err.Error(), "line 2: there is no setting server.nme") {
+	if err := sys.Control("restart", Settings{}); err == nil || !strings.Contains(err.Error(), "server.data must be a whole path") {
 		t.Errorf("restart with bad settings: %v", err)
 	}
 	sys.wantDone() // what runs goes on
-	if err := sys.control("stop"); err != nil {
-		t.Errorf("stop with bad settings: %v", err)
+	if err := sys.Control("stop", Settings{}); err != nil {
+		t.Errorf("stop without settings: %v", err)
 	}
 	sys.wantDone("Stop")
 }
@@ -313,28 +278,28 @@ func TestControl(t *testing.T) {
 func TestServiceState(t *testing.T) {
 	t.Parallel()
 	sys := newFakeSystem(t, onSystemd)
-	if got := sys.serviceState(false); got != "" {
+	if got := sys.State(false); got != "" {
 		t.Errorf("not installed: %q", got)
 	}
-	if err := sys.install(false); err != nil {
+	if err := sys.Install(sys.settings, false); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
-		state  service.Status
+		state  kardianos.Status
 		serves bool
 		want   string
 	}{
-		{service.StatusRunning, true, "starts at boot, runs"},
-		{service.StatusRunning, false, "starts at boot, is starting, or fails again and again; see homeroom logs"},
-		{service.StatusStopped, false, "starts at boot, stopped; to start it: sudo homeroom start"},
+		{kardianos.StatusRunning, true, "starts at boot, runs"},
+		{kardianos.StatusRunning, false, "starts at boot, is starting, or fails again and again; see homeroom logs"},
+		{kardianos.StatusStopped, false, "starts at boot, stopped; to start it: sudo homeroom start"},
 	} {
 		sys.state = test.state
-		if got := sys.serviceState(test.serves); got != test.want {
+		if got := sys.State(test.serves); got != test.want {
 			t.Errorf("%v, %v: %q, want %q", test.state, test.serves, got, test.want)
 		}
 	}
 	sys.did, sys.failAt = nil, 1
-	if got := sys.serviceState(false); !strings.HasPrefix(got, "does not start at boot, stopped") {
+	if got := sys.State(false); !strings.HasPrefix(got, "does not start at boot, stopped") {
 		t.Errorf("not enabled: %q", got)
 	}
 }
@@ -342,59 +307,35 @@ func TestServiceState(t *testing.T) {
 // TestLogCommand: the log is shown by the program that is there for it.
 func TestLogCommand(t *testing.T) {
 	t.Parallel()
-	journal, file := defaultConfig(), defaultConfig()
-	file.Log.To, file.Log.File = "file", filepath.Join(t.TempDir(), "chat.log")
-	if err := os.WriteFile(file.Log.File, nil, 0o600); err != nil {
+	file := filepath.Join(t.TempDir(), "chat.log")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
 		platform string
-		cfg      *config
+		log      string
 		follow   bool
 		want     string
 	}{
-		{onSystemd, &journal, true, "journalctl --no-pager -u homeroom.service -n 7 -f"},
-		{onSystemd, &journal, false, "journalctl --no-pager -u homeroom.service -n 7"},
-		{onSystemd, &file, true, "tail -n 7 -F " + file.Log.File},
-		{onSysV, &file, false, "tail -n 7 ERRORS " + file.Log.File},
-		{onOpenRC, &journal, true, "tail -n 7 -F ERRORS"},
+		{onSystemd, "", true, "journalctl --no-pager -u homeroom.service -n 7 -f"},
+		{onSystemd, "", false, "journalctl --no-pager -u homeroom.service -n 7"},
+		{onSystemd, file, true, "tail -n 7 -F " + file},
+		{onSysV, file, false, "tail -n 7 ERRORS " + file},
+		{onOpenRC, "", true, "tail -n 7 -F ERRORS"},
 	} {
 		sys := newFakeSystem(t, test.platform)
 		if test.platform != onSystemd {
-			sys.write(serviceErrors, "")
+			sys.write(errorsFile, "")
 		}
-		want := strings.ReplaceAll(test.want, "ERRORS", sys.at(serviceErrors))
-		if got := strings.Join(sys.logCommand(test.cfg, 7, test.follow), " "); got != want {
+		want := strings.ReplaceAll(test.want, "ERRORS", sys.at(errorsFile))
+		if got := strings.Join(sys.logCommand(test.log, 7, test.follow), " "); got != want {
 			t.Errorf("%s: %q, want %q", test.platform, got, want)
 		}
 	}
-	env := environment{ctx: t.Context(), stdout: io.Discard, stderr: io.Discard}
-	if err := showLog(env, []string{"true"}); err != nil {
+	if err := showProgram(t.Context(), io.Discard, io.Discard, []string{"true"}); err != nil {
 		t.Error(err)
 	}
-	if err := showLog(env, []string{"false"}); err == nil || !strings.Contains(err.Error(), "cannot show the log: false") {
+	if err := showProgram(t.Context(), io.Discard, io.Discard, []string{"false"}); err == nil || !strings.Contains(err.Error(), "cannot show the log: false") {
 		t.Errorf("a program that fails: %v", err)
-	}
-}
-
-// TestWaitReady: it waits for the server of these settings, and not for ever.
-func TestWaitReady(t *testing.T) {
-	t.Parallel()
-	data := t.TempDir()
-	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", data)
-	_, port, err := net.SplitHostPort(p.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := defaultConfig()
-	cfg.Server.Data, cfg.Server.Listen = data, "127.0.0.1:"+port
-	if err := waitReady(t.Context(), &cfg); err != nil {
-		t.Error(err)
-	}
-	p.terminate()
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errFake)
-	if err := waitReady(ctx, &cfg); !errors.Is(err, errFake) {
-		t.Errorf("without a server: %v", err)
 	}
 }

@@ -1,0 +1,88 @@
+// Package service makes homeroom a service of the machine: one that starts at boot,
+// runs as a user of its own and is started afresh when it ends by itself.
+//
+// It does so with systemd, OpenRC or SysV init; the texts that they are given lie
+// beside this file, for packages of the system to use as well. Install copies the
+// program that runs now, makes the user, the data folder and a settings file where
+// there is none, and waits until the service serves. Doing it again upgrades.
+// Uninstall keeps what the service has written, Purge does not.
+//
+// What is in the settings is not known here: Settings is handed in.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+
+	kardianos "github.com/kardianos/service"
+)
+
+// ErrNotInstalled is that there is no service to do something with.
+var ErrNotInstalled = errors.New("the service is not installed; to install it: sudo homeroom install")
+
+// Settings is what the service's settings say, or will say.
+type Settings struct {
+	Text      string                      // the file that a service without one gets
+	Data, Key string                      // the data folder; the file with its key, if the settings name one
+	Log       string                      // the log's file; "": the journal has it
+	Ways      []string                    // how to connect, each as it is typed
+	Pages     []string                    // the addresses of the web page
+	Ready     func(context.Context) error // returns when the server answers
+}
+
+// Machine is the system that the service is on.
+type Machine struct {
+	ctx      context.Context
+	out      io.Writer // what was done
+	platform string    // its service manager
+	self     string    // the program that runs now
+
+	// Tests have other ones.
+	root    string                                  // in front of every path; ""
+	run     func(name string, args ...string) error // runs a program of the system
+	has     func(name string) bool                  // reports whether there is such a program
+	connect func(script string) (manager, error)    // connectManager
+	show    func(command []string) error            // runs a program whose output somebody wants to see
+}
+
+// This is the machine that the program runs on, if it has a service manager that can
+// be used. What is done is told to out.
+func This(ctx context.Context, out, errs io.Writer) (*Machine, error) {
+	platform := kardianos.Platform()
+	first, _ := os.ReadFile("/proc/1/comm")
+	_, inittab := os.Stat("/etc/inittab")
+	if platform == onSysV && strings.TrimSpace(string(first)) != "init" && inittab != nil {
+		platform = "" // the library takes SysV where it finds nothing else
+	}
+	switch platform {
+	case onSystemd, onOpenRC, onSysV:
+	default:
+		return nil, errors.New("found neither systemd nor OpenRC nor SysV init here, which would run the service; " +
+			"run `homeroom` by what this system has for that")
+	}
+	return &Machine{ctx: ctx, out: out, platform: platform, self: "/proc/self/exe",
+		run: runProgram, has: hasProgram, connect: connectManager,
+		show: func(command []string) error { return showProgram(ctx, out, errs, command) }}, nil
+}
+
+// HasJournal reports whether the machine keeps what services write to stderr.
+func (m *Machine) HasJournal() bool { return m.platform == onSystemd }
+
+// showProgram runs a program that shows a log, until it or the user ends that.
+func showProgram(ctx context.Context, out, errs io.Writer, command []string) error {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Stdout, cmd.Stderr = out, errs
+	if err := cmd.Run(); err != nil && ctx.Err() == nil {
+		hint := ""
+		if os.Geteuid() != 0 { // journalctl says that in many words of its own
+			hint = "; use sudo"
+		}
+		return fmt.Errorf("cannot show the log: %s: %w%s", command[0], err, hint)
+	}
+	return nil
+}

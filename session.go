@@ -1,12 +1,9 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
-	"io"
 	"log/slog"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -80,87 +77,6 @@ var (
 	errTooLate  = fatal("you did not log in in time; the connection ends")
 )
 
-// serve is the reader: it runs a connection from its first byte to its end.
-func (s *session) serve() {
-	err := s.open()
-	if err == nil {
-		err = s.greet()
-	}
-	s.serveOn(err)
-}
-
-// open makes the link ready. A client that speaks something else than TLS is told so.
-func (s *session) open() error {
-	limit := handshakeTime
-	if grace := s.srv.settings().Limits.LoginGrace.Duration; grace > 0 {
-		limit = min(grace, limit)
-	}
-	err := s.link.Open(limit)
-	var other tls.RecordHeaderError
-	if errors.As(err, &other) && other.Conn != nil {
-		_, _ = other.Conn.Write(warningFrame("this port speaks TLS only").show(lookProgram)) // it may be gone
-	}
-	return err
-}
-
-// serveOn reads until the connection is over (err: it is already). After a login
-// it goes on in a fresh goroutine: running commands makes a stack grow, and Go
-// never makes it as small again as a new one; most users only listen.
-func (s *session) serveOn(err error) {
-	for err == nil && !s.loggedIn {
-		err = s.readOnce()
-		if errors.Is(err, errWoken) {
-			err = s.woken()
-		}
-	}
-	if err == nil {
-		s.loggedIn = false
-		s.srv.doorway.running.Go(func() { s.serveOn(nil) })
-		return
-	}
-	s.tearDown(err)
-}
-
-// tearDown is the end of every session, whoever ended it.
-func (s *session) tearDown(err error) {
-	s.sayWhy(err)
-	s.forgetIdentity(nil)
-	s.srv.nameFree(s)
-	s.srv.dropParts(s.post)
-	s.out.close()
-	if s.out.behind.Load() {
-		s.srv.counts.slowReaders.Add(1)
-	}
-	s.endGrace()
-	s.linger(err)
-	s.link.Close()
-	s.srv.doorway.gone(s)
-}
-
-// woken does what the reader was woken for.
-func (s *session) woken() error {
-	switch {
-	case s.out.ending():
-		return errEnded
-	case s.putOut.Load() != nil:
-		return s.goHome()
-	case !s.loginBy.IsZero() && !time.Now().Before(s.loginBy):
-		return errTooLate
-	}
-	return nil
-}
-
-// greet says hello and starts the time to log in.
-func (s *session) greet() error {
-	hello := eventFrame("hello", quoted(s.srv.settings().Server.Name), quoted("type #help for help"))
-	if err := s.send(hello.show(lookProgram)); err != nil {
-		return err
-	}
-	s.out.flush()
-	s.startGrace()
-	return nil
-}
-
 // startGrace gives the session so long to log in.
 func (s *session) startGrace() {
 	s.endGrace()
@@ -176,19 +92,6 @@ func (s *session) endGrace() {
 		s.grace.Stop()
 		s.grace, s.loginBy = nil, time.Time{}
 	}
-}
-
-// readOnce waits for bytes and handles every line that has come.
-func (s *session) readOnce() error {
-	data, err := s.link.Receive()
-	defer s.link.Release()
-	if len(data) > 0 {
-		s.srv.counts.bytesIn.Add(int64(len(data)))
-		if err := s.handle(data); err != nil {
-			return err
-		}
-	}
-	return err
 }
 
 // put gives the user a frame of somebody else's, and end the last one. What its
@@ -229,60 +132,6 @@ func (s *session) flush() {
 		s.unflushed = nil
 	}
 	s.out.flush()
-}
-
-// scratch is what handling lines needs, lent to a session while it has some.
-type scratch struct {
-	words []string
-	reply reply
-}
-
-var scratches = sync.Pool{New: func() any { return &scratch{words: make([]string, 0, 8)} }}
-
-// handle takes the lines out of what has come and runs them.
-func (s *session) handle(data []byte) error {
-	work := scratches.Get().(*scratch)
-	work.reply.s = s
-	defer func() {
-		work.reply.s = nil
-		scratches.Put(work)
-		s.flush()
-	}()
-	for len(data) > 0 {
-		line, n, err := s.lines.next(data)
-		data = data[n:]
-		if answers := s.lines.answers(); len(answers) > 0 {
-			err = errors.Join(err, s.send(answers))
-		}
-		if err != nil {
-			return err
-		}
-		if line == nil {
-			return nil
-		}
-		if err := s.line(cleanLine(line), work); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// line runs one line.
-func (s *session) line(line string, work *scratch) error {
-	if s.post != nil {
-		return s.takePart(line, &work.reply)
-	}
-	words := splitWords(line, work.words[:0])
-	if len(words) == 0 {
-		return nil
-	}
-	if !s.greeted {
-		if looksLikeHTTP(line) {
-			return errHTTP
-		}
-		s.greeted = true
-	}
-	return s.command(words, &work.reply)
 }
 
 // answer sends a command's one reply: what it wrote, or its status. It is the
@@ -328,17 +177,6 @@ func (s *session) shownName() string {
 	return "-"
 }
 
-// sayWhy tells the user why the server ends the connection, if it does.
-func (s *session) sayWhy(err error) {
-	var known *replyError
-	switch {
-	case errors.Is(err, errLineTooLong):
-		s.end(warningFrame("line longer than 1000 bytes"))
-	case errors.As(err, &known) && known.fatal:
-		s.end(warningFrame(known.text))
-	}
-}
-
 // giveWay ends the session in favour of another one that wants to log in.
 func (s *session) giveWay() { s.end(displaced) }
 
@@ -352,20 +190,6 @@ func (s *session) cut() {
 
 // lingerTime is how long an ended connection may stay half open.
 const lingerTime = 2 * time.Second
-
-// linger closes a connection that the server ends so that what was sent last
-// still arrives: a close with input unread, or still coming, would throw it away.
-func (s *session) linger(err error) {
-	if s.link.CloseWrite() != nil || errors.Is(err, io.EOF) {
-		return
-	}
-	end := time.Now().Add(lingerTime)
-	defer time.AfterFunc(lingerTime, s.link.Wake).Stop()
-	for err = nil; err == nil || errors.Is(err, errWoken) && !s.cutOff.Load() && time.Now().Before(end); {
-		_, err = s.link.Receive()
-		s.link.Release()
-	}
-}
 
 // isFatal tells whether a failure ends the connection.
 func isFatal(err error) bool {

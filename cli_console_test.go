@@ -8,15 +8,9 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
-	"unsafe"
-
-	"homeroom/test/wire"
 )
 
 // TestConsoleScript: each line shows its answer, and the exit code says whether all
@@ -108,95 +102,6 @@ func TestConsoleCompletes(t *testing.T) {
 	}
 	if _, _, ok := c.complete("LI", 2, 'x'); ok {
 		t.Error("another key completes")
-	}
-}
-
-// openTerminal makes a pseudo terminal (pts(4)): the test's end, and the program's.
-func openTerminal(t *testing.T) (near, far *os.File) {
-	t.Helper()
-	near, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Skipf("there are no pseudo terminals: %v", err)
-	}
-	t.Cleanup(func() { near.Close() })
-	var number, unlocked int32
-	control := func(request uintptr, value *int32) {
-		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, near.Fd(), request, uintptr(unsafe.Pointer(value))); errno != 0 {
-			t.Fatalf("making a pseudo terminal: %v", errno)
-		}
-	}
-	control(syscall.TIOCSPTLCK, &unlocked)
-	control(syscall.TIOCGPTN, &number)
-	far, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return near, far
-}
-
-// TestConsoleTerminal: the shipped program at a real terminal: it completes, brings
-// lines back, shows what others announce, and gives the terminal back.
-func TestConsoleTerminal(t *testing.T) {
-	t.Parallel()
-	ts := startServer(t)
-	root := ts.admin("root")
-	near, far := openTerminal(t)
-	cmd := exec.Command(buildProgram(t), "console", "-data", ts.cfg.Server.Data)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = far, far, far
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	far.Close()
-	watchdog := time.AfterFunc(wire.Patience, func() { _ = cmd.Process.Kill() })
-	defer watchdog.Stop()
-	screen := &screenReader{t: t, terminal: near}
-	screen.until("homeroom> ")
-	screen.keys("LI\t\r")
-	screen.until("1 logged in")
-	screen.keys("#pi\tone\r")
-	screen.until("#ping one\r\n#ping one")
-	screen.keys("\x1b[A\r") // the line before
-	screen.until("#ping one\r\n#ping one")
-	root.Ask("#announce tea", `@mess #announce root "tea"`, "@status 0")
-	screen.until("root to all: tea")
-	screen.keys("#watchlog on\r")
-	root.Barrier()
-	screen.keys("exit\r")
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the console ends with %v; it showed %q", err, screen.shown)
-	}
-	root.Ask("#ping", "@ret #ping") // the server goes on
-}
-
-// screenReader reads what a terminal shows.
-type screenReader struct {
-	t        *testing.T
-	terminal *os.File
-	shown    string
-}
-
-// until reads until a text was shown, and forgets all up to it.
-func (s *screenReader) until(text string) {
-	s.t.Helper()
-	buf := make([]byte, 4096)
-	for {
-		if _, after, found := strings.Cut(s.shown, text); found {
-			s.shown = after
-			return
-		}
-		n, err := s.terminal.Read(buf)
-		if err != nil {
-			s.t.Fatalf("the terminal shows %q and then %v; want %q", s.shown, err, text)
-		}
-		s.shown += string(buf[:n])
-	}
-}
-
-// keys types.
-func (s *screenReader) keys(text string) {
-	s.t.Helper()
-	if _, err := s.terminal.WriteString(text); err != nil {
-		s.t.Fatal(err)
 	}
 }
 

@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,27 +13,6 @@ import (
 	"homeroom/datadir"
 	"homeroom/service"
 )
-
-// TestServiceNeedsRoot: who is not root is told what to type, and nothing is done.
-func TestServiceNeedsRoot(t *testing.T) {
-	t.Parallel()
-	path := buildProgram(t)
-	credential := &syscall.Credential{Uid: 65534, Gid: 65534}
-	if os.Geteuid() != 0 {
-		credential = nil
-	} else if err := errors.Join(os.Chmod(filepath.Dir(filepath.Dir(path)), 0o755), os.Chmod(filepath.Dir(path), 0o755), os.Chmod(path, 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	for _, verb := range []string{"install", "uninstall", "start", "stop", "restart"} {
-		cmd := exec.Command(path, verb)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
-		out, err := cmd.CombinedOutput()
-		want := "homeroom: this needs the rights of root: sudo homeroom " + verb + "\n"
-		if string(out) != want || cmd.ProcessState.ExitCode() != exitFailed {
-			t.Errorf("%s: %v: %q, want %q", verb, err, out, want)
-		}
-	}
-}
 
 // TestServiceCommandLines: what is no right command line does nothing.
 func TestServiceCommandLines(t *testing.T) {
@@ -55,18 +32,13 @@ func TestServiceCommandLines(t *testing.T) {
 // TestWaitReady: it waits for the server of these settings, and not for ever.
 func TestWaitReady(t *testing.T) {
 	t.Parallel()
-	data := t.TempDir()
-	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", data)
-	_, port, err := net.SplitHostPort(p.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := defaultConfig()
-	cfg.Server.Data, cfg.Server.Listen = data, "127.0.0.1:"+port
+	ts := startServer(t)
+	cfg := ts.cfg
+	cfg.Server.Listen = ts.Addr
 	if err := waitReady(t.Context(), &cfg); err != nil {
 		t.Error(err)
 	}
-	p.terminate()
+	ts.stopNow()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	errGone := errors.New("interrupted")
 	cancel(errGone)

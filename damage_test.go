@@ -15,34 +15,16 @@ import (
 	"testing/synctest"
 )
 
-// frozenSchema1 is the database as version 1 of the schema makes it, with a
+// frozenSchema1 returns the database as version 1 of the schema makes it, with a
 // little of everything in it. It must never be changed: there are such databases.
-const frozenSchema1 = `
-CREATE TABLE state (
-	one INTEGER PRIMARY KEY CHECK (one = 1),
-	account INTEGER NOT NULL, room INTEGER NOT NULL, grp INTEGER NOT NULL, message INTEGER NOT NULL,
-	status INTEGER NOT NULL, clock INTEGER NOT NULL, wall INTEGER NOT NULL, rounds INTEGER NOT NULL);
-CREATE TABLE accounts (id INTEGER PRIMARY KEY, head BLOB NOT NULL, body BLOB NOT NULL);
-CREATE TABLE rooms (id INTEGER PRIMARY KEY, owner INTEGER NOT NULL, ends INTEGER NOT NULL, head BLOB NOT NULL);
-CREATE TABLE groups (id INTEGER PRIMARY KEY, owner INTEGER NOT NULL, ends INTEGER NOT NULL,
-	messages INTEGER NOT NULL, tops INTEGER NOT NULL, deleted INTEGER NOT NULL, head BLOB NOT NULL);
-CREATE TABLE messages (id INTEGER PRIMARY KEY, grp INTEGER NOT NULL, parent INTEGER NOT NULL,
-	replies INTEGER NOT NULL, ends INTEGER NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL);
-CREATE INDEX messages_group ON messages (grp, id);
-CREATE INDEX messages_parent ON messages (parent, id) WHERE parent > 0;
-CREATE INDEX messages_top ON messages (grp, id) WHERE parent = 0;
-CREATE INDEX messages_ends ON messages (ends, grp, parent);
-INSERT INTO state VALUES (1, 7, 5, 3, 20, 900, 1000000, 0, 16);
-INSERT INTO accounts VALUES (7, X'05416c69636505616c696365',
-	X'8301534352414d2d5348412d3235362431363a63334e7a63334e7a63334e7a63334e7a63334e7a63773d3d246554317745696851385456385166674335444a625677764849476d612b2b73763541344c367066524d31383d3a3748726f6d56757059336e67426b4f306c59347471654564706e59446f776346517a4a6365495a4e70534d3d0d416c696365204578616d706c6511616c696365406578616d706c652e6f7267');
-INSERT INTO rooms VALUES (5, 7, 2800000, X'075468652044656e077468652064656e0004616e6f6e');
-INSERT INTO groups VALUES (3, 7, 9223372036854775807, 2, 1, 0, X'0454616c6b0474616c6b0004616e6f6e0733363030303030');
-INSERT INTO groups VALUES (2, 0, 1500000, 1, 1, 1, X'034f6c64036f6c640004616e6f6e0733363030303030');
-INSERT INTO messages VALUES (18, 2, 0, 0, 9000000, X'044c65667403426f62', X'046f766572');
-INSERT INTO messages VALUES (19, 3, 0, 1, 9000000, X'0548656c6c6f05416c696365', X'0a6669727374207061727407237365636f6e64');
-INSERT INTO messages VALUES (20, 3, 19, 0, 9000000, X'06416e7377657203426f62', X'0474657874');
-PRAGMA user_version = 1;
-`
+func frozenSchema1(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile("testdata/schema1.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
 
 // frozenDatabase makes a database of version 1 in a fresh folder.
 func frozenDatabase(t testing.TB) (folder string) {
@@ -50,7 +32,7 @@ func frozenDatabase(t testing.TB) (folder string) {
 	folder = t.TempDir()
 	db := openBeside(t, folder)
 	defer db.Close()
-	mustExec(t, db, frozenSchema1)
+	mustExec(t, db, frozenSchema1(t))
 	return folder
 }
 
@@ -337,49 +319,6 @@ func TestHalfMadeDatabase(t *testing.T) {
 	}
 }
 
-// TestSecrets: nothing that users wrote is in the data folder or the log in
-// clear, and no password is even in what is sealed.
-func TestSecrets(t *testing.T) {
-	t.Parallel()
-	data := t.TempDir()
-	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", data)
-	c := p.Guest("visitor")
-	c.Ask(`#createlogin alice canary-first "Real canary-name" canary-mail`, "@status 0")
-	c.Ask("#login regd alice canary-wrong", "@status 3002")
-	c.Ask("#login regd alice canary-first", "@status 0")
-	c.Ask("#changepass canary-second canary-first", "@status 0")
-	c.Ask("#createroom den canary-room", "@status 0")
-	c.Ask("#changeroom den canary-none", "@status 3101")
-	c.Ask("#changeroom den canary-room", "@status 0")
-	c.Ask("#creategroup talk canary-group", "@status 0")
-	c.Ask("#joingroup talk canary-group", "@status 0")
-	c.Ask("#postmessage canary-heading\r\ncanary-text", "@status 0")
-	c.Ask("#broadcast canary-broadcast", `@mess #broadcast alice "canary-broadcast"`, "@status 0")
-	c.Ask("#sendto alice canary-private", `@mess #sendto alice "canary-private"`, "@status 0")
-	c.Ask("canary-command", "@status 3502")
-	stored := folderContent(t, data)
-	p.kill()
-	stored = append(stored, folderContent(t, data)...)
-	if bytes.Contains(stored, []byte("canary")) || bytes.Contains(stored, []byte("alice")) || bytes.Contains(stored, []byte("SCRAM-SHA")) {
-		t.Error("something that a user wrote is in the data folder in clear")
-	}
-	var sealed []byte
-	for _, r := range opened(t, data, keySource{path: filepath.Join(data, keyFile)}) {
-		sealed = append(append(sealed, r.head...), r.body...)
-	}
-	if !bytes.Contains(sealed, []byte("canary-text")) {
-		t.Error("the text of the message is not in what is sealed; this test would not find a password")
-	}
-	for _, secret := range []string{"first", "wrong", "second", "room", "none", "group", "broadcast", "private"} {
-		if bytes.Contains(sealed, []byte("canary-"+secret)) {
-			t.Errorf("canary-%s is in what is sealed", secret)
-		}
-	}
-	if strings.Contains(p.logged(), "canary") {
-		t.Errorf("the log has what a user wrote:\n%s", p.logged())
-	}
-}
-
 // folderContent is the content of all files of a folder.
 func folderContent(t *testing.T, folder string) (all []byte) {
 	t.Helper()
@@ -398,4 +337,46 @@ func folderContent(t *testing.T, folder string) (all []byte) {
 		all = append(all, content...)
 	}
 	return all
+}
+
+// TestSecrets: nothing that users wrote is in the data folder or the log in
+// clear, and no password is even in what is sealed.
+func TestSecrets(t *testing.T) {
+	captured, ts := captureLog(t), startServer(t)
+	data := ts.cfg.Server.Data
+	c := ts.Guest("visitor")
+	c.Ask(`#createlogin alice canary-first "Real canary-name" canary-mail`, "@status 0")
+	c.Ask("#login regd alice canary-wrong", "@status 3002")
+	c.Ask("#login regd alice canary-first", "@status 0")
+	c.Ask("#changepass canary-second canary-first", "@status 0")
+	c.Ask("#createroom den canary-room", "@status 0")
+	c.Ask("#changeroom den canary-none", "@status 3101")
+	c.Ask("#changeroom den canary-room", "@status 0")
+	c.Ask("#creategroup talk canary-group", "@status 0")
+	c.Ask("#joingroup talk canary-group", "@status 0")
+	c.Ask("#postmessage canary-heading\r\ncanary-text", "@status 0")
+	c.Ask("#broadcast canary-broadcast", `@mess #broadcast alice "canary-broadcast"`, "@status 0")
+	c.Ask("#sendto alice canary-private", `@mess #sendto alice "canary-private"`, "@status 0")
+	c.Ask("canary-command", "@status 3502")
+	stored := folderContent(t, data)
+	ts.stopNow()
+	stored = append(stored, folderContent(t, data)...)
+	if bytes.Contains(stored, []byte("canary")) || bytes.Contains(stored, []byte("alice")) || bytes.Contains(stored, []byte("SCRAM-SHA")) {
+		t.Error("something that a user wrote is in the data folder in clear")
+	}
+	var sealed []byte
+	for _, r := range opened(t, data, keySource{path: filepath.Join(data, keyFile)}) {
+		sealed = append(append(sealed, r.head...), r.body...)
+	}
+	if !bytes.Contains(sealed, []byte("canary-text")) {
+		t.Error("the text of the message is not in what is sealed; this test would not find a password")
+	}
+	for _, secret := range []string{"first", "wrong", "second", "room", "none", "group", "broadcast", "private"} {
+		if bytes.Contains(sealed, []byte("canary-"+secret)) {
+			t.Errorf("canary-%s is in what is sealed", secret)
+		}
+	}
+	if strings.Contains(captured.String(), "canary") {
+		t.Errorf("the log has what a user wrote:\n%s", captured.String())
+	}
 }

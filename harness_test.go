@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -157,7 +158,7 @@ func (ts *testServer) tlsAddr() string { return ts.doorway.tlsListener.Addr().St
 // overTLS connects with TLS and takes the hello line.
 func (ts *testServer) overTLS(change ...func(*tls.Config)) *wire.Client {
 	ts.T.Helper()
-	config := clientTLS(ts.T, ts.cfg.Server.Data)
+	config := wire.TLS(ts.T, ts.cfg.Server.Data)
 	for _, c := range change {
 		c(config)
 	}
@@ -172,4 +173,36 @@ func (ts *testServer) overTLS(change ...func(*tls.Config)) *wire.Client {
 func (ts *testServer) dialRaw() *wire.Client {
 	ts.T.Helper()
 	return wire.Target{T: ts.T, Addr: ts.tlsAddr()}.Connect()
+}
+
+// programSettings is a settings file for a program that tests drive as hard as
+// they can.
+const programSettings = `
+[server]
+listen = "127.0.0.1:0"
+[limits]
+connections_per_ip = 0
+waiting = 0
+waiting_per_ip = 0
+commands_per_second = 0
+logins_per_minute = 0
+rooms = 0
+groups = 0
+messages = 0
+[expiry]
+room = "8760h"
+[auth]
+iterations = 16
+[web]
+listen = ""
+`
+
+// writeSettings writes a settings file and returns where it is.
+func writeSettings(t testing.TB, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "chat.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -2,8 +2,12 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"unicode"
 	"unicode/utf8"
@@ -163,4 +167,54 @@ func checkScreen(t *testing.T, text string, lines []string) {
 	if counted != 0 {
 		t.Errorf("%q: a list has %d lines less than it says", text, counted)
 	}
+}
+
+// TestComingAndGoing: 2000 people who come and go, in every way there is to go,
+// leave nothing behind. (It is not parallel: it counts.)
+func TestComingAndGoing(t *testing.T) {
+	srv := startServer(t)
+	srv.Guest("stays").Barrier()
+	goroutines, files := runtime.NumGoroutine(), openFiles(t)
+	var next atomic.Int64
+	var running sync.WaitGroup
+	for range 8 {
+		running.Go(func() {
+			for i := next.Add(1); i <= 2000; i = next.Add(1) {
+				if err := wire.ComeAndGo(t, srv.Addr, int(i)); err != nil {
+					t.Errorf("connection %d: %v", i, err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	wire.WantBack(t, "goroutines", goroutines, runtime.NumGoroutine)
+	wire.WantBack(t, "open files", files, func() int { return openFiles(t) })
+	srv.doorway.mu.Lock()
+	defer srv.doorway.mu.Unlock()
+	if n := len(srv.doorway.sessions); n != 1 {
+		t.Errorf("%d sessions are left, want 1", n)
+	}
+	srv.users.mu.Lock()
+	defer srv.users.mu.Unlock()
+	if n := len(srv.users.online); n != 1 {
+		t.Errorf("%d names are still in use, want 1", n)
+	}
+	srv.doorway.admission.mu.Lock()
+	defer srv.doorway.admission.mu.Unlock()
+	if srv.doorway.admission.open != 1 || srv.doorway.admission.asking != 0 {
+		t.Errorf("%d connections are counted, %d of them not logged in; want 1 and 0", srv.doorway.admission.open, srv.doorway.admission.asking)
+	}
+	if users, _ := srv.rooms.home.state(0); users != 1 {
+		t.Errorf("%d users are in Home, want 1", users)
+	}
+}
+
+// openFiles is how many files this process has open.
+func openFiles(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("this machine does not show a process's open files")
+	}
+	return len(entries)
 }

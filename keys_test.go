@@ -196,25 +196,3 @@ func TestPassphraseCost(t *testing.T) {
 		t.Errorf("the database says %+v (%v)", rows, err)
 	}
 }
-
-// TestServeKey: the program starts with the key that the settings name, makes it,
-// and refuses in one line without it.
-func TestServeKey(t *testing.T) {
-	t.Parallel()
-	path, data, key := buildProgram(t), t.TempDir(), filepath.Join(t.TempDir(), "elsewhere.key")
-	settings := writeSettings(t, strings.Replace(programSettings, "[server]", "[server]\nkey = \""+key+"\"", 1))
-	p := startProgram(t, path, "-config", settings, "-data", data)
-	p.Guest("alice").Ask("#createroom den", "@status 0")
-	p.terminate()
-	if _, err := os.Stat(filepath.Join(data, keyFile)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("there is a key in the data folder, too (%v)", err)
-	}
-	if why := refusal(t, path, "-config", writeSettings(t, programSettings), "-data", data); !strings.Contains(why, "is missing") {
-		t.Errorf("without its key: %q", why)
-	}
-	ask := writeSettings(t, strings.Replace(programSettings, "[server]", "[server]\nkey = \"ask\"", 1))
-	if why := refusal(t, path, "-config", ask, "-data", t.TempDir()); !strings.Contains(why, "there is no terminal") {
-		t.Errorf("a passphrase without a terminal: %q", why)
-	}
-	startProgram(t, path, "-config", settings, "-data", data).Guest("bob").Ask("#changeroom den", "@status 0")
-}

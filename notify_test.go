@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,66 +11,6 @@ import (
 
 	"homeroom/test/wire"
 )
-
-// fakeManager is a service manager's end of sd_notify.
-type fakeManager struct {
-	t    *testing.T
-	conn *net.UnixConn
-	name string
-}
-
-func startManager(t *testing.T, name string) *fakeManager {
-	t.Helper()
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return &fakeManager{t, conn, name}
-}
-
-// heard is the next state that was told.
-func (m *fakeManager) heard() string {
-	m.t.Helper()
-	buf := make([]byte, 1000)
-	_ = m.conn.SetReadDeadline(time.Now().Add(wire.Patience))
-	n, err := m.conn.Read(buf)
-	if err != nil {
-		m.t.Fatalf("the service manager hears nothing: %v", err)
-	}
-	return string(buf[:n])
-}
-
-// TestNotify: the shipped program tells a service manager that it is ready, that
-// it is well, and that it stops; in the file system's names and in abstract ones.
-func TestNotify(t *testing.T) {
-	for what, name := range map[string]string{
-		"path": filepath.Join(t.TempDir(), "notify"), "abstract": fmt.Sprintf("@homeroom-test-%d", os.Getpid()),
-	} {
-		t.Run(what, func(t *testing.T) {
-			m := startManager(t, name)
-			t.Setenv("NOTIFY_SOCKET", name)
-			t.Setenv("WATCHDOG_USEC", "300000")
-			p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", t.TempDir())
-			if got := m.heard(); got != "READY=1" {
-				t.Fatalf("first %q", got)
-			}
-			for range 3 {
-				if got := m.heard(); got != "WATCHDOG=1" {
-					t.Fatalf("then %q", got)
-				}
-			}
-			if code := p.terminate(); code != exitDone {
-				t.Errorf("exit code %d", code)
-			}
-			for got := m.heard(); got != "STOPPING=1"; got = m.heard() {
-				if got != "WATCHDOG=1" {
-					t.Fatalf("at the end %q", got)
-				}
-			}
-		})
-	}
-}
 
 // TestNotifyElsewhere: what is for another process, or makes no sense, is left
 // alone.
@@ -106,8 +45,8 @@ func (s hungStore) heartbeat() {
 // TestWatchdogStarves: nothing is told while the writer hangs, or the port does
 // not answer.
 func TestWatchdogStarves(t *testing.T) {
-	m := startManager(t, filepath.Join(t.TempDir(), "notify"))
-	n := notifier{socket: m.name, watchdog: 30 * time.Millisecond}
+	m := wire.NewManager(t, filepath.Join(t.TempDir(), "notify"))
+	n := notifier{socket: m.Name, watchdog: 30 * time.Millisecond}
 	srv := startServer(t)
 	hung := hungStore{srv.store, make(chan struct{}), make(chan struct{})}
 	watched := &server{store: hung, doorway: doorway{listener: srv.doorway.listener}}
@@ -118,11 +57,11 @@ func TestWatchdogStarves(t *testing.T) {
 	}()
 	<-hung.asked
 	n.tell("the test") // what comes before it came too early
-	if got := m.heard(); got != "the test" {
+	if got := m.Heard(); got != "the test" {
 		t.Fatalf("while the writer hangs: %q", got)
 	}
 	close(hung.release)
-	if got := m.heard(); got != "WATCHDOG=1" {
+	if got := m.Heard(); got != "WATCHDOG=1" {
 		t.Fatalf("when the writer answers: %q", got)
 	}
 	close(stop)

@@ -2,9 +2,6 @@ package main
 
 import (
 	"errors"
-	"os"
-	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -76,32 +73,4 @@ func TestReloadCommand(t *testing.T) {
 	reload(exitFailed, "homeroom: the server refuses #reload: the file; is not there (3504)\n")
 	ts.stopNow()
 	reload(exitFailed, "homeroom: no server runs on that data folder ("+ts.cfg.Server.Data+"); start it, or name the folder that it uses with -data\n")
-}
-
-// TestReloadSignal: SIGHUP reads the settings file of the shipped program anew, and
-// the log says what came of it.
-func TestReloadSignal(t *testing.T) {
-	t.Parallel()
-	data, settings := t.TempDir(), writeSettings(t, programSettings)
-	p := startProgram(t, buildProgram(t), "-config", settings, "-data", data)
-	host := dialFolder(t, data)
-	host.Ask("#watchlog on", "@status 0")
-	reload := func(text, want string) {
-		t.Helper()
-		if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		if got := host.Read(); !strings.Contains(got, want) {
-			t.Errorf("the log says %s, want %s", got, want)
-		}
-	}
-	reload(programSettings+"[server]\n", "the settings are refused; all stays as it was")
-	reload(programSettings, "the settings were read; nothing changed")
-	reload(strings.Replace(programSettings, "rooms = 0", "rooms = 7", 1), "limits.rooms is 7 now; it was 0")
-	if code := p.terminate(); code != exitDone {
-		t.Errorf("exit code %d", code)
-	}
 }

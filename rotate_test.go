@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"homeroom/datadir"
 )
@@ -206,89 +204,4 @@ func TestRotateRefuses(t *testing.T) {
 	}
 	wantRotated(t, o, 2)
 	wantRecords(t, o, all)
-}
-
-// TestRotateFaults: a rotation is killed at, or meets an error in, one system call
-// after the other that changes the disk. Nothing is lost, a server opens what is
-// left, and the next rotation works.
-func TestRotateFaults(t *testing.T) {
-	t.Parallel()
-	needRoot(t, "strace")
-	path := buildProgram(t)
-	made, all := rotationStore(t, 60)
-	eachCallFault(t, func(f callFault, n int) bool {
-		o := commitStore(t)
-		copyFolder(t, made.folder, o.folder)
-		p, trace := launchFaulty(t, f, n, path, "key", "rotate", "-data", o.folder)
-		code := p.exitCode()
-		wantRecords(t, o, all)
-		if err := openOnce(o); err != nil {
-			t.Errorf("opening it: %v", err)
-		}
-		if err := rotateKey(t.Context(), io.Discard, o.folder, o.key, o.key); err != nil {
-			t.Errorf("the next rotation: %v", err)
-		}
-		wantRecords(t, o, all)
-		if wantChecked(t, o.folder); t.Failed() {
-			t.Errorf("%s at call %d of %s; it says:\n%s", f.fault, n, f.calls, p.logged())
-		}
-		return code == -1 || strings.Contains(readTrace(t, trace), "INJECTED")
-	})
-}
-
-// TestRotateKilled: a rotation that is killed at any moment loses nothing, the
-// server starts all the same, and the next rotation finishes what it began.
-func TestRotateKilled(t *testing.T) {
-	t.Parallel()
-	o, all := rotationStore(t, 2000)
-	cutRotations(t, o, all, 5**kills, (*program).kill)
-}
-
-// cutRotations begins one rotation after the other and has each cut off at any
-// moment.
-func cutRotations(t *testing.T, o storeOptions, all []record, rounds int, cut func(*program)) {
-	path := buildProgram(t)
-	rotate := func() *program { return launch(t, path, "key", "rotate", "-data", o.folder) }
-	began := time.Now()
-	if p := rotate(); p.exitCode() != exitDone {
-		t.Fatalf("the first rotation: %s", p.logged())
-	}
-	whole := time.Since(began)
-	interrupted := 0
-	for round := range rounds {
-		p := rotate()
-		select {
-		case <-p.ended:
-		case <-time.After(rand.N(whole)): // any moment will do
-		}
-		cut(p)
-		rows, err := readKeyRows(filepath.Join(o.folder, databaseFile))
-		if err != nil || len(rows) == 0 || len(rows) > 2 {
-			t.Fatalf("round %d: the database says of its keys %+v (%v)", round, rows, err)
-		}
-		if len(rows) == 2 {
-			interrupted++
-		}
-		wantRecords(t, o, all)
-		if round%3 == 0 {
-			if err := openOnce(o); err != nil {
-				t.Fatalf("round %d: %v", round, err)
-			}
-		}
-		if round%5 == 4 {
-			if p := rotate(); p.exitCode() != exitDone {
-				t.Fatalf("round %d: the rotation after it: %s", round, p.logged())
-			}
-			rows, err := readKeyRows(filepath.Join(o.folder, databaseFile))
-			if err != nil || len(rows) != 1 {
-				t.Fatalf("round %d: after a whole rotation %d keys are left (%v)", round, len(rows), err)
-			}
-			wantRotated(t, o, rows[0].number)
-		}
-		if t.Failed() {
-			return
-		}
-	}
-	wantRecords(t, o, all)
-	t.Logf("%d rounds, %d of them cut off in between", rounds, interrupted)
 }

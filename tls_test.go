@@ -3,39 +3,22 @@ package main
 import (
 	"bytes"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"homeroom/certs"
 	"homeroom/test/wire"
 )
 
 // withTLS turns TLS on, on a free port.
 func withTLS(cfg *config) { cfg.TLS.Listen = "127.0.0.1:0" }
-
-// clientTLS trusts the certificate that the server has made, and nothing else.
-func clientTLS(t testing.TB, folder string) *tls.Config {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(folder, certs.File))
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(text) {
-		t.Fatal("the server's file has no certificate")
-	}
-	return &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"}
-}
 
 // TestTLS: both versions, the certificate's names, and people with and without
 // TLS in one room.
@@ -79,7 +62,7 @@ func TestTLSRefuses(t *testing.T) {
 		},
 		"another name": func(c *tls.Config) { c.ServerName = "example.org" },
 	} {
-		config := clientTLS(t, srv.cfg.Server.Data)
+		config := wire.TLS(t, srv.cfg.Server.Data)
 		change(config)
 		if conn, err := tls.Dial("tcp", srv.tlsAddr(), config); err == nil {
 			conn.Close()
@@ -136,7 +119,7 @@ func TestTLSHandshakeEnds(t *testing.T) {
 		if _, err := silent.In.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("the handshake that never came ends with %v", err)
 		}
-		wantBack(t, "connections", 0, counted)
+		wire.WantBack(t, "connections", 0, counted)
 	}
 }
 
@@ -263,11 +246,11 @@ func TestTLSOneRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	counted := &records{Conn: raw}
-	config := clientTLS(t, srv.cfg.Server.Data)
+	config := wire.TLS(t, srv.cfg.Server.Data)
 	config.DynamicRecordSizingDisabled = true // what it sends is one record too
 	c := wire.Greeted(t, tls.Client(counted, config))
 	c.Ask("#login anon alice", "@status 0")
-	wantBack(t, "writers at work", 0, srv.writing) // while one is, it takes what comes as it comes
+	wire.WantBack(t, "writers at work", 0, srv.writing) // while one is, it takes what comes as it comes
 	before := counted.number
 	c.Raw(strings.Repeat("#ping one\r\n", 300))
 	for range 300 {
@@ -332,5 +315,5 @@ func TestTLSLeavesNothing(t *testing.T) {
 		c.Conn.(*tls.Conn).NetConn().Close()
 		srv.dialRaw().Conn.Close()
 	}
-	wantBack(t, "goroutines", goroutines, runtime.NumGoroutine)
+	wire.WantBack(t, "goroutines", goroutines, runtime.NumGoroutine)
 }

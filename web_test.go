@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -301,20 +300,5 @@ func TestWebStops(t *testing.T) {
 	if conn, err := net.Dial("tcp", strings.TrimPrefix(at, "http://")); err == nil {
 		conn.Close()
 		t.Error("the port is open after the stop")
-	}
-}
-
-// TestWebPortInUse: the start says so and gives everything back.
-func TestWebPortInUse(t *testing.T) {
-	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	text := strings.Replace(programSettings, `listen = ""`, fmt.Sprintf("listen = %q", l.Addr().String()), 1)
-	why := refusal(t, buildProgram(t), "-config", writeSettings(t, text), "-data", t.TempDir())
-	if !strings.Contains(why, "cannot listen on "+l.Addr().String()) {
-		t.Errorf("got %q", why)
 	}
 }

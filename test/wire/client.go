@@ -268,3 +268,52 @@ func Until(t testing.TB, what string, come func() bool) {
 		}
 	}
 }
+
+// ComeAndGo connects and leaves in one of several ways.
+func ComeAndGo(t testing.TB, addr string, i int) error {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	c := New(t, conn)
+	if _, err := c.ReadErr(); err != nil {
+		return err
+	}
+	way := i % 6
+	if way > 0 {
+		if err := c.Request(fmt.Sprintf("#login anon guest%d", i), "@status 0"); err != nil {
+			return err
+		}
+	}
+	switch way {
+	case 1:
+		return c.Request("#quit", "@status 0")
+	case 2: // in the middle of a line
+		_, err = conn.Write([]byte("#broadcast unfin"))
+	case 3: // in the middle of a message
+		_, err = conn.Write([]byte("#postmessage heading 0 3\r\none\r\n"))
+	case 4: // at once, with what was sent thrown away
+		err = conn.(*net.TCPConn).SetLinger(0)
+	case 5: // one direction first
+		if err = conn.(*net.TCPConn).CloseWrite(); err == nil {
+			if line, err := c.ReadErr(); err == nil {
+				return fmt.Errorf("got %q after the end", line)
+			}
+		}
+	}
+	return err
+}
+
+// WantBack waits until a count is back at what it was.
+func WantBack(t testing.TB, what string, was int, count func() int) {
+	t.Helper()
+	deadline := time.Now().Add(Patience)
+	for count() > was {
+		if time.Now().After(deadline) {
+			buf := make([]byte, 1<<16)
+			t.Fatalf("%d %s, there were %d:\n%s", count(), what, was, buf[:runtime.Stack(buf, true)])
+		}
+		runtime.Gosched()
+	}
+}

@@ -13,14 +13,14 @@ import (
 func (c *Client) Listed(command, name string) []string {
 	c.T.Helper()
 	c.Send(command)
-	words := wordsOf(c.Read())
+	words := Words(c.Read())
 	if len(words) != 3 || words[0] != "@ret" {
 		c.T.Fatalf("%s: got %q", command, words)
 	}
 	n, _ := strconv.ParseInt(words[2], 10, 64)
 	var found []string
 	for range n {
-		if words := wordsOf(c.Read()); words[0] == name {
+		if words := Words(c.Read()); words[0] == name {
 			found = words
 		}
 	}
@@ -52,7 +52,7 @@ func (c *Client) Number(what string) int64 {
 
 // StatusNumber returns the number in "@ret #<what>status <n>".
 func StatusNumber(t testing.TB, line string) int64 {
-	words := wordsOf(line)
+	words := Words(line)
 	if len(words) != 3 || !strings.HasSuffix(words[1], "status") {
 		t.Errorf("got %q, want a status number", line)
 		return 0
@@ -76,7 +76,7 @@ func (c *Client) Post(heading string, parent, secs int64) int64 {
 func (c *Client) GroupID() int64 {
 	c.T.Helper()
 	c.Send("#whoami")
-	words := wordsOf(c.Read())
+	words := Words(c.Read())
 	id, _ := strconv.ParseInt(words[len(words)-1], 10, 64)
 	return id
 }
@@ -87,8 +87,8 @@ var (
 	escape  = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 )
 
-// wordsOf splits a line into its words, and takes the quotes off.
-func wordsOf(line string) (words []string) {
+// Words splits a line into its words, and takes the quotes off.
+func Words(line string) (words []string) {
 	for _, m := range word.FindAllStringSubmatch(line, -1) {
 		if strings.HasPrefix(m[0], `"`) {
 			m[0] = escaped.ReplaceAllString(m[1], "$1")

@@ -36,7 +36,7 @@ func (c *Client) authText(line string) string {
 	if strings.HasPrefix(line, "@status ") {
 		return line
 	}
-	words := wordsOf(line)
+	words := Words(line)
 	if len(words) != 3 || words[0] != "@ret" || words[1] != "#auth" {
 		c.T.Fatalf("#auth: got %q", line)
 	}
@@ -92,7 +92,7 @@ func (c *Client) Salt(user string) string {
 func (c *Client) Challenged(password string) string {
 	c.T.Helper()
 	c.Send("#challenge")
-	words := wordsOf(c.Read())
+	words := Words(c.Read())
 	if len(words) != 3 || words[0] != "@ret" || words[1] != "#challenge" || len(words[2]) < 32 {
 		c.T.Fatalf("#challenge: got %q", words)
 	}

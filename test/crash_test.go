@@ -1,4 +1,4 @@
-package main
+package test
 
 import (
 	"flag"
@@ -124,12 +124,12 @@ func (w *crashWorker) change(line string) bool {
 
 // notePosted learns a message's number from the event that comes with it.
 func (w *crashWorker) notePosted(line string) {
-	words := splitWords(line, nil)
+	words := wire.Words(line)
 	if len(words) != 7 || words[1] != "#posted" {
 		return
 	}
 	if m := w.messages[words[6]]; m != nil {
-		m.id, _ = parseNumber(words[3])
+		m.id = number(words[3])
 		w.seen[m.id] = words[6]
 	}
 }
@@ -434,10 +434,10 @@ func (c *crashTest) verifyStatus(v *wire.Client) {
 // lines, and returns the fourth word of each: a group's messages.
 func (c *crashTest) verifyList(v *wire.Client, command string, skip int, of func(*crashWorker) map[string]fate) map[string]string {
 	v.Send(command)
-	n, _ := parseNumber(splitWords(v.Read(), nil)[2])
+	n := number(wire.Words(v.Read())[2])
 	found := map[string]string{}
 	for i := range int(n) {
-		if words := splitWords(v.Read(), nil); i >= skip {
+		if words := wire.Words(v.Read()); i >= skip {
 			found[words[0]] = words[3]
 		}
 	}
@@ -476,17 +476,17 @@ func (c *crashTest) settle(f fate, there bool, name string) fate {
 func (c *crashTest) verifyGroup(v *wire.Client, w *crashWorker, group, count string) {
 	v.Ask("#joingroup "+group, "@status 0")
 	v.Send("#listmessages")
-	n := splitWords(v.Read(), nil)[2]
+	n := wire.Words(v.Read())[2]
 	if n != count {
 		c.t.Errorf("%s: listed with %s messages, it has %s", group, count, n)
 	}
-	lines, _ := parseNumber(n)
+	lines := number(n)
 	found, replies := map[string]string{}, map[string]int{}
 	for range lines {
-		words := splitWords(v.Read(), nil) // heading owner id parent replies secs
+		words := wire.Words(v.Read()) // heading owner id parent replies secs
 		found[words[0]] = words[4]
 		c.verifyMessage(w, group, words)
-		if parent, _ := parseNumber(words[3]); parent != 0 {
+		if parent := number(words[3]); parent != 0 {
 			replies[c.ids[parent]]++
 		}
 	}
@@ -510,13 +510,13 @@ func (c *crashTest) verifyMessage(w *crashWorker, group string, words []string) 
 		c.t.Errorf("%s has the message %q, which nobody posted there", group, words[0])
 		return
 	}
-	id, _ = parseNumber(words[2])
+	id = number(words[2])
 	if m.id != 0 && m.id != id {
 		c.t.Errorf("%s has number %d; it had %d", words[0], id, m.id)
 	}
 	m.id = id
 	c.noteNumber(id, words[0])
-	if parent, _ := parseNumber(words[3]); c.ids[parent] != m.parent {
+	if parent := number(words[3]); c.ids[parent] != m.parent {
 		c.t.Errorf("%s answers %q, want %q", words[0], c.ids[parent], m.parent)
 	}
 }
@@ -528,7 +528,7 @@ func (c *crashTest) readMessage(v *wire.Client, heading string, m *crashMessage,
 	}
 	m.read = true
 	v.Send(fmt.Sprintf("#getmessage %d", m.id))
-	head := splitWords(v.Read(), nil)
+	head := wire.Words(v.Read())
 	lines := crashLines(heading)
 	if len(head) != 8 || head[2] != heading || head[3] != strconv.Itoa(lines) || head[6] != replies {
 		c.t.Errorf("#getmessage %d: got %q, want %s with %d lines and %s replies", m.id, head, heading, lines, replies)
@@ -573,4 +573,10 @@ func (c *crashTest) verifyAccount(v *wire.Client, name string, f fate, w *crashW
 	}
 	c.t.Errorf("%s: no password is right of those that it can have: %q", name, w.passwords[name])
 	return f
+}
+
+// number is a number that a server shows.
+func number(word string) int64 {
+	n, _ := strconv.ParseInt(word, 10, 64)
+	return n
 }

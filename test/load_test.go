@@ -1,11 +1,10 @@
-package main
+package test
 
 import (
 	"bufio"
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -110,105 +109,6 @@ func memoryOf(t testing.TB, p *program) int {
 		t.Fatal(err)
 	}
 	return kib
-}
-
-// openFiles is how many files this process has open.
-func openFiles(t testing.TB) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Skip("this machine does not show a process's open files")
-	}
-	return len(entries)
-}
-
-// TestComingAndGoing: 2000 people who come and go, in every way there is to go,
-// leave nothing behind. (It is not parallel: it counts.)
-func TestComingAndGoing(t *testing.T) {
-	srv := startServer(t)
-	srv.Guest("stays").Barrier()
-	goroutines, files := runtime.NumGoroutine(), openFiles(t)
-	var next atomic.Int64
-	var running sync.WaitGroup
-	for range 8 {
-		running.Go(func() {
-			for i := next.Add(1); i <= 2000; i = next.Add(1) {
-				if err := comeAndGo(t, srv.Addr, int(i)); err != nil {
-					t.Errorf("connection %d: %v", i, err)
-				}
-			}
-		})
-	}
-	running.Wait()
-	wantBack(t, "goroutines", goroutines, runtime.NumGoroutine)
-	wantBack(t, "open files", files, func() int { return openFiles(t) })
-	srv.doorway.mu.Lock()
-	defer srv.doorway.mu.Unlock()
-	if n := len(srv.doorway.sessions); n != 1 {
-		t.Errorf("%d sessions are left, want 1", n)
-	}
-	srv.users.mu.Lock()
-	defer srv.users.mu.Unlock()
-	if n := len(srv.users.online); n != 1 {
-		t.Errorf("%d names are still in use, want 1", n)
-	}
-	srv.doorway.admission.mu.Lock()
-	defer srv.doorway.admission.mu.Unlock()
-	if srv.doorway.admission.open != 1 || srv.doorway.admission.asking != 0 {
-		t.Errorf("%d connections are counted, %d of them not logged in; want 1 and 0", srv.doorway.admission.open, srv.doorway.admission.asking)
-	}
-	if users, _ := srv.rooms.home.state(0); users != 1 {
-		t.Errorf("%d users are in Home, want 1", users)
-	}
-}
-
-// comeAndGo connects and leaves in one of several ways.
-func comeAndGo(t testing.TB, addr string, i int) error {
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	c := wire.New(t, conn)
-	if _, err := c.ReadErr(); err != nil {
-		return err
-	}
-	way := i % 6
-	if way > 0 {
-		if err := c.Request(fmt.Sprintf("#login anon guest%d", i), "@status 0"); err != nil {
-			return err
-		}
-	}
-	switch way {
-	case 1:
-		return c.Request("#quit", "@status 0")
-	case 2: // in the middle of a line
-		_, err = conn.Write([]byte("#broadcast unfin"))
-	case 3: // in the middle of a message
-		_, err = conn.Write([]byte("#postmessage heading 0 3\r\none\r\n"))
-	case 4: // at once, with what was sent thrown away
-		err = conn.(*net.TCPConn).SetLinger(0)
-	case 5: // one direction first
-		if err = conn.(*net.TCPConn).CloseWrite(); err == nil {
-			if line, err := c.ReadErr(); err == nil {
-				return fmt.Errorf("got %q after the end", line)
-			}
-		}
-	}
-	return err
-}
-
-// wantBack waits until a count is back at what it was.
-func wantBack(t *testing.T, what string, was int, count func() int) {
-	t.Helper()
-	deadline := time.Now().Add(wire.Patience)
-	for count() > was {
-		if time.Now().After(deadline) {
-			buf := make([]byte, 1<<16)
-			t.Fatalf("%d %s, there were %d:\n%s", count(), what, was, buf[:runtime.Stack(buf, true)])
-		}
-		runtime.Gosched()
-	}
 }
 
 // TestStopUnderLoad: a server that is told to stop while 500 people talk and

@@ -1,4 +1,4 @@
-package main
+package test
 
 import (
 	"flag"
@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"homeroom/test/disk"
 )
 
 // measureLatency switches on the tests of this file: they need a minute and a
@@ -91,7 +93,7 @@ func later(a, b time.Time) time.Time {
 // TestSlowDisk: a disk that takes 30 ms for each sync, as SD cards do.
 func TestSlowDisk(t *testing.T) {
 	args := latencyArgs(t)
-	needRoot(t, "strace")
+	disk.NeedRoot(t, "strace")
 	p := startProgram(t, "strace", append([]string{
 		"-D", "--seccomp-bpf", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync",
 		"-e", "inject=fsync,fdatasync:delay_exit=30000", buildProgram(t),

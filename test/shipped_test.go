@@ -1,4 +1,4 @@
-package main
+package test
 
 import (
 	"flag"
@@ -30,7 +30,7 @@ func TestShipped(t *testing.T) {
 	words := commandOf(t, *shipped)
 	data := t.TempDir()
 	serve := append(words[1:len(words):len(words)], "serve", "-config", writeSettings(t, shippedSettings), "-data", data)
-	runShipped(t, words, ", protocol "+protocolVersion, "version")
+	runShipped(t, words, ", protocol 0.03", "version")
 
 	p := startProgram(t, words[0], serve...)
 	ann := p.Member("ann")

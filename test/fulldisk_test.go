@@ -1,55 +1,26 @@
-package main
+package test
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"homeroom/test/wire"
+
+	"homeroom/test/disk"
 )
-
-// smallDisk makes a disk that is soon full and returns where it is mounted.
-func smallDisk(t testing.TB) string {
-	t.Helper()
-	needRoot(t, "mount", "umount")
-	folder := sharedFolder(t)
-	if _, err := runCommand("mount -t tmpfs -o size=48m tmpfs " + folder); err != nil {
-		t.Skipf("this machine mounts no tmpfs: %v", err)
-	}
-	t.Cleanup(func() { unmount(t, folder) })
-	return folder
-}
-
-// fillDisk writes a file until there is no space left.
-func fillDisk(t testing.TB, path string) {
-	t.Helper()
-	file, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	for piece := make([]byte, 1<<16); len(piece) > 0; {
-		if _, err := file.Write(piece); errors.Is(err, syscall.ENOSPC) {
-			piece = piece[:len(piece)/2]
-		} else if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // TestFullDiskServed: while the disk is full, what cannot be stored is answered
 // -2 and is nowhere, and reading and talking go on; once there is space, changes
 // are stored again. It drives the program as it is shipped.
 func TestFullDiskServed(t *testing.T) {
 	t.Parallel()
-	disk := smallDisk(t)
-	c := newCrashTest(t, buildProgram(t), programSettings, filepath.Join(disk, "data"), false)
+	folder := disk.Small(t)
+	c := newCrashTest(t, buildProgram(t), programSettings, filepath.Join(folder, "data"), false)
 	p := startProgram(t, c.path, c.args...)
 	c.connect(p)
 	c.together(func(w *crashWorker) { w.workThrough(20) })
@@ -57,8 +28,8 @@ func TestFullDiskServed(t *testing.T) {
 	w := c.workers[0]
 	reader.Ask("#joingroup "+w.group, "@status 0")
 
-	filler := filepath.Join(disk, "filler")
-	fillDisk(t, filler)
+	filler := filepath.Join(folder, "filler")
+	disk.Fill(t, filler)
 	c.mayFail("@status -2")
 	c.together(func(w *crashWorker) {
 		for i := 0; w.refused == 0 && i < 1000 && !w.gone; i++ {
@@ -159,15 +130,15 @@ func (c *crashTest) together(do func(*crashWorker)) {
 // why; what is stored stays, and is served again once there is space.
 func TestFullDiskStart(t *testing.T) {
 	t.Parallel()
-	disk, path := smallDisk(t), buildProgram(t)
-	settings, filler := writeSettings(t, programSettings), filepath.Join(disk, "filler")
+	small, path := disk.Small(t), buildProgram(t)
+	settings, filler := writeSettings(t, programSettings), filepath.Join(small, "filler")
 	serve := func(folder string) []string {
-		return []string{"-config", settings, "-data", filepath.Join(disk, folder)}
+		return []string{"-config", settings, "-data", filepath.Join(small, folder)}
 	}
 	p := startProgram(t, path, serve("used")...)
 	p.Member("alice")
 	p.kill()
-	fillDisk(t, filler)
+	disk.Fill(t, filler)
 	if why := refusal(t, path, serve("new")...); !strings.Contains(why, "the disk is full") {
 		t.Errorf("a start in a new folder says %q", why)
 	}

@@ -1,4 +1,4 @@
-package main
+package test
 
 import (
 	"crypto/tls"
@@ -41,7 +41,7 @@ func TestHalfOpen(t *testing.T) {
 	talker := guest(cable.server, "talker", "den")
 	guest(cable.clients, "idle", "Home")
 	guest(cable.clients, "busy", "den")
-	config := clientTLS(t, data)
+	config := wire.TLS(t, data)
 	config.ServerName = "10.99.0.1"
 	sealed := wire.Greeted(t, tls.Client(cable.dial(cable.clients, tlsAddr), config))
 	sealed.Ask("#login anon sealed", "@status 0")

@@ -1,11 +1,9 @@
-package main
+package test
 
 import (
 	"flag"
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -15,32 +13,12 @@ import (
 	"time"
 
 	"homeroom/test/wire"
-)
 
-// faults is how many calls of each kind TestStorageFaults lets fail, one after
-// the other: go test -run TestStorageFaults -faults=all -timeout 0.
-var faults = flag.String("faults", "few", "few, or all: how many system calls TestStorageFaults lets fail")
+	"homeroom/test/disk"
+)
 
 // faultsFrom is where -faults=all begins, so that it can be done in pieces.
 var faultsFrom = flag.Int("faultsfrom", 1, "the first system call that TestStorageFaults lets fail with -faults=all")
-
-// needRoot skips a test that needs root and a program where there is none; on a
-// build machine that is a failure.
-func needRoot(t testing.TB, programs ...string) {
-	t.Helper()
-	skip := t.Skipf
-	if os.Getenv("CI") != "" {
-		skip = t.Fatalf
-	}
-	if os.Getuid() != 0 {
-		skip("this test needs root")
-	}
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			skip("this test needs the program %s", p)
-		}
-	}
-}
 
 // faultKind is one way in which the disk fails.
 type faultKind struct {
@@ -65,7 +43,7 @@ func faultKinds() []faultKind {
 // afterwards; after a failed sync the server says so once and ends.
 func TestStorageFaults(t *testing.T) {
 	t.Parallel()
-	needRoot(t, "strace")
+	disk.NeedRoot(t, "strace")
 	path := buildProgram(t)
 	for _, kind := range faultKinds() {
 		t.Run(kind.name, func(t *testing.T) {
@@ -195,7 +173,7 @@ var (
 // returns how many calls have failed.
 func (f *faultTest) end(t *testing.T, p *program, trace string) int {
 	began := time.Now()
-	calls := readTrace(t, trace)
+	calls := fileContent(t, trace)
 	syncs := len(failedSync.FindAllString(calls, -1))
 	if syncs > 0 {
 		if code := p.exitCode(); code != exitFailed {
@@ -203,10 +181,10 @@ func (f *faultTest) end(t *testing.T, p *program, trace string) int {
 		}
 		f.ends++
 		f.slowest = max(f.slowest, time.Since(began))
-	} else if code := p.endAnyhow(); code != exitDone && !failedCall.MatchString(readTrace(t, trace)) {
+	} else if code := p.endAnyhow(); code != exitDone && !failedCall.MatchString(fileContent(t, trace)) {
 		t.Errorf("exit code %d although no call failed", code)
 	}
-	calls = readTrace(t, trace)
+	calls = fileContent(t, trace)
 	if n := len(toldSync.FindAllString(p.logged(), -1)); len(failedSync.FindAllString(calls, -1)) > 0 && n != 1 {
 		t.Errorf("the log speaks of the failed sync %d times, want once:\n%s", n, calls)
 	}
@@ -217,13 +195,4 @@ func (f *faultTest) end(t *testing.T, p *program, trace string) int {
 func (p *program) endAnyhow() int {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may be gone
 	return p.exitCode()
-}
-
-func readTrace(t *testing.T, path string) string {
-	t.Helper()
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(content)
 }

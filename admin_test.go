@@ -99,7 +99,7 @@ func TestBansAgainst(t *testing.T) {
 			t.Fatalf("%q is no network", word)
 		}
 		b := netBan(p)
-		if b.ends = never; ts.bans.add(b) != nil {
+		if b.ends = never; ts.bans.add(b, 0) != nil {
 			t.Fatalf("%q cannot be banned", word)
 		}
 		return b
@@ -177,7 +177,7 @@ func TestBanEnds(t *testing.T) {
 	ts := startServer(t)
 	soon := ts.clock.now() + 30
 	for _, key := range []banKey{{what: banName, name: "alice"}, {what: banAll}} {
-		if err := ts.bans.add(&ban{key: key, by: "root", ends: soon}); err != nil {
+		if err := ts.bans.add(&ban{key: key, by: "root", ends: soon}, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -187,7 +187,7 @@ func TestBanEnds(t *testing.T) {
 		host.Barrier()
 	}
 	ts.Guest("alice")
-	if err := ts.bans.add(&ban{key: banKey{what: banName, name: "bob"}, by: "root", ends: ts.clock.now() + 1}); err != nil {
+	if err := ts.bans.add(&ban{key: banKey{what: banName, name: "bob"}, by: "root", ends: ts.clock.now() + 1}, 0); err != nil {
 		t.Fatal(err)
 	}
 	ts = ts.restart()

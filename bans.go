@@ -48,8 +48,7 @@ type bans struct {
 	store  store
 	clock  *clock
 	exp    *expirer
-	limit  func() int // 0: none
-	lifted func(*ban)
+	lifted func(*ban) // runs after one has ended by itself
 
 	changing turn // of whoever adds or drops a ban
 
@@ -63,7 +62,7 @@ type bans struct {
 // newBans reads the stored bans.
 func newBans(srv *server) (*bans, error) {
 	bs := &bans{
-		store: srv.store, clock: srv.clock, exp: srv.expirer, limit: func() int { return srv.settings().Limits.Bans }, lifted: srv.banLifted,
+		store: srv.store, clock: srv.clock, exp: srv.expirer, lifted: srv.banLifted,
 		byKey: map[banKey]*ban{}, changing: newTurn(),
 	}
 	var stored []*ban
@@ -134,11 +133,10 @@ func parseNetwork(word string) (p netip.Prefix, ok bool) {
 }
 
 // add stores a ban and then has it hold, in place of an earlier one of the same
-// target. It fails with -2 past the limit.
-func (bs *bans) add(b *ban) error {
+// target. It fails with -2 where there are most already (0: no limit).
+func (bs *bans) add(b *ban, most int) error {
 	defer bs.changing.take()()
 	bs.mu.Lock()
-	most := bs.limit()
 	full := bs.byKey[b.key] == nil && b.key.what != banAll && most > 0 && len(bs.byKey) >= most
 	bs.mu.Unlock()
 	if full {
@@ -398,7 +396,7 @@ func (s *session) cmdBan(words []string, _ *reply) error {
 		return fail(statusBadArgs) // who bans themselves could not take it back
 	}
 	b.by, b.reason, b.ends = me.name.shown, reason, after(s.srv.clock.now(), time.Duration(secs)*time.Second)
-	if err := s.srv.bans.add(b); err != nil {
+	if err := s.srv.bans.add(b, s.srv.settings().Limits.Bans); err != nil {
 		return err
 	}
 	s.srv.endSessions(warningFrame(b.text(s.srv.clock, s.srv.now())), func(other *session, i *identity) bool {
@@ -455,7 +453,7 @@ func (s *session) cmdSuspend(words []string, _ *reply) error {
 		key: banKey{what: banAll}, by: s.who.Load().name.shown, reason: strings.Join(words[1:], " "),
 		ends: after(s.srv.clock.now(), time.Duration(minutes)*time.Minute),
 	}
-	if err := s.srv.bans.add(b); err != nil {
+	if err := s.srv.bans.add(b, s.srv.settings().Limits.Bans); err != nil {
 		return err
 	}
 	text := "the server is suspended for " + strconv.FormatInt(minutes, 10) + " min" + because(b.reason)

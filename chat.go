@@ -19,31 +19,28 @@ import (
 // server is a running chat server.
 type server struct {
 	// fixed when it is made
-	cfg        config // as it was started; what can change since is in settings
-	live       atomic.Pointer[config]
-	reread     func() (config, error) // reads the settings anew; nil: it cannot
-	reloading  turn                   // of whoever reads them
-	began      time.Time
-	store      store
-	clock      *clock
-	now        wallClock  // for what people are shown
-	accounts   *passwords // of accounts
-	doors      *passwords // of rooms and groups, which cost little
-	expirer    *expirer
-	messageEnd expiry // the message that ends next
-	timeDue    expiry // the clock is to be saved, where it must be
-	commands   map[string]*command
-	rooms      *rooms
-	groups     *groups
-	bans       *bans
-	rings      *ringSet // for what is said in rooms
-	counts     counts
-	log        *logbook.Log // what administrators read
+	cfg       config // as it was started; what can change since is in settings
+	live      atomic.Pointer[config]
+	reread    func() (config, error) // reads the settings anew; nil: it cannot
+	reloading turn                   // of whoever reads them
+	began     time.Time
+	store     store
+	clock     *clock
+	now       wallClock  // for what people are shown
+	accounts  *passwords // of accounts
+	doors     *passwords // of rooms and groups, which cost little
+	expirer   *expirer
+	timeDue   expiry // the clock is to be saved, where it must be
+	commands  map[string]*command
+	rooms     *rooms
+	groups    *groups
+	bans      *bans
+	rings     *ringSet // for what is said in rooms
+	counts    counts
+	log       *logbook.Log // what administrators read
 
 	users    *users
-	messages atomic.Int64 // stored, in all groups
-
-	unfinished atomic.Int64 // bytes of messages whose lines are still coming
+	messages messages
 
 	doorway doorway
 	life    lifecycle
@@ -133,8 +130,8 @@ func (srv *server) load() error {
 
 // wire has what ends by itself tell the expirer, and the expirer do something about it.
 func (srv *server) wire() {
-	srv.messageEnd.run = srv.expireMessages
-	srv.groups.removed = func() { srv.expirer.set(&srv.messageEnd, srv.clock.now()) }
+	srv.messages.next.run = srv.expireMessages
+	srv.groups.removed = func() { srv.expirer.set(&srv.messages.next, srv.clock.now()) }
 	srv.groups.removed() // what ended while the server was off, or was not deleted to the end
 	srv.timeDue.run = func() {
 		srv.store.keepTime()

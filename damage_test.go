@@ -59,7 +59,7 @@ func TestFrozenDatabase(t *testing.T) {
 		if n := countRows(t, b.cfg.Server.Data, "messages"); n != 3 {
 			t.Errorf("%d messages are stored, want 3: the deleted group's go", n)
 		}
-		if n := b.messages.Load(); n != 3 {
+		if n := b.messages.stored.Load(); n != 3 {
 			t.Errorf("%d messages count against the limit, want 3", n)
 		}
 		c.Ask("#changepass new pw", "@status 0")

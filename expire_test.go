@@ -130,7 +130,7 @@ func TestGroupExpires(t *testing.T) {
 		if n := countRows(t, b.cfg.Server.Data, "messages") + countRows(t, b.cfg.Server.Data, "groups"); n != 0 {
 			t.Errorf("%d rows of the group and its messages are still stored", n)
 		}
-		if n := b.messages.Load(); n != 0 {
+		if n := b.messages.stored.Load(); n != 0 {
 			t.Errorf("%d messages count against the limit, want none", n)
 		}
 	})

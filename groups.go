@@ -39,7 +39,7 @@ func (g *group) pack(d *door) []byte {
 func (srv *server) loadGroups(accounts map[int64]*account) error {
 	now := srv.clock.now()
 	err := srv.store.load(kindGroup, func(r record) error {
-		srv.messages.Add(r.total)
+		srv.messages.stored.Add(r.total)
 		if r.head == nil {
 			return nil
 		}

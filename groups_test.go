@@ -313,8 +313,8 @@ func TestUnfinishedMessages(t *testing.T) {
 		}
 		unfinished := func(want int64) {
 			t.Helper()
-			if synctest.Wait(); b.unfinished.Load() != want {
-				t.Errorf("%d bytes are unfinished, want %d", b.unfinished.Load(), want)
+			if synctest.Wait(); b.messages.unfinished.Load() != want {
+				t.Errorf("%d bytes are unfinished, want %d", b.messages.unfinished.Load(), want)
 			}
 		}
 		half := strings.Repeat("x", 512-lineCost)

@@ -3,8 +3,17 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 )
+
+// messages is what the server knows, without asking the store, of the messages of all
+// groups.
+type messages struct {
+	stored     atomic.Int64 // how many
+	unfinished atomic.Int64 // bytes of those whose lines are still coming
+	next       expiry       // of the one that ends first
+}
 
 // posting is a message whose lines are still coming. Once it is known that the
 // answer is an error, the lines are counted and thrown away.
@@ -13,7 +22,7 @@ type posting struct {
 	err   error // the answer, if it is known already
 	left  int   // lines to come
 	lines []string
-	bytes int64 // counted in server.unfinished for lines
+	bytes int64 // counted in messages.unfinished
 }
 
 // lineCost is what a kept line costs besides its bytes.
@@ -25,7 +34,7 @@ func (srv *server) addPart(p *posting, line string) {
 	cost := int64(len(line) + lineCost)
 	p.bytes += cost
 	p.lines = append(p.lines, line)
-	if most := int64(srv.settings().Limits.UnfinishedKiB) << 10; srv.unfinished.Add(cost) > most && most > 0 {
+	if most := int64(srv.settings().Limits.UnfinishedKiB) << 10; srv.messages.unfinished.Add(cost) > most && most > 0 {
 		srv.dropParts(p)
 		p.err = fail(statusLimit)
 	}
@@ -34,7 +43,7 @@ func (srv *server) addPart(p *posting, line string) {
 // dropParts forgets the lines of a message; nil: there is none.
 func (srv *server) dropParts(p *posting) {
 	if p != nil {
-		srv.unfinished.Add(-p.bytes)
+		srv.messages.unfinished.Add(-p.bytes)
 		p.bytes, p.lines = 0, nil
 	}
 }
@@ -154,17 +163,17 @@ func (s *session) storePost(p *posting) error {
 	if r.parent == 0 {
 		r.ends = after(srv.clock.now(), srv.timeToLive(p.args.secs, srv.settings().Expiry.Message.Duration))
 	}
-	if most := int64(srv.settings().Limits.Messages); srv.messages.Add(1) > most && most > 0 {
-		srv.messages.Add(-1)
+	if most := int64(srv.settings().Limits.Messages); srv.messages.stored.Add(1) > most && most > 0 {
+		srv.messages.stored.Add(-1)
 		return fail(statusLimit)
 	}
 	if err := srv.store.add(&r); err != nil {
-		srv.messages.Add(-1)
+		srv.messages.stored.Add(-1)
 		return err
 	}
 	srv.counts.said(time.Since(srv.began))
 	group.messages.Add(1)
-	srv.expirer.sooner(&srv.messageEnd, r.ends)
+	srv.expirer.sooner(&srv.messages.next, r.ends)
 	group.changed(func() *frame { return postedFrame(group, r.id, p.args, who) })
 	return nil
 }
@@ -294,7 +303,7 @@ func (srv *server) expireMessages() {
 	p, err := srv.store.purge()
 	if err != nil {
 		slog.Error("old messages could not be deleted; it is tried again", "error", err)
-		srv.expirer.set(&srv.messageEnd, srv.clock.now()+retryExpiry)
+		srv.expirer.set(&srv.messages.next, srv.clock.now()+retryExpiry)
 		return
 	}
 	groups := map[int64]*group{}
@@ -302,7 +311,7 @@ func (srv *server) expireMessages() {
 		groups[g.id] = g
 	}
 	for _, m := range p.gone {
-		srv.messages.Add(-1)
+		srv.messages.stored.Add(-1)
 		if g := groups[m.group]; g != nil {
 			g.messages.Add(-1)
 			g.changed(func() *frame { return eventFrame("deleted", named(g.name.shown), num(m.id)) })
@@ -310,11 +319,11 @@ func (srv *server) expireMessages() {
 	}
 	switch {
 	case p.more:
-		srv.expirer.set(&srv.messageEnd, srv.clock.now())
+		srv.expirer.set(&srv.messages.next, srv.clock.now())
 	case p.held: // a list is being read
-		srv.expirer.set(&srv.messageEnd, srv.clock.now()+heldRetry)
+		srv.expirer.set(&srv.messages.next, srv.clock.now()+heldRetry)
 	default:
-		srv.expirer.sooner(&srv.messageEnd, p.next)
+		srv.expirer.sooner(&srv.messages.next, p.next)
 	}
 }
 
@@ -324,7 +333,7 @@ func (srv *server) lostRecord(r record) {
 	if r.kind != kindMessage {
 		return
 	}
-	srv.messages.Add(-1)
+	srv.messages.stored.Add(-1)
 	for _, g := range srv.groups.all() {
 		if g.id == r.group {
 			g.messages.Add(-1)

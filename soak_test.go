@@ -30,11 +30,11 @@ func TestBusyDay(t *testing.T) {
 				sizes = append(sizes, b.leftBehind())
 			}
 		}
-		t.Logf("KiB of memory after each quarter of the day: %v; %d messages are stored", sizes, b.messages.Load())
+		t.Logf("KiB of memory after each quarter of the day: %v; %d messages are stored", sizes, b.messages.stored.Load())
 		if first, last := sizes[0], sizes[len(sizes)-1]; last > first+first/4+1024 {
 			t.Errorf("the memory grows from %d to %d KiB", first, last)
 		}
-		if n := b.messages.Load(); n > 60*20 {
+		if n := b.messages.stored.Load(); n > 60*20 {
 			t.Errorf("%d messages are stored; those of more than an hour should be gone", n)
 		}
 	})

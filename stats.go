@@ -159,7 +159,7 @@ func (srv *server) stats() []stat {
 		{"connections", number(int64(srv.doorway.admission.connections()))},
 		{"rooms", number(int64(len(srv.rooms.all())))},
 		{"groups", number(int64(len(srv.groups.all())))},
-		{"messages_stored", number(srv.messages.Load())},
+		{"messages_stored", number(srv.messages.stored.Load())},
 		{"messages_sent", number(sent)},
 		{"messages_per_second", strconv.FormatFloat(rate, 'f', 1, 64)},
 		{"bytes_in", number(srv.counts.bytesIn.Load())},

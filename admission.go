@@ -220,3 +220,10 @@ func (a *admission) forget(ip *ipCount) {
 		}
 	})
 }
+
+// connections is how many are open.
+func (a *admission) connections() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.open
+}

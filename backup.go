@@ -257,3 +257,24 @@ func warnOfKey(out io.Writer, path string, src keySource) {
 		fmt.Fprintf(out, "but the server will not start with it yet: %v\n", err)
 	}
 }
+
+// backupNote is the file in the data folder whose time is that of the last backup.
+const backupNote = "last-backup"
+
+// noteBackup notes in a data folder that it was backed up now.
+func noteBackup(folder string) error {
+	err := os.WriteFile(filepath.Join(folder, backupNote), nil, 0o600)
+	if err != nil {
+		return fmt.Errorf("noting the time of the backup: %w", err)
+	}
+	return nil
+}
+
+// lastBackup is when a folder was backed up last, in Unix seconds; 0: never.
+func lastBackup(folder string) int64 {
+	info, err := os.Stat(filepath.Join(folder, backupNote))
+	if err != nil {
+		return 0
+	}
+	return info.ModTime().Unix()
+}

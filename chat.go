@@ -343,3 +343,62 @@ func (s *session) linger(err error) {
 		s.link.Release()
 	}
 }
+
+// counts is what happened since the server began.
+type counts struct {
+	bytesIn, bytesOut atomic.Int64
+	slowReaders       atomic.Int64 // disconnected because they did not read
+	refusedLogins     atomic.Int64
+
+	mu       sync.Mutex
+	messages meter // broadcasts, private and posted messages
+}
+
+// said counts a message that somebody sent.
+func (c *counts) said(at time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.messages.add(at, 1)
+}
+
+// sent is how many messages there were, and how many a second lately.
+func (c *counts) sent(at time.Duration) (total int64, perSecond float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.messages.total, c.messages.perSecond(at)
+}
+
+// meterSpan is over how many whole seconds a rate is taken.
+const meterSpan = 10
+
+// meter counts what happens, and how often it did lately.
+type meter struct {
+	total   int64
+	newest  int64                // the second that is being counted
+	seconds [meterSpan + 1]int64 // it, and those before it
+}
+
+// add counts n at a moment.
+func (m *meter) add(at time.Duration, n int64) {
+	m.advance(int64(at / time.Second))
+	m.total += n
+	m.seconds[m.newest%int64(len(m.seconds))] += n
+}
+
+// advance begins another second, and empties those in which nothing happened.
+func (m *meter) advance(second int64) {
+	for s := max(m.newest, second-int64(len(m.seconds))) + 1; s <= second; s++ {
+		m.seconds[s%int64(len(m.seconds))] = 0
+	}
+	m.newest = max(m.newest, second)
+}
+
+// perSecond is the rate over the last whole seconds.
+func (m *meter) perSecond(at time.Duration) float64 {
+	m.advance(int64(at / time.Second))
+	sum := -m.seconds[m.newest%int64(len(m.seconds))]
+	for _, n := range m.seconds {
+		sum += n
+	}
+	return float64(sum) / meterSpan
+}

@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"homeroom/certs"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
+
+	"homeroom/certs"
 )
 
 // doorway is where connections come in, and those that are being served.

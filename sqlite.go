@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -408,4 +409,52 @@ func (st *sqliteStore) close() error {
 		return err // closing would write; the end of the process closes it as well
 	}
 	return errors.Join(err, st.db.Close())
+}
+
+// storeStats is how the database is doing.
+type storeStats struct {
+	bytes    int64 // of its files
+	commits  int64 // since the start
+	p50, p99 time.Duration
+}
+
+// commitTimes keeps how long the last commits took.
+type commitTimes struct {
+	mu    sync.Mutex
+	count int64
+	last  [512]time.Duration
+}
+
+// add notes one.
+func (t *commitTimes) add(took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last[t.count%int64(len(t.last))] = took
+	t.count++
+}
+
+// stats is how many there were, and the median and the 99th percentile of the
+// last ones.
+func (t *commitTimes) stats() (count int64, p50, p99 time.Duration) {
+	t.mu.Lock()
+	count = t.count
+	last := slices.Clone(t.last[:min(count, int64(len(t.last)))])
+	t.mu.Unlock()
+	if len(last) == 0 {
+		return 0, 0, 0
+	}
+	slices.Sort(last)
+	return count, last[len(last)/2], last[len(last)*99/100]
+}
+
+// stats measures the database; what cannot be measured shows as 0.
+func (st *sqliteStore) stats() storeStats {
+	var s storeStats
+	for _, name := range []string{st.path, st.path + "-wal"} {
+		if info, err := os.Stat(name); err == nil {
+			s.bytes += info.Size()
+		}
+	}
+	s.commits, s.p50, s.p99 = st.writer.commits.stats()
+	return s
 }

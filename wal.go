@@ -21,8 +21,8 @@ const (
 	ioerrShmSize  = sqlite3.SQLITE_IOERR | 19<<8 // 4874
 )
 
-// isSyncFailure tells whether the disk could not keep what it had taken. What it
-// holds then nobody knows: the system forgets pages that it could not write.
+// isSyncFailure reports whether the disk could not keep what it had taken. Nobody
+// knows what it holds then: the system forgets pages that it could not write.
 func isSyncFailure(err error) bool {
 	var e *sqlite.Error
 	var file *fs.PathError
@@ -32,14 +32,15 @@ func isSyncFailure(err error) bool {
 	return errors.As(err, &e) && (e.Code() == ioerrFsync || e.Code() == ioerrDirFsync)
 }
 
-// isDiskFull: where there is no space for the -wal there is none for the -shm.
+// isDiskFull reports whether there is no space left. Where there is none for the
+// write-ahead log (-wal), there is none for its index (-shm) either.
 func isDiskFull(err error) bool {
 	var e *sqlite.Error
 	return errors.Is(err, syscall.ENOSPC) ||
 		errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_FULL || e.Code() == ioerrShmSize)
 }
 
-// explainFull says what to do about a command that a full disk ended.
+// explainFull adds to the error of a command what to do about a full disk.
 func explainFull(err error) error {
 	if !isDiskFull(err) {
 		return err
@@ -47,8 +48,8 @@ func explainFull(err error) error {
 	return fmt.Errorf("the disk is full; nothing is lost; make space on it, then do this again (%w)", err)
 }
 
-// judge looks at the outcome of a write: after a failed sync the writer writes
-// nothing any more, since a second sync would report success for what is lost.
+// judge checks the outcome of a write: after a failed sync the writer writes nothing
+// any more, since a second sync would report success for what is lost.
 func (w *batchWriter) judge(err error) error {
 	if !isSyncFailure(err) {
 		return err
@@ -60,13 +61,12 @@ func (w *batchWriter) judge(err error) error {
 	return err
 }
 
-// foldFrames is how many pages the log (-wal) has before it is folded into the
-// database.
+// foldFrames is how many pages the write-ahead log has before a checkpoint.
 const foldFrames = 4000
 
-// fold brings the log into the database once it is long. SQLite would do this
-// by itself inside COMMIT, but would not tell when a sync fails. Everyone has
-// been answered by then: what is in the log is safe.
+// fold makes a checkpoint: it brings the write-ahead log into the database once it
+// has least pages. SQLite would do this by itself inside COMMIT, but would not say
+// when a sync fails. All changes are answered before: what is in the log is safe.
 func (w *batchWriter) fold(least int) {
 	if w.broken != nil {
 		return
@@ -85,7 +85,8 @@ func (w *batchWriter) fold(least int) {
 	w.foldFailing = err != nil
 }
 
-// foldAll brings all of a database's log into it, so that its file is whole.
+// foldAll makes a checkpoint of all of the write-ahead log, so that the database's
+// file is whole.
 func foldAll(db *sql.DB) error {
 	var busy, frames, done int
 	err := db.QueryRow("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &done)
@@ -98,10 +99,10 @@ func foldAll(db *sql.DB) error {
 	return nil
 }
 
-// renewLog writes the log (-wal) that a killed server left once more, as it is,
-// and syncs it. After a failed sync the system shows pages that are not on the
-// disk and never will be unless they are written again; what is stored after
-// them would be lost with them.
+// renewLog writes the write-ahead log that a killed server left once more, as it is,
+// and syncs it. After a failed sync the system shows pages that are not on the disk
+// and never will be unless they are written again; what is stored after them would
+// be lost with them.
 func renewLog(path string) error {
 	file, err := os.OpenFile(path+"-wal", os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -110,7 +110,7 @@ func TestStalledTooFarBehind(t *testing.T) {
 		if d := time.Since(start); d != 0 {
 			t.Errorf("a member that does not read held the others up for %v", d)
 		}
-		if bytes := sent * (len(line) + 2); bytes < boundBytes-2*maxLine || bytes > boundBytes+writeBuffer+2*maxLine {
+		if bytes := sent * (len(line) + 2); bytes < boundBytes-2*maxLine || bytes > boundBytes+batchSize+2*maxLine {
 			t.Errorf("cut off when %d bytes waited, want %d", bytes, boundBytes)
 		}
 		got := slow.rest()

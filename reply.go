@@ -2,6 +2,9 @@ package main
 
 import "slices"
 
+// replyChunk is how much of a long reply is sent at a time.
+const replyChunk = 8 << 10
+
 // reply is what a command answers with. Handlers give it cells and lines of text; how
 // they are shown is decided here, and nowhere else. A short reply is sent as a whole;
 // one that grows past replyChunk goes out in pieces, and nothing comes between them.

@@ -108,7 +108,7 @@ func (s *session) end(f *frame) {
 
 func (s *session) catchUp() {
 	if room := s.room(); room != nil {
-		room.talk.catchUp(s.out)
+		room.talk.bringTo(s.out)
 	}
 }
 

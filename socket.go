@@ -7,29 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writeAll writes b and counts it off as it goes.
+// writeAll writes a batch and counts it. Once a write has failed it throws the rest away.
 func (o *outbox) writeAll(b []byte) error {
-	for len(b) > 0 {
-		piece := b[:min(len(b), writeBuffer)]
-		if !o.failed.Load() {
-			if _, err := o.link.Write(piece); err != nil {
-				o.wrote(len(b))
-				return err
-			}
-		}
-		o.wrote(len(piece))
-		b = b[len(piece):]
+	o.written.Add(int64(len(b)))
+	if o.failed.Load() {
+		return nil
 	}
-	return nil
-}
-
-// wrote counts off what waits no longer.
-func (o *outbox) wrote(n int) {
-	o.written.Add(int64(n))
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.waiting -= n
-	o.drain()
+	_, err := o.link.Write(b)
+	return err
 }
 
 // setBlocked notes whether the socket takes nothing: then the member is slow, not

@@ -13,52 +13,107 @@ const (
 	mostUnheard  = 64 << 10             // bytes of a room past which who says more waits for a round
 )
 
-// talk is what is being said in a room. A line is kept once until a round has
-// brought it to everybody: whoever says something does not touch the members, and
-// each of them gets in one write all that it has not had when its turn comes.
+// talk is what is being said in a room. A line is kept once, for each look that a
+// member has, until a round has brought it to everybody: whoever says something does not
+// touch the members, and each of them gets in one write all that it has not had when its
+// turn comes.
 //
-// An outbox knows how far it has heard, in bytes. Before anything else goes into it,
-// it takes what is missing, so that everyone gets everything in the same order.
+// An outbox knows how many lines it has heard. Before anything else goes into it, it
+// takes what is missing, so that everyone gets everything in the same order.
 type talk struct {
 	rings *ringSet // fixed when it is made; nil: none
 
-	mu       sync.Mutex
-	lines    [][]byte      // what not everybody has
-	joined   *[]byte       // the same in one piece, lent; nil: nothing
-	start    uint64        // where joined begins, in all that was ever said
-	flushing bool          // somebody brings a round
-	members  []*outbox     // whoever hears it; each outbox knows its seat
-	lent     bool          // a round goes through members: they are not to be moved
-	ended    chan struct{} // closed when the round ends; nil: nobody waits for that
-	plenty   chan struct{} // closed when there are many lines; nil: nobody waits for that
-	many     int           // how many that are
+	mu        sync.Mutex
+	members   []*outbox  // whoever hears it; each outbox knows its seat
+	lent      bool       // a round goes through members: they are not to be moved
+	listening [looks]int // how many of them have each look
+	streams   [looks]stream
+	said      uint64        // lines, since the beginning
+	brought   uint64        // how many of them everybody has had
+	flushing  bool          // somebody brings a round
+	ended     chan struct{} // closed when the round ends; nil: nobody waits for that
+	plenty    chan struct{} // closed when there are many lines; nil: nobody waits for that
+	many      int           // how many that are
 }
 
-// said is what a talk has at a moment. Only who brings a round may use joined when
-// talk.mu is not held any more.
-type said struct {
-	lines  [][]byte
-	joined []byte
-	start  uint64
+// stream is the lines that not everybody has had, as one look shows them, in one piece.
+type stream struct {
+	bytes *[]byte // lent; nil: there are none
+	ends  []int   // where each line ends in bytes
+	first uint64  // the number of the first line
 }
 
-// now is what not everybody has. t.mu is held.
-func (t *talk) now() said {
-	if t.joined == nil {
-		return said{start: t.start}
+// streamBuffers are lent to streams while something is said.
+var streamBuffers = sync.Pool{New: func() any { b := make([]byte, 0, batchSize); return &b }}
+
+// add encodes a line at the end of the stream; number is its number.
+func (s *stream) add(f *frame, l look, number uint64) {
+	if s.bytes == nil {
+		s.bytes, s.first = streamBuffers.Get().(*[]byte), number
+		*s.bytes = (*s.bytes)[:0]
 	}
-	return said{t.lines, *t.joined, t.start}
+	*s.bytes = f.append(*s.bytes, l)
+	s.ends = append(s.ends, len(*s.bytes))
 }
 
-// end is where it ends.
-func (s said) end() uint64 { return s.start + uint64(len(s.joined)) }
+// forget drops the lines before a number. With none left it gives back the memory that
+// it needs while something is said.
+func (s *stream) forget(until uint64) {
+	if s.bytes == nil || until <= s.first {
+		return
+	}
+	n := int(until - s.first)
+	cut := s.ends[n-1]
+	*s.bytes = slices.Delete(*s.bytes, 0, cut)
+	s.ends = slices.Delete(s.ends, 0, n)
+	for i := range s.ends {
+		s.ends[i] -= cut
+	}
+	if s.first = until; len(s.ends) > 0 {
+		return
+	}
+	if cap(*s.bytes) == batchSize {
+		streamBuffers.Put(s.bytes)
+	}
+	if s.bytes = nil; cap(s.ends) > fewLines {
+		s.ends = nil
+	}
+}
 
-// say takes a line for everyone in the room; a flush must follow. While too much
-// is on its way already it waits for a round to end.
+// pending is what a stream has at a moment. When talk.mu is not held any more, only the
+// goroutine that brings a round may use it.
+type pending struct {
+	bytes []byte
+	ends  []int
+	first uint64
+}
+
+// now is what not everybody has had of what a look shows. t.mu is held.
+func (t *talk) now(l look) pending {
+	s := &t.streams[l]
+	if s.bytes == nil {
+		return pending{}
+	}
+	return pending{*s.bytes, s.ends, s.first}
+}
+
+// end is how many lines have been heard with the last of them.
+func (p pending) end() uint64 { return p.first + uint64(len(p.ends)) }
+
+// after is the lines behind the first so many.
+func (p pending) after(heard uint64) []byte {
+	if heard <= p.first {
+		return p.bytes
+	}
+	return p.bytes[p.ends[heard-p.first-1]:]
+}
+
+// say takes a line for everyone in the room; a flush must follow. While too much is on
+// its way already it waits for a round to end.
 func (t *talk) say(f *frame) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.joined != nil && len(*t.joined) > mostUnheard {
+	for t.unheard() > mostUnheard {
 		flushing, ended := t.flushing, t.waitForEnd()
 		t.mu.Unlock()
 		if flushing {
@@ -68,18 +123,30 @@ func (t *talk) say(f *frame) {
 		}
 		t.mu.Lock()
 	}
-	if t.joined == nil {
-		t.joined = writeBuffers.Get().(*[]byte)
-		*t.joined = (*t.joined)[:0]
+	for l := range t.streams {
+		if s := &t.streams[l]; t.listening[l] > 0 || s.bytes != nil { // with no gap in it
+			s.add(f, look(l), t.said)
+		}
 	}
-	line := f.show(lookProgram)
-	t.lines = append(t.lines, line)
-	*t.joined = append(*t.joined, line...)
-	if t.plenty != nil && len(t.lines) >= t.many {
+	t.said++
+	if t.plenty != nil && t.lines() >= t.many {
 		close(t.plenty)
 		t.plenty = nil
 	}
 }
+
+// unheard is how many bytes are on their way to each member, at the most. t.mu is held.
+func (t *talk) unheard() (most int) {
+	for l := range t.streams {
+		if b := t.streams[l].bytes; b != nil {
+			most = max(most, len(*b))
+		}
+	}
+	return most
+}
+
+// lines is how many lines not everybody has had. t.mu is held.
+func (t *talk) lines() int { return int(t.said - t.brought) }
 
 // waitForEnd returns a channel that is closed when a round ends. t.mu is held.
 func (t *talk) waitForEnd() <-chan struct{} {
@@ -96,9 +163,9 @@ func (t *talk) join(o *outbox) {
 	defer t.mu.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.room, o.heard = t, t.now().end()
-	o.seat = len(t.members)
+	o.room, o.heard, o.seat = t, t.said, len(t.members)
 	t.members = append(t.members, o)
+	t.listening[o.look]++
 }
 
 // part gives an outbox what was said so far, and nothing any more.
@@ -107,8 +174,9 @@ func (t *talk) part(o *outbox) {
 	defer t.mu.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.hear(t, t.now())
+	o.hear(t, t.now(o.look))
 	o.room = nil
+	t.listening[o.look]--
 	t.unseat(o)
 }
 
@@ -122,21 +190,21 @@ func (t *talk) unseat(o *outbox) {
 	t.members[o.seat] = t.members[last]
 	t.members[o.seat].seat = o.seat
 	t.members[last] = nil
-	if t.members = t.members[:last]; cap(t.members) > 2*sendSlots && last < cap(t.members)/4 {
+	if t.members = t.members[:last]; cap(t.members) > fewLines && last < cap(t.members)/4 {
 		t.members = slices.Clone(t.members) // a room that was full once keeps no memory of it
 	}
 }
 
-// catchUp gives an outbox all that was said so far.
-func (t *talk) catchUp(o *outbox) {
+// bringTo gives an outbox all that was said so far.
+func (t *talk) bringTo(o *outbox) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.joined == nil {
+	if t.lines() == 0 {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.hear(t, t.now())
+	o.hear(t, t.now(o.look))
 }
 
 // flush brings what was said to the members. One goroutine at a time does, for
@@ -172,8 +240,8 @@ func (t *talk) flushOn(took time.Duration, n int) {
 func (t *talk) pause(most time.Duration, carried int) (lines int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.many = max(carried*7/8, fewLines); len(t.lines) >= t.many || most <= 0 {
-		return len(t.lines)
+	if t.many = max(carried*7/8, fewLines); t.lines() >= t.many || most <= 0 {
+		return t.lines()
 	}
 	plenty := make(chan struct{})
 	t.plenty = plenty
@@ -186,7 +254,7 @@ func (t *talk) pause(most time.Duration, carried int) (lines int) {
 	}
 	t.mu.Lock()
 	t.plenty = nil
-	return len(t.lines)
+	return t.lines()
 }
 
 // begin takes the flusher's part, if there is something to bring and nobody has
@@ -198,8 +266,8 @@ func (t *talk) begin() (lines int) {
 	if t.flushing {
 		return 0
 	}
-	t.flushing = len(t.lines) > 0
-	return len(t.lines)
+	t.flushing = t.lines() > 0
+	return t.lines()
 }
 
 // lend returns the members for a round, during which their slice is not changed.
@@ -217,9 +285,9 @@ func (t *talk) bring(members []*outbox) {
 	v := newVolley(t.rings, len(members))
 	for _, o := range members {
 		t.mu.Lock()
-		now := t.now()
+		now := t.now(o.look)
 		t.mu.Unlock()
-		fresh, isBehind := o.offer(t, now)
+		fresh, isBehind := o.claim(t, now)
 		if isBehind {
 			behind = append(behind, o)
 		}
@@ -240,7 +308,7 @@ func waitFor(behind []*outbox) {
 	timer := time.NewTimer(catchUpTime)
 	defer timer.Stop()
 	for _, o := range behind {
-		if !o.catchUp(timer.C) {
+		if !o.waitWhileBehind(timer.C) {
 			return
 		}
 	}
@@ -251,33 +319,15 @@ func waitFor(behind []*outbox) {
 func (t *talk) endRound(n int) (lines int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	bytes := 0
-	for _, f := range t.lines[:n] {
-		bytes += len(f)
-	}
-	t.start += uint64(bytes)
-	t.lines = slices.Delete(t.lines, 0, n)
-	*t.joined = slices.Delete(*t.joined, 0, bytes)
-	if len(t.lines) == 0 {
-		t.silence()
+	t.brought += uint64(n)
+	for l := range t.streams {
+		t.streams[l].forget(t.brought)
 	}
 	t.lent = false
 	if t.ended != nil {
 		close(t.ended)
 		t.ended = nil
 	}
-	t.flushing = len(t.lines) > 0
-	return len(t.lines)
-}
-
-// silence gives back the memory that a talk needs while something is said. t.mu is
-// held.
-func (t *talk) silence() {
-	if cap(*t.joined) == writeBuffer {
-		writeBuffers.Put(t.joined)
-	}
-	t.joined = nil
-	if cap(t.lines) > sendSlots {
-		t.lines = nil
-	}
+	t.flushing = t.lines() > 0
+	return t.lines()
 }

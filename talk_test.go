@@ -107,7 +107,7 @@ func newRoomMember(t *testing.T) *roomMember {
 	h := &roomMember{outbox: newOutbox(newNetLink(near), new(atomic.Int64)), got: make(chan string)}
 	go func() {
 		defer close(h.got)
-		buf := make([]byte, writeBuffer)
+		buf := make([]byte, batchSize)
 		for {
 			n, err := far.Read(buf)
 			if err != nil {
@@ -142,17 +142,6 @@ func (h *roomMember) wantNext(t *testing.T, lines ...string) {
 	}
 }
 
-// textFrame is a frame that every look shows as this text.
-func textFrame(text string) *frame { return rawFrame([]byte(text + "\r\n")) }
-
-func rawFrame(b []byte) *frame {
-	f := &frame{}
-	for l := range f.shown {
-		f.shown[l] = b
-	}
-	return f
-}
-
 // TestTalkMoves: who goes to another room while a round is under way has all that
 // was said in the first before, nothing of what comes later, and of the other one
 // what is said from then on.
@@ -161,28 +150,62 @@ func TestTalkMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, first, second := newRoomMember(t), &talk{}, &talk{}
 		for range 5 {
-			second.say(textFrame("before"))
+			second.say(eventFrame("before"))
 		}
 		first.join(h.outbox)
-		first.say(textFrame("one"))
+		first.say(eventFrame("one"))
 		n, members := first.begin(), first.lend()
-		first.say(textFrame("two"))
+		first.say(eventFrame("two"))
 		first.part(h.outbox)
 		second.join(h.outbox)
-		first.say(textFrame("late"))
+		first.say(eventFrame("late"))
 		first.bring(members)
 		if more := first.endRound(n); more != 2 {
 			t.Errorf("%d lines are for the next round, want 2", more)
 		}
-		h.wantNext(t, "one", "two")
+		h.wantNext(t, "@mess #one", "@mess #two")
 		second.flush()
 		h.wantNext(t)
-		second.say(textFrame("three"))
-		second.catchUp(h.outbox)
-		h.put(textFrame("private"))
-		second.say(textFrame("four"))
+		second.say(eventFrame("three"))
+		second.bringTo(h.outbox)
+		h.put(eventFrame("private"))
+		second.say(eventFrame("four"))
 		second.flush()
-		h.wantNext(t, "three", "private", "four")
+		h.wantNext(t, "@mess #three", "@mess #private", "@mess #four")
+	})
+}
+
+// TestTalkLooks: in one room each member gets the same lines as its look shows them. A
+// look that nobody has any more, or has again in the middle of a round, loses nothing.
+func TestTalkLooks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		room, program, person, late := &talk{}, newRoomMember(t), newRoomMember(t), newRoomMember(t)
+		person.look, late.look = lookPlain, lookPlain
+		say := func(text string) { room.say(messFrame("broadcast", "ana", text)) }
+		room.join(program.outbox)
+		say("one")
+		room.join(person.outbox)
+		say("two")
+		n, members := room.begin(), room.lend()
+		say("three")
+		room.part(person.outbox)
+		say("four")
+		room.join(late.outbox)
+		say("five")
+		room.bring(members)
+		room.flushOn(0, room.endRound(n))
+		program.wantNext(t, `@mess #broadcast ana "one"`, `@mess #broadcast ana "two"`, `@mess #broadcast ana "three"`,
+			`@mess #broadcast ana "four"`, `@mess #broadcast ana "five"`)
+		person.wantNext(t, "ana: two", "ana: three")
+		late.wantNext(t, "ana: five")
+		room.part(late.outbox)
+		say("six")
+		if room.streams[lookPlain].bytes != nil {
+			t.Error("a line is encoded for a look that no member has")
+		}
+		room.flush()
+		program.wantNext(t, `@mess #broadcast ana "six"`)
 	})
 }
 
@@ -192,14 +215,20 @@ func TestTalkMoves(t *testing.T) {
 func TestTalkWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		line := textFrame(strings.Repeat("x", 1022))
+		line := eventFrame(strings.Repeat("x", 1024-len("@mess #\r\n")))
 		room := &talk{}
+		near, far := net.Pipe()
+		o := newOutbox(newNetLink(near), new(atomic.Int64))
+		defer near.Close()
+		defer o.close()
+		go func() { _, _ = io.Copy(io.Discard, far) }()
+		room.join(o)
 		room.say(line)
 		n := room.begin()
 		for range mostUnheard / 1024 {
 			room.say(line)
 		}
-		if got, want := len(*room.joined), mostUnheard+1024; got != want {
+		if got, want := room.unheard(), mostUnheard+1024; got != want {
 			t.Fatalf("%d bytes are on their way, want %d", got, want)
 		}
 		said := make(chan struct{})
@@ -213,17 +242,18 @@ func TestTalkWaits(t *testing.T) {
 			t.Fatal("past the bound nobody waited")
 		default:
 		}
+		room.bring(room.lend())
 		n = room.endRound(n)
 		<-said
 		room.flushOn(0, n)
-		if room.joined != nil || room.flushing {
+		if room.unheard() > 0 || room.flushing {
 			t.Error("the talk does not end")
 		}
 		for range 2 * mostUnheard / 1024 { // nobody flushes: say does
 			room.say(line)
 		}
 		synctest.Wait()
-		if got := len(*room.joined); got > mostUnheard+1024 {
+		if got := room.unheard(); got > mostUnheard+1024 {
 			t.Errorf("%d bytes are on their way", got)
 		}
 	})
@@ -241,7 +271,7 @@ func TestTalkPauses(t *testing.T) {
 			room, began := &talk{}, time.Now()
 			say := func(lines int) {
 				for range lines {
-					room.say(textFrame("hello"))
+					room.say(eventFrame("hello"))
 				}
 			}
 			say(c.before)
@@ -292,23 +322,24 @@ func TestTalkOverTLS(t *testing.T) {
 	}
 }
 
-// TestWrittenInPieces: of much that goes out in one write, what the socket has taken
-// does not count as waiting.
+// TestWrittenInPieces: of much that comes at once, what the writer has taken does not
+// count as waiting.
 func TestWrittenInPieces(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		o := newOutbox(newNetLink(near), new(atomic.Int64))
-		const whole = 3*writeBuffer + 100
-		o.put(rawFrame(make([]byte, whole)))
-		for taken := 0; taken < whole; taken += writeBuffer {
+		const batches = 3
+		whole := eventFrame("x", quoted(strings.Repeat("x", batches*batchSize)))
+		o.put(whole)
+		for left := len(whole.show(lookProgram)); left > 0; left -= batchSize {
 			synctest.Wait()
 			o.mu.Lock()
-			if o.waiting != whole-taken {
-				t.Errorf("with %d bytes taken, %d wait", taken, o.waiting)
+			if o.queued() != (left-1)/batchSize*batchSize {
+				t.Errorf("with %d bytes to be read, %d wait for the writer", left, o.queued())
 			}
 			o.mu.Unlock()
-			if _, err := io.CopyN(io.Discard, far, int64(min(writeBuffer, whole-taken))); err != nil {
+			if _, err := io.CopyN(io.Discard, far, int64(min(batchSize, left))); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -229,7 +229,7 @@ func (ts *testServer) writing() (n int) {
 	defer ts.doorway.mu.Unlock()
 	for s := range ts.doorway.sessions {
 		s.out.mu.Lock()
-		if s.out.hands != handsNone {
+		if s.out.hands != idle {
 			n++
 		}
 		s.out.mu.Unlock()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -69,9 +68,9 @@ func TestVolley(t *testing.T) {
 				}
 				var want strings.Builder
 				for i := range 2*ringSends + 3 { // more sends than a ring has places
-					line := fmt.Sprintf("line %d\r\n", i)
-					want.WriteString(line)
-					room.say(rawFrame([]byte(line)))
+					line := eventFrame("line", num(int64(i)))
+					want.Write(line.show(lookProgram))
+					room.say(line)
 					room.flush()
 				}
 				for i, m := range all {
@@ -105,14 +104,15 @@ func TestVolleyMixed(t *testing.T) {
 			if err := gone.link.CloseWrite(); err != nil {
 				t.Fatal(err)
 			}
-			piece := bytes.Repeat([]byte("x"), mostUnheard/2)
+			line := eventFrame(strings.Repeat("x", mostUnheard/2))
+			piece := line.show(lookProgram)
 			if err := slow.link.(*netLink).conn.(*net.TCPConn).SetWriteBuffer(len(piece)); err != nil {
 				t.Fatal(err)
 			}
 			said := 0
 			for before := int64(-1); slow.written.Load() != before; { // until its socket takes nothing
 				before = slow.written.Load()
-				room.say(rawFrame(piece))
+				room.say(line)
 				room.flush()
 				said += len(piece)
 				for _, m := range []*tcpMember{all[0], all[3]} {

@@ -34,7 +34,7 @@ func newVolley(rings *ringSet, members int) volley {
 func (v *volley) add(to *outbox, line []byte) {
 	if v.ring == nil {
 		n, err := to.tryWrite(line)
-		to.offered(line, n, err)
+		to.tried(line, n, err)
 		return
 	}
 	v.sends = append(v.sends, sending{to: to, line: line})
@@ -54,7 +54,7 @@ func (v *volley) fire() {
 		}
 	}
 	for _, s := range v.sends {
-		s.to.offered(s.line, s.took, s.err)
+		s.to.tried(s.line, s.took, s.err)
 	}
 	clear(v.sends) // or the ring would keep the outboxes
 	v.sends = v.sends[:0]

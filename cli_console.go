@@ -2,36 +2,40 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 
 	"golang.org/x/term"
-
-	"homeroom/datadir"
 )
 
-const consoleHelp = `Plain text goes to everybody. Commands:
+// helpText is what HELP shows; exit is what EXIT does.
+func helpText(exit string) string {
+	return `Plain text goes to everybody. Commands:
   HELP                  this text; #help shows the server's commands
   LIST_USERS            who is logged in, from where, and where they are
   KICK <user> [reason]  end a user's connection
-  EXIT                  leave the console; the server goes on
+  EXIT                  ` + exit + `
   #...                  any command of the server: #stats, #ban, #watchlog on
-Tab completes commands and names; the arrows bring lines back.
 `
+}
+
+// What HELP shows in a console, and at the server's own keyboard.
+var (
+	consoleHelp  = helpText("leave the console; the server goes on")
+	keyboardHelp = helpText("stop the server")
+)
 
 // console is a terminal, or a script, at a server's control socket. One
 // connection asks; another one hears what the server says by itself.
 type console struct {
 	asks, hears *operator
+	help        string
 
 	mu  sync.Mutex // lines come from two goroutines
 	out io.Writer
@@ -48,7 +52,7 @@ func runConsole(env environment, flags *flag.FlagSet, args []string) int {
 	if err != nil {
 		return report(env, err)
 	}
-	c := &console{out: env.stdout}
+	c := &console{out: env.stdout, help: consoleHelp}
 	if c.asks, err = dialOperator(env.ctx, cfg.Server.Data); err != nil {
 		return report(env, err)
 	}
@@ -64,6 +68,26 @@ func runConsole(env environment, flags *flag.FlagSet, args []string) int {
 		err = c.terminal(env, cfg.Server.Data)
 	}
 	return report(env, err)
+}
+
+// keyboard is the console at the server's own terminal; stop is called on EXIT.
+// Each line has a connection of its own: nobody reads in between what the server
+// says by itself, and the log is on the same terminal.
+func (srv *server) keyboard(in io.Reader, out io.Writer, stop func()) {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		c := &console{asks: srv.operator(), out: out, help: keyboardHelp}
+		_, leave, err := c.line(lines.Text())
+		c.asks.close()
+		if leave {
+			stop()
+			return
+		}
+		if err != nil {
+			c.print(err.Error() + "\n")
+		}
+	}
 }
 
 // errNotDone is that a line of a script was refused; the reason was shown.
@@ -108,7 +132,7 @@ func (c *console) terminal(env environment, folder string) error {
 	}
 	t.AutoCompleteCallback = c.complete
 	c.out = t
-	c.print("HELP shows what there is; EXIT leaves the console.\n")
+	c.print("HELP shows what there is; EXIT leaves the console. Tab completes commands and names; the arrows bring lines back.\n")
 	ended := make(chan error, 2)
 	go func() { ended <- c.hear() }()
 	go func() { ended <- c.typed(t) }()
@@ -183,7 +207,7 @@ func (c *console) line(line string) (done, leave bool, err error) {
 	case verb == "EXIT" && len(words) == 1:
 		return true, true, nil
 	case verb == "HELP" && len(words) == 1:
-		c.print(consoleHelp)
+		c.print(c.help)
 		return true, false, nil
 	case verb == "LIST_USERS" && len(words) == 1:
 		line = "#who"
@@ -310,24 +334,4 @@ func commonStart(words []string) string {
 		common = common[:n]
 	}
 	return common
-}
-
-// openOperator connects to the server that runs on a data folder or, where none
-// does, to one in this process that listens nowhere. close ends that.
-func openOperator(ctx context.Context, cfg config, ask asker) (o *operator, closeAll func() error, err error) {
-	o, err = dialOperator(ctx, cfg.Server.Data)
-	if err == nil || !errors.Is(err, errNoServer) {
-		return o, func() error { return o.close() }, err
-	}
-	slog.SetLogLoggerLevel(slog.LevelWarn) // it is no server that anybody watches
-	srv, err := newServer(cfg, ask)
-	if err != nil {
-		return nil, nil, err
-	}
-	near, far := net.Pipe()
-	srv.serveHost(far)
-	o = newOperator(near)
-	return o, func() error {
-		return errors.Join(o.close(), srv.stop("the command is done"), datadir.GiveToOwner(cfg.Server.Data))
-	}, nil
 }

@@ -46,7 +46,7 @@ func TestConsoleScript(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = (&console{asks: o, out: &out}).script(strings.NewReader(test.lines))
+		err = (&console{asks: o, out: &out, help: consoleHelp}).script(strings.NewReader(test.lines))
 		if !errors.Is(err, test.err) || out.String() != test.want {
 			t.Errorf("%q shows %q, %v; want %q, %v", test.lines, out.String(), err, test.want, test.err)
 		}
@@ -54,6 +54,44 @@ func TestConsoleScript(t *testing.T) {
 	}
 	bob.Ended(`@mess #announce Host "say \"hi\" and \\"`, `@mess #announce Host "kick off is at seven"`,
 		`@mess #announce Host "tea"`, `@mess #warning "you were disconnected by Host: too loud"`)
+}
+
+// TestKeyboard: the server's own keyboard takes the console's words, one line at a
+// time; control characters are dropped, EXIT stops the server, and nothing after it
+// is read.
+func TestKeyboard(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t)
+	alice := srv.Guest("alice")
+	alice.Ask("#createroom den", "@status 0")
+	alice.Ask("#changeroom den", "@status 0")
+	for _, test := range []struct{ lines, want string }{
+		{"\r\n   \n  help  \r\n", keyboardHelp},
+		{"list_users\nKICK\n", "alice (anon) in den, from 127.0.0.1\n1 logged in\nKICK takes a user's name\n"},
+		{"KICK nobody\n#ping x", "#kick: there is none (-3)\n#ping x\n"},
+		{"#quit\n#ping x", "#ping x\n"},
+		{"\x1b[2Jtea is ready\x07", ""},
+		{"EXITS", ""},
+		{"please EXIT", ""},
+	} {
+		var out bytes.Buffer
+		srv.keyboard(strings.NewReader(test.lines), &out, func() { t.Errorf("%q stops the server", test.lines) })
+		if out.String() != test.want {
+			t.Errorf("%q shows %q, want %q", test.lines, out.String(), test.want)
+		}
+	}
+	for _, text := range []string{"[2Jtea is ready", "EXITS", "please EXIT"} {
+		alice.Expect(`@mess #announce Host "` + text + `"`)
+	}
+	bob := srv.Guest("Bob")
+	srv.keyboard(strings.NewReader("kick bob"), io.Discard, nil)
+	bob.Ended(`@mess #warning "you were disconnected by Host"`)
+	stops := 0
+	srv.keyboard(strings.NewReader("exit\nKICK alice\n"), io.Discard, func() { stops++ })
+	if stops != 1 {
+		t.Errorf("EXIT stops the server %d times", stops)
+	}
+	alice.Ask("#ping", "@ret #ping")
 }
 
 // TestConsoleServerGone: the end of the server is an error.

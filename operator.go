@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"homeroom/datadir"
 )
 
 // operator is a program's end of a server's control socket.
@@ -31,7 +34,7 @@ type answer struct {
 	lines  []string // that belong to it
 }
 
-// ok tells whether the command was done.
+// ok reports whether the command was done.
 func (a answer) ok() bool { return a.head != "" || a.status == statusOK }
 
 // errNoServer is that no server runs on a data folder.
@@ -65,6 +68,31 @@ func dialOperator(ctx context.Context, folder string) (*operator, error) {
 		return nil, fmt.Errorf("connecting to the server: %w", err)
 	}
 	return newOperator(conn), nil
+}
+
+// openOperator connects to the server that runs on a data folder or, where none
+// does, to one in this process that listens nowhere. close ends that.
+func openOperator(ctx context.Context, cfg config, ask asker) (o *operator, closeAll func() error, err error) {
+	o, err = dialOperator(ctx, cfg.Server.Data)
+	if err == nil || !errors.Is(err, errNoServer) {
+		return o, func() error { return o.close() }, err
+	}
+	slog.SetLogLoggerLevel(slog.LevelWarn) // it is no server that anybody watches
+	srv, err := newServer(cfg, ask)
+	if err != nil {
+		return nil, nil, err
+	}
+	o = srv.operator()
+	return o, func() error {
+		return errors.Join(o.close(), srv.stop("the command is done"), datadir.GiveToOwner(cfg.Server.Data))
+	}, nil
+}
+
+// operator is an operator of this server, over a pipe.
+func (srv *server) operator() *operator {
+	near, far := net.Pipe()
+	srv.serveHost(far)
+	return newOperator(near)
 }
 
 func newOperator(conn net.Conn) *operator {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"homeroom/test/wire"
+
+	"homeroom/store"
 )
 
 // adminWords is, of each of B4's commands, words with which it does something, and
@@ -164,7 +166,7 @@ func TestBanLimit(t *testing.T) {
 // storedBans is how many bans are in the database.
 func (ts *testServer) storedBans() (n int) {
 	ts.T.Helper()
-	if err := ts.store.load(kindBan, func(record) error { n++; return nil }); err != nil {
+	if err := ts.store.Load(store.Ban, func(store.Record) error { n++; return nil }); err != nil {
 		ts.T.Error(err)
 	}
 	return n
@@ -347,7 +349,7 @@ func TestStats(t *testing.T) {
 	alice.Ask("text", "@status 0")
 	alice.Ask("#broadcast hello", `@mess #broadcast alice "hello"`, "@status 0")
 	ts.Dial().Ask("#login regd alice wrong", "@status 3002")
-	if err := noteBackup(ts.cfg.Server.Data); err != nil {
+	if err := store.NoteBackup(ts.cfg.Server.Data); err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]string{}

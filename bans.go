@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"homeroom/store"
 )
 
 // ban keeps a name, an address or a network out; or, as the suspension,
@@ -45,7 +47,7 @@ const (
 // bans is everybody who is kept out.
 type bans struct {
 	// fixed when it is made
-	store  store
+	store  store.Store
 	clock  *clock
 	exp    *expirer
 	lifted func(*ban) // runs after one has ended by itself
@@ -66,7 +68,7 @@ func newBans(srv *server) (*bans, error) {
 		byKey: map[banKey]*ban{}, changing: newTurn(),
 	}
 	var stored []*ban
-	err := srv.store.load(kindBan, func(r record) error {
+	err := srv.store.Load(store.Ban, func(r store.Record) error {
 		b, err := unpackBan(r)
 		stored = append(stored, b)
 		return err
@@ -90,22 +92,22 @@ func (b *ban) pack() []byte {
 	if b.key.what == banNet {
 		against = b.key.net.String()
 	}
-	return packFields(string(b.key.what), against, b.target, b.by, b.reason)
+	return store.Pack(string(b.key.what), against, b.target, b.by, b.reason)
 }
 
 // unpackBan reads what pack wrote.
-func unpackBan(r record) (*ban, error) {
-	fields, err := unpackFields(r.head, 5)
+func unpackBan(r store.Record) (*ban, error) {
+	fields, err := store.Unpack(r.Head, 5)
 	if err != nil {
 		return nil, err
 	}
-	b := &ban{id: r.id, target: fields[2], by: fields[3], reason: fields[4], ends: r.ends}
+	b := &ban{id: r.ID, target: fields[2], by: fields[3], reason: fields[4], ends: r.Ends}
 	if b.key.what = banKind(fields[0]); b.key.what != banNet {
 		b.key.name = fields[1]
 		return b, nil
 	}
 	if b.key.net, err = netip.ParsePrefix(fields[1]); err != nil {
-		return nil, errBadRecord
+		return nil, store.ErrDamaged
 	}
 	return b, nil
 }
@@ -142,11 +144,11 @@ func (bs *bans) add(b *ban, most int) error {
 	if full {
 		return fail(statusLimit)
 	}
-	r := record{kind: kindBan, ends: b.ends, head: b.pack()}
-	if err := bs.store.add(&r); err != nil {
+	r := store.Record{Kind: store.Ban, Ends: b.ends, Head: b.pack()}
+	if err := bs.store.Add(&r); err != nil {
 		return err
 	}
-	b.id = r.id
+	b.id = r.ID
 	bs.show(b)
 	bs.dropBefore(b)
 	return nil
@@ -193,7 +195,7 @@ func (bs *bans) dropBefore(b *ban) {
 // removeBefore deletes them until one cannot be deleted.
 func (bs *bans) removeBefore(b *ban) error {
 	for ; len(b.before) > 0; b.before = b.before[1:] {
-		if err := bs.store.remove(kindBan, b.before[0]); err != nil && !errors.Is(err, errNotFound) {
+		if err := bs.store.Remove(store.Ban, b.before[0]); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 	}
@@ -215,7 +217,7 @@ func (bs *bans) drop(b *ban) error {
 	if err := bs.removeBefore(b); err != nil {
 		return err
 	}
-	if err := bs.store.remove(kindBan, b.id); err != nil {
+	if err := bs.store.Remove(store.Ban, b.id); err != nil {
 		return err
 	}
 	bs.mu.Lock()

@@ -6,23 +6,25 @@ import (
 	"time"
 
 	"homeroom/test/wire"
+
+	"homeroom/store"
 )
 
 // gatedStore is a store that adds nothing before it may.
 type gatedStore struct {
-	store
+	store.Store
 	may chan struct{}
 }
 
-func (s *gatedStore) add(r *record) error {
+func (s *gatedStore) add(r *store.Record) error {
 	<-s.may
-	return s.store.add(r)
+	return s.Store.Add(r)
 }
 
 // storedBans is how many bans are in the database.
 func (b *bubble) storedBans() (n int) {
 	b.t.Helper()
-	if err := b.store.load(kindBan, func(record) error { n++; return nil }); err != nil {
+	if err := b.store.Load(store.Ban, func(store.Record) error { n++; return nil }); err != nil {
 		b.t.Error(err)
 	}
 	return n
@@ -98,7 +100,7 @@ func TestBanReplacedByHalf(t *testing.T) {
 				if reason == "third" { // which may be shorter
 					old.ends = b.clock.now() + 3_600_000
 				}
-				if err := b.store.add(&record{kind: kindBan, ends: old.ends, head: old.pack()}); err != nil {
+				if err := b.store.Add(&store.Record{Kind: store.Ban, Ends: old.ends, Head: old.pack()}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -127,7 +129,7 @@ func TestBanReplacedOnBadDisk(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		host := b.dialHost()
-		broken := &refusingStore{store: b.bans.store}
+		broken := &refusingStore{Store: b.bans.store}
 		synctest.Wait()
 		b.bans.store = broken
 		host.Ask("#ban 192.0.2.1 100000", "@status 0")

@@ -149,11 +149,10 @@ func BenchmarkPost(b *testing.B) {
 		b.Run(fmt.Sprintf("%d_posters", count), func(b *testing.B) {
 			srv := startServer(b)
 			srv.Guest("maker").Ask(`#creategroup posts "" anon`, "@status 0")
-			commits := &srv.store.(*sqliteStore).writer.commits
 			before := procWritten(b)
-			done, _, _ := commits.stats()
+			done := srv.store.Stats().Commits
 			posters(b, srv, count)
-			all, _, _ := commits.stats()
+			all := srv.store.Stats().Commits
 			b.ReportMetric(float64(procWritten(b)-before)/float64(b.N), "disk-B/post")
 			b.ReportMetric(float64(b.N)/float64(all-done), "posts/commit")
 		})

@@ -14,6 +14,8 @@ import (
 
 	"homeroom/datadir"
 	"homeroom/logbook"
+
+	"homeroom/store"
 )
 
 // server is a running chat server.
@@ -24,7 +26,7 @@ type server struct {
 	reread    func() (config, error) // reads the settings anew; nil: it cannot
 	reloading turn                   // of whoever reads them
 	began     time.Time
-	store     store
+	store     store.Store
 	clock     *clock
 	now       wallClock  // for what people are shown
 	accounts  *passwords // of accounts
@@ -73,7 +75,7 @@ func (l *lifecycle) end() {
 
 // newServer opens the data folder and makes a server that is ready to listen. It
 // asks for a passphrase if the settings say so.
-func newServer(cfg config, ask asker) (*server, error) {
+func newServer(cfg config, ask store.Asker) (*server, error) {
 	folder, err := datadir.Lock(cfg.Server.Data)
 	if err != nil {
 		return nil, err
@@ -87,25 +89,16 @@ func newServer(cfg config, ask asker) (*server, error) {
 		slog.Debug("each line is sent with a system call of its own", "reason", err)
 	}
 	srv.live.Store(&cfg)
-	o := storeOptions{
-		folder: cfg.Server.Data, key: newKeySource(cfg.Server.Key, cfg.Server.Data, ask), periodic: cfg.Persist.Mode == "periodic", every: cfg.Persist.Every.Duration,
-		readers: max(2, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))), now: time.Now, lost: srv.lostRecord,
-		failed: func(err error) { srv.life.diskFailed <- err },
-	}
-	if cfg.Auth.Iterations == 0 {
-		o.rounds = calibrateRounds
-	}
-	st, err := openStore(o)
+	values, err := srv.openStore(ask)
 	if err != nil {
 		srv.rings.close()
 		return nil, errors.Join(err, folder.Release())
 	}
-	srv.store, srv.clock = st, st.clock
-	srv.accounts = newPasswords(cmp.Or(cfg.Auth.Iterations, st.rounds), cfg.Limits.LoginsPerMinute, st.secret)
+	srv.accounts = newPasswords(cmp.Or(cfg.Auth.Iterations, int(values.Rounds)), cfg.Limits.LoginsPerMinute, values.Secret)
 	srv.doors = newPasswords(doorRounds, cfg.Limits.LoginsPerMinute, nil)
 	if err := srv.load(); err != nil {
 		srv.rings.close()
-		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), st.close(), folder.Release())
+		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), srv.store.Close(), folder.Release())
 	}
 	srv.life.run(srv.expirer.run)
 	srv.life.run(srv.renewVerifiers)
@@ -134,7 +127,7 @@ func (srv *server) wire() {
 	srv.groups.removed = func() { srv.expirer.set(&srv.messages.next, srv.clock.now()) }
 	srv.groups.removed() // what ended while the server was off, or was not deleted to the end
 	srv.timeDue.run = func() {
-		srv.store.keepTime()
+		srv.store.KeepTime()
 		srv.expirer.set(&srv.timeDue, 2*srv.clock.now()-srv.clock.base)
 	}
 	if !srv.clock.sure {
@@ -168,7 +161,7 @@ func (srv *server) stop(why string) error {
 	failed := srv.closeControl()
 	srv.life.end()
 	srv.rings.close()
-	return errors.Join(srv.store.close(), failed, srv.life.folder.Release())
+	return errors.Join(srv.store.Close(), failed, srv.life.folder.Release())
 }
 
 // serve is the reader: it runs a connection from its first byte to its end.

@@ -11,7 +11,11 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/term"
+
 	"homeroom/service"
+
+	"homeroom/store"
 )
 
 // Exit codes.
@@ -31,7 +35,7 @@ type subcommand struct {
 type environment struct {
 	ctx            context.Context // ends when the process is told to
 	stdin          io.Reader       // nil: not a terminal
-	ask            asker           // nil: not a terminal
+	ask            store.Asker     // nil: not a terminal
 	stdout, stderr io.Writer
 }
 
@@ -204,7 +208,7 @@ func folderFlags(flags *flag.FlagSet) func() (config, error) {
 // report says how a command went, and returns its exit code.
 func report(env environment, err error) int {
 	if err != nil {
-		fmt.Fprintf(env.stderr, "homeroom: %v%s\n", oneLine(explainFull(err)), rootHint(err))
+		fmt.Fprintf(env.stderr, "homeroom: %v%s\n", oneLine(store.ExplainFull(err)), rootHint(err))
 		return exitFailed
 	}
 	return exitDone
@@ -216,4 +220,30 @@ func rootHint(err error) string {
 		return "; for the installed service, use sudo"
 	}
 	return ""
+}
+
+// askTerminal asks for passphrases without showing what is typed, until ctx ends.
+func askTerminal(ctx context.Context, terminal *os.File) store.Asker {
+	return func(prompt string) (string, error) {
+		fd := int(terminal.Fd())
+		before, err := term.GetState(fd)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprint(os.Stderr, prompt)
+		defer fmt.Fprintln(os.Stderr)
+		typed := make(chan error, 1)
+		var answer []byte
+		go func() {
+			var err error
+			answer, err = term.ReadPassword(fd)
+			typed <- err
+		}()
+		select {
+		case err := <-typed:
+			return string(answer), err
+		case <-ctx.Done(): // a terminal cannot be woken, but it can be given back as it was
+			return "", errors.Join(context.Cause(ctx), term.Restore(fd, before))
+		}
+	}
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"homeroom/store"
 )
 
 // TestConsoleScript: each line shows its answer, and the exit code says whether all
@@ -144,7 +146,7 @@ func TestConsoleCompletes(t *testing.T) {
 }
 
 // commandLine runs a command line of this program in this process.
-func commandLine(t *testing.T, ask asker, line ...string) (code int, said string) {
+func commandLine(t *testing.T, ask store.Asker, line ...string) (code int, said string) {
 	t.Helper()
 	var out bytes.Buffer
 	env := environment{ctx: t.Context(), ask: ask, stdout: &out, stderr: &out}
@@ -277,7 +279,7 @@ func TestAdminPassword(t *testing.T) {
 	turns := 0
 	differing := func(string) (string, error) { turns++; return fmt.Sprint(turns), nil }
 	for _, test := range []struct {
-		ask  asker
+		ask  store.Asker
 		file string
 		want string
 	}{

@@ -3,6 +3,8 @@ package main
 import (
 	"flag"
 	"fmt"
+
+	"homeroom/store"
 )
 
 // oneFile reads the command line of a command that wants one FILE.
@@ -26,7 +28,7 @@ func runBackup(env environment, flags *flag.FlagSet, args []string) int {
 	}
 	cfg, err := settings()
 	if err == nil {
-		err = backup(env.ctx, env.stdout, cfg.Server.Data, file)
+		err = store.Backup(env.ctx, env.stdout, cfg.Server.Data, file, controlFile)
 	}
 	return report(env, err)
 }
@@ -41,8 +43,8 @@ func runRestore(env environment, flags *flag.FlagSet, args []string) int {
 	}
 	cfg, err := settings()
 	if err == nil {
-		src := newKeySource(cfg.Server.Key, cfg.Server.Data, nil)
-		err = restore(env.ctx, env.stdout, cfg.Server.Data, file, *force, src)
+		src := store.NewKeySource(cfg.Server.Key, cfg.Server.Data, nil, newGCM)
+		err = store.Restore(env.ctx, env.stdout, cfg.Server.Data, file, *force, src)
 	}
 	return report(env, err)
 }
@@ -55,7 +57,7 @@ func runCheck(env environment, flags *flag.FlagSet, args []string) int {
 	}
 	cfg, err := settings()
 	if err == nil {
-		err = check(env.ctx, env.stdout, cfg.Server.Data, newKeySource(cfg.Server.Key, cfg.Server.Data, env.ask))
+		err = store.Check(env.ctx, env.stdout, cfg.Server.Data, store.NewKeySource(cfg.Server.Key, cfg.Server.Data, env.ask, newGCM))
 	}
 	return report(env, err)
 }
@@ -75,12 +77,12 @@ func runKey(env environment, flags *flag.FlagSet, args []string) int {
 	if err != nil {
 		return report(env, err)
 	}
-	from := newKeySource(cfg.Server.Key, cfg.Server.Data, env.ask)
+	from := store.NewKeySource(cfg.Server.Key, cfg.Server.Data, env.ask, newGCM)
 	next := from
 	if *to != "" {
-		next = newKeySource(*to, cfg.Server.Data, env.ask)
+		next = store.NewKeySource(*to, cfg.Server.Data, env.ask, newGCM)
 	}
-	err = rotateKey(env.ctx, env.stdout, cfg.Server.Data, from, next)
+	err = store.Rotate(env.ctx, env.stdout, cfg.Server.Data, from, next)
 	if err == nil && *to != "" {
 		fmt.Fprintf(env.stdout, "now have server.key in the settings say where the key comes from: %q\n", *to)
 	}

@@ -12,6 +12,8 @@ import (
 
 	"homeroom/datadir"
 	"homeroom/service"
+
+	"homeroom/store"
 )
 
 // TestServiceCommandLines: what is no right command line does nothing.
@@ -130,7 +132,7 @@ func TestRootGivesBack(t *testing.T) {
 	if code, _, stderr := runLine("restore", "-data", folder, file); code != exitDone {
 		t.Fatal(stderr)
 	}
-	for path, want := range map[string]uint32{filepath.Join(folder, databaseFile): user, filepath.Join(folder, datadir.LockFile): user, outside: 0} {
+	for path, want := range map[string]uint32{filepath.Join(folder, store.DatabaseFile): user, filepath.Join(folder, datadir.LockFile): user, outside: 0} {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)

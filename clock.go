@@ -81,3 +81,6 @@ func secondsUntil(end, now instant) int64 {
 func seconds(n int64) time.Duration {
 	return time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
 }
+
+// wallClock gives the machine's time of day; tests give another.
+type wallClock func() time.Time

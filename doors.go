@@ -3,6 +3,8 @@ package main
 import (
 	"slices"
 	"strings"
+
+	"homeroom/store"
 )
 
 // door is what an owner can change of a room: nobody changes a door, a new one is
@@ -39,7 +41,7 @@ func (s *session) changeDoor(r *room, change func(*door) error) error {
 	if err := change(&d); err != nil {
 		return err
 	}
-	err := r.store.replace(record{kind: r.kind, id: r.id, parent: d.owner.stored(), head: r.pack(&d)})
+	err := r.store.Replace(store.Record{Kind: r.kind, ID: r.id, Parent: d.owner.stored(), Head: r.pack(&d)})
 	if err == nil {
 		r.door.Store(&d)
 	}

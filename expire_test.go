@@ -9,6 +9,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"homeroom/store"
+	"homeroom/test/storetest"
 )
 
 func TestRoomExpires(t *testing.T) {
@@ -127,7 +130,7 @@ func TestGroupExpires(t *testing.T) {
 			t.Error("#groupstatus did not change when the group expired")
 		}
 		c.Ask("#joingroup talk", "@status -3")
-		if n := countRows(t, b.cfg.Server.Data, "messages") + countRows(t, b.cfg.Server.Data, "groups"); n != 0 {
+		if n := storetest.CountRows(t, b.cfg.Server.Data, "messages") + storetest.CountRows(t, b.cfg.Server.Data, "groups"); n != 0 {
 			t.Errorf("%d rows of the group and its messages are still stored", n)
 		}
 		if n := b.messages.stored.Load(); n != 0 {
@@ -228,7 +231,7 @@ func TestThreadExpires(t *testing.T) {
 		if words := c.Listed("#listgroups", "talk"); words[3] != "2" {
 			t.Errorf("the group shows %q, want 2 messages", words)
 		}
-		if n := countRows(t, b.cfg.Server.Data, "messages"); n != 2 {
+		if n := storetest.CountRows(t, b.cfg.Server.Data, "messages"); n != 2 {
 			t.Errorf("%d messages are stored, want 2", n)
 		}
 	})
@@ -243,9 +246,9 @@ func TestExpiryEndsAtOnce(t *testing.T) {
 		c.Ask(`#creategroup talk "" anon`, "@status 0")
 		c.Ask("#joingroup talk", "@status 0")
 		id := c.Post("short", 0, 60)
-		list, err := b.store.list(c.GroupID(), listAll)
-		if err != nil || list.count != 1 {
-			t.Fatalf("the list has %d messages (%v), want 1", list.count, err)
+		list, err := b.store.List(c.GroupID(), store.All)
+		if err != nil || list.Count != 1 {
+			t.Fatalf("the list has %d messages (%v), want 1", list.Count, err)
 		}
 		b.pass(time.Minute)
 		c.Ask("#listmessages", "@ret #listmessages 0")
@@ -253,13 +256,13 @@ func TestExpiryEndsAtOnce(t *testing.T) {
 		c.Ask(fmt.Sprintf("#listmessages %d", id), "@status -3")
 		c.Ask(fmt.Sprintf("#getmessage %d", id), "@status -3")
 		c.Ask(fmt.Sprintf("#postmessage late %d\r\ntext", id), "@status -3")
-		page, err := b.store.page(list)
+		page, err := b.store.Page(list)
 		if err != nil || len(page) != 1 {
 			t.Errorf("the list that was begun before has %d messages (%v), want 1", len(page), err)
 		}
-		b.store.endList(list)
+		b.store.EndList(list)
 		b.pass(heldRetry * time.Millisecond)
-		if n := countRows(t, b.cfg.Server.Data, "messages"); n != 0 {
+		if n := storetest.CountRows(t, b.cfg.Server.Data, "messages"); n != 0 {
 			t.Errorf("%d messages are stored after the list was read, want none", n)
 		}
 	})
@@ -335,7 +338,7 @@ func TestExpiredWhileOff(t *testing.T) {
 		c.WantLeft("#listgroups", "long", 86400-7200)
 		c.Ask("#joingroup long", "@status 0")
 		c.WantLeft("#listmessages", "stays", 86400-7200)
-		if n := countRows(t, b.cfg.Server.Data, "messages"); n != 1 {
+		if n := storetest.CountRows(t, b.cfg.Server.Data, "messages"); n != 1 {
 			t.Errorf("%d messages are stored, want 1", n)
 		}
 	})
@@ -343,15 +346,15 @@ func TestExpiredWhileOff(t *testing.T) {
 
 // refusingStore is a store that cannot delete while refuses is set.
 type refusingStore struct {
-	store
+	store.Store
 	refuses atomic.Bool
 }
 
-func (s *refusingStore) remove(k kind, id int64) error {
+func (s *refusingStore) remove(k store.Kind, id int64) error {
 	if s.refuses.Load() {
 		return errors.New("the disk is on fire")
 	}
-	return s.store.remove(k, id)
+	return s.Store.Remove(k, id)
 }
 
 // TestExpiryIsTriedAgain: a room that cannot be deleted can be used meanwhile,
@@ -360,7 +363,7 @@ func TestExpiryIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		synctest.Wait()
-		broken := &refusingStore{store: b.store}
+		broken := &refusingStore{Store: b.store}
 		broken.refuses.Store(true)
 		b.rooms.store = broken
 		c := b.guest("alice")

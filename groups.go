@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"homeroom/store"
 )
 
 // group is a place where messages are kept.
@@ -19,11 +21,11 @@ type groups struct{ places[*group] }
 func newGroups(srv *server) *groups {
 	gs := &groups{}
 	gs.placeKind = &placeKind{
-		kind: kindGroup, slot: groupSlot, wrong: statusGroupPassword, order: byNumber,
+		kind: store.Group, slot: groupSlot, wrong: statusGroupPassword, order: byNumber,
 		store: srv.store, clock: srv.clock, exp: srv.expirer,
 	}
 	gs.byKey = map[string]*group{}
-	gs.number.Store(srv.store.nextNumber())
+	gs.number.Store(srv.store.NextNumber())
 	return gs
 }
 
@@ -32,18 +34,18 @@ func (gs *groups) newGroup() *group { return &group{place: place{placeKind: gs.p
 
 // pack is a group's record: as a room's, and its time to live in ms.
 func (g *group) pack(d *door) []byte {
-	return packFields(g.name.shown, g.name.key, d.lock.packed(), g.whom(), strconv.FormatInt(g.ttl.Milliseconds(), 10))
+	return store.Pack(g.name.shown, g.name.key, d.lock.packed(), g.whom(), strconv.FormatInt(g.ttl.Milliseconds(), 10))
 }
 
 // loadGroups reads the stored groups.
 func (srv *server) loadGroups(accounts map[int64]*account) error {
 	now := srv.clock.now()
-	err := srv.store.load(kindGroup, func(r record) error {
-		srv.messages.stored.Add(r.total)
-		if r.head == nil {
+	err := srv.store.Load(store.Group, func(r store.Record) error {
+		srv.messages.stored.Add(r.Total)
+		if r.Head == nil {
 			return nil
 		}
-		fields, err := unpackFields(r.head, 5)
+		fields, err := store.Unpack(r.Head, 5)
 		if err != nil {
 			return err
 		}
@@ -53,10 +55,10 @@ func (srv *server) loadGroups(accounts map[int64]*account) error {
 		}
 		ms, err := strconv.ParseInt(fields[4], 10, 64)
 		if err != nil {
-			return errBadRecord
+			return store.ErrDamaged
 		}
 		g.ttl = time.Duration(ms) * time.Millisecond
-		g.messages.Store(r.total)
+		g.messages.Store(r.Total)
 		srv.groups.restore(g, now)
 		return nil
 	})

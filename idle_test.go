@@ -61,7 +61,7 @@ func (b *bubble) writesIn(steps int, step time.Duration) (after []int) {
 	state := folderState(b.t, b.cfg.Server.Data)
 	for n := 1; n <= steps; n++ {
 		b.pass(step)
-		b.store.heartbeat()
+		b.store.Heartbeat()
 		if now := folderState(b.t, b.cfg.Server.Data); !maps.Equal(now, state) {
 			after = append(after, n)
 			age(b.t, b.cfg.Server.Data)

@@ -10,6 +10,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"homeroom/store"
+	"homeroom/test/storetest"
 )
 
 // scale is how many messages the large store of the benchmarks has; accounts are
@@ -21,16 +24,16 @@ var scale = flag.Int("scale", 100_000, "messages in the large store of the bench
 func largeFolder(b *testing.B, messages int) config {
 	cfg := testConfig(b)
 	cfg.Limits.Rooms = 0
-	o := storeOptions{folder: cfg.Server.Data, key: newKeySource(cfg.Server.Key, cfg.Server.Data, nil), periodic: true, every: time.Second, readers: 1, now: time.Now, lost: func(record) {}}
-	st, err := openStore(o)
+	o := store.Options{Folder: cfg.Server.Data, Key: store.NewKeySource(cfg.Server.Key, cfg.Server.Data, nil, newGCM), Periodic: true, Every: time.Second, Readers: 1, Fill: storetest.Values, Clock: storetest.Clock, Lost: func(store.Record) {}}
+	st, err := store.OpenSQLite(o)
 	if err != nil {
 		b.Fatal(err)
 	}
-	add := func(r record) int64 {
-		if err := st.add(&r); err != nil {
+	add := func(r store.Record) int64 {
+		if err := st.Add(&r); err != nil {
 			b.Fatal(err)
 		}
-		return r.id
+		return r.ID
 	}
 	v := &verifier{salt: randomBytes(saltBytes), rounds: 16, storedKey: randomBytes(32), serverKey: randomBytes(32)}
 	for i := range messages / 10 {
@@ -39,14 +42,14 @@ func largeFolder(b *testing.B, messages int) config {
 	}
 	for i := range messages / 100 {
 		n := fmt.Sprintf("room%d", i)
-		add(record{kind: kindRoom, ends: never, head: (&room{place: place{name: name{n, n}}}).pack(&door{})})
+		add(store.Record{Kind: store.Room, Ends: never, Head: (&room{place: place{name: name{n, n}}}).pack(&door{})})
 	}
-	group := add(record{kind: kindGroup, ends: never, head: (&group{place: place{name: name{"posts", "posts"}, ttl: time.Hour}}).pack(&door{})})
-	text := packFields(strings.Repeat("x", 200))
+	group := add(store.Record{Kind: store.Group, Ends: never, Head: (&group{place: place{name: name{"posts", "posts"}, ttl: time.Hour}}).pack(&door{})})
+	text := store.Pack(strings.Repeat("x", 200))
 	for range messages {
-		add(record{kind: kindMessage, group: group, ends: never, head: packFields("heading", "author"), body: text})
+		add(store.Record{Kind: store.Message, Group: group, Ends: never, Head: store.Pack("heading", "author"), Body: text})
 	}
-	if err := st.close(); err != nil {
+	if err := st.Close(); err != nil {
 		b.Fatal(err)
 	}
 	return cfg

@@ -2,12 +2,13 @@ package main
 
 import (
 	"fmt"
-	"homeroom/logbook"
 	"io"
 	"log/slog"
 	"strings"
 	"testing"
 	"unicode"
+
+	"homeroom/logbook"
 )
 
 // TestLogFitsProtocol: whatever is logged is one printable line that fits into

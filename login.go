@@ -4,6 +4,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+
+	"homeroom/store"
 )
 
 // takesPlain reports whether a password in clear may come from this session: with TLS
@@ -84,7 +86,7 @@ func (srv *server) candidate(word string) (*identity, *accountBody, error) {
 	}
 	i := &identity{name: a.name, account: a, changes: a.changes.Load()}
 	stored, err := srv.readAccount(a)
-	if errors.Is(err, errNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return nil, &accountBody{verifier: srv.accounts.madeUp(word)}, nil
 	}
 	return i, stored, err
@@ -268,7 +270,7 @@ func (srv *server) renewVerifiers(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case r := <-srv.users.renewals:
-			if err := srv.renew(r); err != nil && !isStatus(err, statusThrottled) && !errors.Is(err, errNotFound) {
+			if err := srv.renew(r); err != nil && !isStatus(err, statusThrottled) && !errors.Is(err, store.ErrNotFound) {
 				slog.Warn("cannot renew the password verifier of an account; its next login will try again",
 					"account", r.account.id, "error", err)
 			}
@@ -287,13 +289,13 @@ func (srv *server) renew(r renewal) error {
 	if !srv.settings().Auth.ChallengeMD5 {
 		renewed.recoverable = ""
 	}
-	return srv.store.swap(bodyRecord(r.account.id, &renewed), r.stored.pack())
+	return srv.store.Swap(bodyRecord(r.account.id, &renewed), r.stored.pack())
 }
 
 // noteSeen notes that an account logs in or out now.
 func (srv *server) noteSeen(a *account) {
 	now := srv.now().Unix()
 	if a.seen.Swap(now) != now && !a.deleted.Load() {
-		srv.store.touch(kindAccount, a.id, instant(now))
+		srv.store.Touch(store.Account, a.id, instant(now))
 	}
 }

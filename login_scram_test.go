@@ -9,7 +9,10 @@ import (
 
 	"github.com/xdg-go/scram"
 
+	"homeroom/test/storetest"
 	"homeroom/test/wire"
+
+	"homeroom/store"
 )
 
 // TestAuth logs in with a password that never crosses the network.
@@ -231,16 +234,17 @@ func TestGuesserLocksNobodyOut(t *testing.T) {
 // every age, once.
 func TestSecretIsStored(t *testing.T) {
 	t.Parallel()
-	o := commitStore(t)
-	o.folder = frozenDatabase(t)
+	o := storetest.Options(t)
+	o.Folder = storetest.FrozenDatabase(t)
+	o.Fill = func(v *store.Values) { fillValues(v, false) }
 	var secrets []string
 	for range 2 {
-		st, err := openStore(o)
+		st, err := store.OpenSQLite(o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		secrets = append(secrets, fmt.Sprintf("%x", st.secret))
-		if err := st.close(); err != nil {
+		secrets = append(secrets, fmt.Sprintf("%x", st.Values.Secret))
+		if err := st.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -8,18 +8,20 @@ import (
 	"time"
 
 	"homeroom/test/wire"
+
+	"homeroom/store"
 )
 
 // lateStore is a store that, while late is set, gives what it has read of an account
 // only after a word from the test: by then it may be out of date.
 type lateStore struct {
-	store
+	store.Store
 	late atomic.Bool
 	now  chan struct{}
 }
 
-func (s *lateStore) get(k kind, id int64) (record, error) {
-	r, err := s.store.get(k, id)
+func (s *lateStore) get(k store.Kind, id int64) (store.Record, error) {
+	r, err := s.Store.Get(k, id)
 	if s.late.CompareAndSwap(true, false) {
 		<-s.now
 	}
@@ -29,7 +31,7 @@ func (s *lateStore) get(k kind, id int64) (record, error) {
 // lateReads has a bubble's server read accounts from a lateStore.
 func (b *bubble) lateReads() *lateStore {
 	synctest.Wait() // until nobody uses the store
-	late := &lateStore{store: b.store, now: make(chan struct{})}
+	late := &lateStore{Store: b.store, now: make(chan struct{})}
 	b.store = late
 	return late
 }
@@ -222,11 +224,11 @@ func TestRenewal(t *testing.T) {
 
 // noSwap is a store that cannot renew a verifier.
 type noSwap struct {
-	store
-	tried chan record
+	store.Store
+	tried chan store.Record
 }
 
-func (s noSwap) swap(r record, _ []byte) error {
+func (s noSwap) swap(r store.Record, _ []byte) error {
 	s.tried <- r
 	return errors.New("the disk is on fire")
 }
@@ -236,7 +238,7 @@ func TestRenewalFails(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		b = b.faster()
-		broken := noSwap{b.store, make(chan record, 2)}
+		broken := noSwap{b.store, make(chan store.Record, 2)}
 		synctest.Wait() // until nobody uses the store
 		b.store = broken
 		for range 2 {
@@ -263,7 +265,7 @@ func TestRenewalComesLate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		was, err := b.store.get(kindAccount, a.id)
+		was, err := b.store.Get(store.Account, a.id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,21 +274,21 @@ func TestRenewalComesLate(t *testing.T) {
 		c.Ask("#login regd alice pw", "@status 0")
 		c.Ask("#changepass new pw", "@status 0")
 		synctest.Wait()
-		changed, err := b.store.get(kindAccount, a.id)
+		changed, err := b.store.Get(store.Account, a.id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(b.renew(late), b.store.swap(was, was.body)); err != nil {
+		if err := errors.Join(b.renew(late), b.store.Swap(was, was.Body)); err != nil {
 			t.Errorf("renewing too late: %v", err)
 		}
-		if now, err := b.store.get(kindAccount, a.id); err != nil || string(now.body) != string(changed.body) {
+		if now, err := b.store.Get(store.Account, a.id); err != nil || string(now.Body) != string(changed.Body) {
 			t.Errorf("the changed password was overwritten (%v)", err)
 		}
 		c.Ask("#rmlogin", "@status 0")
-		if err := b.store.swap(was, changed.body); err != nil {
+		if err := b.store.Swap(was, changed.Body); err != nil {
 			t.Errorf("renewing a deleted account: %v", err)
 		}
-		if _, err := b.store.get(kindAccount, a.id); !errors.Is(err, errNotFound) {
+		if _, err := b.store.Get(store.Account, a.id); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("the deleted account is back: %v", err)
 		}
 	})

@@ -16,6 +16,8 @@ import (
 	"golang.org/x/term"
 
 	"homeroom/logbook"
+
+	"homeroom/store"
 )
 
 func main() {
@@ -104,7 +106,7 @@ func run(env environment, cfg config, log *logbook.Log, reread func() (config, e
 	}
 	srv, err := newServer(cfg, env.ask)
 	if err != nil {
-		return explainFull(err)
+		return store.ExplainFull(err)
 	}
 	srv.log, srv.reread = log, reread
 	if err := srv.listen(ctx); err != nil {

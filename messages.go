@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+
+	"homeroom/store"
 )
 
 // messages is what the server knows, without asking the store, of the messages of all
@@ -148,10 +150,10 @@ func (s *session) checkPost(words []string) (postArgs, error) {
 
 // packMessage is a message's record: heading and author in the head, its lines in the
 // body.
-func packMessage(group int64, a postArgs, author string, lines []string) record {
-	return record{
-		kind: kindMessage, group: group, parent: a.parent, ends: never,
-		head: packFields(a.heading, author), body: packFields(lines...),
+func packMessage(group int64, a postArgs, author string, lines []string) store.Record {
+	return store.Record{
+		Kind: store.Message, Group: group, Parent: a.parent, Ends: never,
+		Head: store.Pack(a.heading, author), Body: store.Pack(lines...),
 	}
 }
 
@@ -160,21 +162,21 @@ func packMessage(group int64, a postArgs, author string, lines []string) record 
 func (s *session) storePost(p *posting) error {
 	srv, group, who := s.srv, s.group(), s.who.Load()
 	r := packMessage(group.id, p.args, who.name.shown, p.lines)
-	if r.parent == 0 {
-		r.ends = after(srv.clock.now(), srv.timeToLive(p.args.secs, srv.settings().Expiry.Message.Duration))
+	if r.Parent == 0 {
+		r.Ends = after(srv.clock.now(), srv.timeToLive(p.args.secs, srv.settings().Expiry.Message.Duration))
 	}
 	if most := int64(srv.settings().Limits.Messages); srv.messages.stored.Add(1) > most && most > 0 {
 		srv.messages.stored.Add(-1)
 		return fail(statusLimit)
 	}
-	if err := srv.store.add(&r); err != nil {
+	if err := srv.store.Add(&r); err != nil {
 		srv.messages.stored.Add(-1)
 		return err
 	}
 	srv.counts.said(time.Since(srv.began))
 	group.messages.Add(1)
-	srv.expirer.sooner(&srv.messages.next, r.ends)
-	group.changed(func() *frame { return postedFrame(group, r.id, p.args, who) })
+	srv.expirer.sooner(&srv.messages.next, r.Ends)
+	group.changed(func() *frame { return postedFrame(group, r.ID, p.args, who) })
 	return nil
 }
 
@@ -183,42 +185,42 @@ func (s *session) storePost(p *posting) error {
 func (g *group) changed(encode func() *frame) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.number.Store(g.store.nextNumber())
+	g.number.Store(g.store.NextNumber())
 	g.tell(encode)
 }
 
 // findMessage reads a message of the session's group that has not ended.
-func (s *session) findMessage(id int64) (record, error) {
-	r, err := s.srv.store.get(kindMessage, id)
-	if err == nil && (r.group != s.group().id || r.ends <= s.srv.clock.now()) {
+func (s *session) findMessage(id int64) (store.Record, error) {
+	r, err := s.srv.store.Get(store.Message, id)
+	if err == nil && (r.Group != s.group().id || r.Ends <= s.srv.clock.now()) {
 		err = fail(statusNotFound)
 	}
 	return r, err
 }
 
 // showMessage adds the row of a list that shows a message, without its parts.
-func showMessage(r *reply, m record, now instant) error {
-	fields, err := unpackFields(m.head, 2)
+func showMessage(r *reply, m store.Record, now instant) error {
+	fields, err := store.Unpack(m.Head, 2)
 	if err != nil {
-		return fmt.Errorf("reading message %d: %w", m.id, err)
+		return fmt.Errorf("reading message %d: %w", m.ID, err)
 	}
-	r.row(named(fields[0]), named(fields[1]), num(m.id), num(m.parent), num(m.replies), num(m.secondsLeft(now)))
+	r.row(named(fields[0]), named(fields[1]), num(m.ID), num(m.Parent), num(m.Replies), num(secondsLeft(m, now)))
 	return nil
 }
 
 // secondsLeft is what shows as a message's time: 0 for a reply, which goes with
 // its parent.
-func (r record) secondsLeft(now instant) int64 {
-	if r.parent != 0 {
+func secondsLeft(r store.Record, now instant) int64 {
+	if r.Parent != 0 {
 		return 0
 	}
-	return secondsUntil(r.ends, now)
+	return secondsUntil(r.Ends, now)
 }
 
 // cmdListMessages is "#listmessages [parent]". The list comes off the database
 // page by page, as fast as the user's connection takes it.
 func (s *session) cmdListMessages(words []string, r *reply) error {
-	parent := int64(listAll)
+	parent := int64(store.All)
 	if len(words) > 0 {
 		var ok bool
 		if parent, ok = parseNumber(words[0]); !ok {
@@ -232,19 +234,19 @@ func (s *session) cmdListMessages(words []string, r *reply) error {
 	if len(words) > 0 && parent < 0 {
 		return fail(statusNotFound)
 	}
-	list, err := s.srv.store.list(g.id, parent)
+	list, err := s.srv.store.List(g.id, parent)
 	if err != nil {
 		return err
 	}
-	defer s.srv.store.endList(list)
-	r.list("listmessages", int(list.count))
+	defer s.srv.store.EndList(list)
+	r.list("listmessages", int(list.Count))
 	return s.listPages(list, r)
 }
 
 // listPages sends the lines of a list.
-func (s *session) listPages(list *listing, r *reply) error {
+func (s *session) listPages(list *store.List, r *reply) error {
 	for {
-		page, err := s.srv.store.page(list)
+		page, err := s.srv.store.Page(list)
 		if err != nil || len(page) == 0 {
 			return err
 		}
@@ -254,10 +256,10 @@ func (s *session) listPages(list *listing, r *reply) error {
 				return err
 			}
 		}
-		if len(page) < listPage || r.err != nil {
+		if list.Done || r.err != nil {
 			return nil
 		}
-		if now > list.at+longestList {
+		if now > list.At+longestList {
 			return fatal("you read the list too slowly; the connection ends")
 		}
 	}
@@ -276,12 +278,12 @@ func (s *session) cmdGetMessage(words []string, r *reply) error {
 	if err != nil {
 		return err
 	}
-	head, err1 := unpackFields(m.head, 2)
-	parts, err2 := unpackFields(m.body, 1)
+	head, err1 := store.Unpack(m.Head, 2)
+	parts, err2 := store.Unpack(m.Body, 1)
 	if err1 != nil || err2 != nil {
-		return fmt.Errorf("reading message %d: %w", id, errBadRecord)
+		return fmt.Errorf("reading message %d: %w", id, store.ErrDamaged)
 	}
-	r.ret("getmessage", named(head[0]), num(int64(len(parts))), num(m.id), num(m.parent), num(m.replies), num(m.secondsLeft(s.srv.clock.now())))
+	r.ret("getmessage", named(head[0]), num(int64(len(parts))), num(m.ID), num(m.Parent), num(m.Replies), num(secondsLeft(m, s.srv.clock.now())))
 	for _, part := range parts {
 		r.text(part)
 	}
@@ -300,7 +302,7 @@ func postedFrame(g *group, id int64, a postArgs, who *identity) *frame {
 // expireMessages deletes what has ended, a piece at a time, and tells the
 // groups. It is what the messages' one expiry runs.
 func (srv *server) expireMessages() {
-	p, err := srv.store.purge()
+	p, err := srv.store.Purge()
 	if err != nil {
 		slog.Error("old messages could not be deleted; it is tried again", "error", err)
 		srv.expirer.set(&srv.messages.next, srv.clock.now()+retryExpiry)
@@ -310,32 +312,32 @@ func (srv *server) expireMessages() {
 	for _, g := range srv.groups.all() {
 		groups[g.id] = g
 	}
-	for _, m := range p.gone {
+	for _, m := range p.Gone {
 		srv.messages.stored.Add(-1)
-		if g := groups[m.group]; g != nil {
+		if g := groups[m.Group]; g != nil {
 			g.messages.Add(-1)
-			g.changed(func() *frame { return eventFrame("deleted", named(g.name.shown), num(m.id)) })
+			g.changed(func() *frame { return eventFrame("deleted", named(g.name.shown), num(m.ID)) })
 		}
 	}
 	switch {
-	case p.more:
+	case p.More:
 		srv.expirer.set(&srv.messages.next, srv.clock.now())
-	case p.held: // a list is being read
+	case p.Held: // a list is being read
 		srv.expirer.set(&srv.messages.next, srv.clock.now()+heldRetry)
 	default:
-		srv.expirer.sooner(&srv.messages.next, p.next)
+		srv.expirer.sooner(&srv.messages.next, p.Next)
 	}
 }
 
 // lostRecord takes back what was counted for a message that was acknowledged in
 // periodic mode and could not be stored: the message that it answers has ended.
-func (srv *server) lostRecord(r record) {
-	if r.kind != kindMessage {
+func (srv *server) lostRecord(r store.Record) {
+	if r.Kind != store.Message {
 		return
 	}
 	srv.messages.stored.Add(-1)
 	for _, g := range srv.groups.all() {
-		if g.id == r.group {
+		if g.id == r.Group {
 			g.messages.Add(-1)
 		}
 	}

@@ -68,6 +68,6 @@ func (srv *server) feedWatchdog(n notifier, stop <-chan struct{}) {
 // prove sees that the database's writer answers through its own queue, and that a
 // line goes through the port and back. An answer that refuses is an answer too.
 func (srv *server) prove(within time.Duration) error {
-	srv.store.heartbeat()
+	srv.store.Heartbeat()
 	return pingLine(srv.doorway.listener.Addr(), within)
 }

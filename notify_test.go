@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"homeroom/test/storetest"
 	"homeroom/test/wire"
+
+	"homeroom/store"
 )
 
 // TestNotifyElsewhere: what is for another process, or makes no sense, is left
@@ -33,7 +36,7 @@ func TestNotifyElsewhere(t *testing.T) {
 
 // hungStore is a store whose writer does not answer.
 type hungStore struct {
-	store
+	store.Store
 	asked, release chan struct{}
 }
 
@@ -87,13 +90,13 @@ func TestWatchdogStarves(t *testing.T) {
 func TestHeartbeatWritesNothing(t *testing.T) {
 	srv := startServer(t)
 	srv.Guest("alice").Ask("#createroom den", "@status 0")
-	before := folderContent(t, srv.cfg.Server.Data)
+	before := storetest.FolderContent(t, srv.cfg.Server.Data)
 	for range 10 {
 		if err := srv.prove(wire.Patience); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if string(folderContent(t, srv.cfg.Server.Data)) != string(before) {
+	if string(storetest.FolderContent(t, srv.cfg.Server.Data)) != string(before) {
 		t.Error("heartbeats change what is on disk")
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"homeroom/datadir"
+	"homeroom/store"
 )
 
 // operator is a program's end of a server's control socket.
@@ -72,7 +73,7 @@ func dialOperator(ctx context.Context, folder string) (*operator, error) {
 
 // openOperator connects to the server that runs on a data folder or, where none
 // does, to one in this process that listens nowhere. close ends that.
-func openOperator(ctx context.Context, cfg config, ask asker) (o *operator, closeAll func() error, err error) {
+func openOperator(ctx context.Context, cfg config, ask store.Asker) (o *operator, closeAll func() error, err error) {
 	o, err = dialOperator(ctx, cfg.Server.Data)
 	if err == nil || !errors.Is(err, errNoServer) {
 		return o, func() error { return o.close() }, err

@@ -8,11 +8,15 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"homeroom/test/storetest"
 	"homeroom/test/wire"
+
+	"homeroom/store"
 )
 
 // staller is a client whose connection takes nothing unless the test reads it.
@@ -206,21 +210,21 @@ func TestLastLines(t *testing.T) {
 // fillGroup makes a folder with a group "big" of so many messages.
 func fillGroup(t testing.TB, messages int) (folder string) {
 	t.Helper()
-	o := commitStore(t)
-	st, err := openStore(o)
+	o := storetest.Options(t)
+	o.Periodic = true
+	st, err := store.OpenSQLite(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := record{kind: kindGroup, ends: never, head: packFields("big", "big", "", "anon", "0")}
-	group := addRecord(t, st, r)
-	changes := make([]*change, messages)
-	for i := range changes {
-		changes[i] = &change{rec: messageRecord(group, 0, fmt.Sprintf("a-heading-as-long-as-they-%d", i))}
-	}
-	if err := errors.Join(append(putTogether(st, changes...), st.close())...); err != nil {
+	r := store.Record{Kind: store.Group, Ends: never, Head: store.Pack("big", "big", "", "anon", "0")}
+	group := storetest.Add(t, st, r)
+	storetest.AddMessages(t, st, messages, func(i int) store.Record {
+		return storetest.MessageRecord(group, 0, fmt.Sprintf("a-heading-as-long-as-they-%d", i))
+	})
+	if err := st.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return o.folder
+	return o.Folder
 }
 
 // TestLongReplyIsWhole: what others say while a long reply is being sent comes
@@ -255,14 +259,35 @@ func TestLongReplyIsWhole(t *testing.T) {
 	}, func(cfg *config) { cfg.Server.Data = fillGroup(t, messages) })
 }
 
+// countedLists counts the lists that are being read.
+type countedLists struct {
+	store.Store
+	open atomic.Int64
+}
+
+func (c *countedLists) List(group, parent int64) (*store.List, error) {
+	c.open.Add(1)
+	return c.Store.List(group, parent)
+}
+
+func (c *countedLists) EndList(l *store.List) {
+	c.open.Add(-1)
+	c.Store.EndList(l)
+}
+
 // TestLongReplyStalled: what others say during a long reply is bounded as ever,
 // and the list that was being read is let go.
 func TestLongReplyStalled(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
+		lists := &countedLists{Store: b.store}
+		b.store = lists
 		slow, other := b.stalled("#login anon slow", "#joingroup big"), b.guest("other")
 		slow.send("#listmessages")
 		synctest.Wait()
+		if n := lists.open.Load(); n != 1 {
+			t.Errorf("%d lists are open, want 1", n)
+		}
 		text := strings.Repeat("x", 900)
 		for range boundBytes/len(text) + 1 {
 			other.Ask("#sendto slow "+text, "@status 0")
@@ -276,7 +301,7 @@ func TestLongReplyStalled(t *testing.T) {
 		if n := len(b.doorway.sessions); n != 1 {
 			t.Errorf("%d sessions are left, want 1", n)
 		}
-		if n := len(b.store.(*sqliteStore).lists.open); n != 0 {
+		if n := lists.open.Load(); n != 0 {
 			t.Errorf("%d lists are still open", n)
 		}
 	}, func(cfg *config) { cfg.Server.Data = fillGroup(t, 2500) })

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"homeroom/store"
 )
 
 // retryExpiry is when what could not be deleted is tried again, in ms.
@@ -41,11 +43,11 @@ type place struct {
 
 // placeKind is what all rooms, or all groups, share.
 type placeKind struct {
-	kind  kind
+	kind  store.Kind
 	slot  int                   // where a session keeps its position among the members
 	wrong status                // what a wrong password is
 	order func(a, b *place) int // how they are listed
-	store store
+	store store.Store
 	clock *clock
 	exp   *expirer
 }
@@ -113,20 +115,20 @@ func (ps *places[P]) create(p P, most int) error {
 	b := p.base()
 	b.ends = after(ps.clock.now(), b.ttl)
 	d := b.door.Load()
-	r := record{kind: ps.kind, parent: d.owner.stored(), ends: b.ends, head: p.pack(d)}
-	err := ps.store.add(&r)
+	r := store.Record{Kind: ps.kind, Parent: d.owner.stored(), Ends: b.ends, Head: p.pack(d)}
+	err := ps.store.Add(&r)
 	ps.mu.Lock()
 	if err != nil {
 		delete(ps.byKey, b.name.key)
 		ps.mu.Unlock()
 		return err
 	}
-	b.id, b.pending = r.id, false
-	b.number.Store(ps.store.nextNumber())
+	b.id, b.pending = r.ID, false
+	b.number.Store(ps.store.NextNumber())
 	ps.show(p)
 	ps.exp.set(&b.expiry, b.ends)
 	ps.mu.Unlock()
-	ps.number.Store(ps.store.nextNumber())
+	ps.number.Store(ps.store.NextNumber())
 	return nil
 }
 
@@ -164,13 +166,13 @@ func (ps *places[P]) restore(p P, now instant) {
 	b := p.base()
 	fresh := after(now, b.ttl)
 	if b.ends == never && fresh != never { // it was occupied when the server stopped
-		ps.store.touch(ps.kind, b.id, fresh)
+		ps.store.Touch(ps.kind, b.id, fresh)
 	}
 	if b.ends = min(b.ends, fresh); b.ttl == 0 {
 		b.ends = never
 	}
 	b.expiry.run = func() { ps.expire(p) }
-	b.number.Store(ps.store.nextNumber())
+	b.number.Store(ps.store.NextNumber())
 	ps.byKey[b.name.key] = p
 	ps.listed = append(ps.listed, p)
 	ps.exp.set(&b.expiry, b.ends)
@@ -205,7 +207,7 @@ func (p *place) doom() error {
 // of sight.
 func (ps *places[P]) remove(p P) error {
 	b := p.base()
-	if err := ps.store.remove(ps.kind, b.id); err != nil {
+	if err := ps.store.Remove(ps.kind, b.id); err != nil {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.deleting = false
@@ -217,7 +219,7 @@ func (ps *places[P]) remove(p P) error {
 	delete(ps.byKey, b.name.key)
 	ps.listed = slices.DeleteFunc(slices.Clone(ps.listed), func(other P) bool { return other == p })
 	ps.mu.Unlock()
-	ps.number.Store(ps.store.nextNumber())
+	ps.number.Store(ps.store.NextNumber())
 	if ps.removed != nil {
 		ps.removed()
 	}
@@ -315,7 +317,7 @@ func (p *place) setEnd(at instant) {
 	}
 	p.ends = at
 	p.exp.set(&p.expiry, at)
-	p.store.touch(p.kind, p.id, at)
+	p.store.Touch(p.kind, p.id, at)
 }
 
 // tell gives the members that want events a frame. p.mu is held.

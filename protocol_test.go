@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"homeroom/store"
 )
 
 func TestSplitWords(t *testing.T) {
@@ -195,13 +197,13 @@ func TestPackFields(t *testing.T) {
 	for _, fields := range [][]string{
 		nil, {""}, {"", ""}, {"one"}, {"one", "", "three"}, {strings.Repeat("x", 300)}, {"\x00\xff", "é"},
 	} {
-		got, err := unpackFields(packFields(fields...), len(fields))
+		got, err := store.Unpack(store.Pack(fields...), len(fields))
 		if err != nil || !slices.Equal(got, fields) {
 			t.Errorf("%.20q came back as %.20q, %v", fields, got, err)
 		}
 	}
 	for _, damaged := range []string{"\x05abc", "\xff", "\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", "\x01a"} {
-		if got, err := unpackFields([]byte(damaged), 2); err == nil {
+		if got, err := store.Unpack([]byte(damaged), 2); err == nil {
 			t.Errorf("%q was read as %q", damaged, got)
 		}
 	}
@@ -316,7 +318,7 @@ func FuzzPackFields(f *testing.F) {
 	f.Add([]byte("\x01a\x00\x02bc"), "one", "two")
 	f.Add([]byte("\x80\x80\x80\x80\x80\x80\x80\x80\x80\x02"), "", strings.Repeat("x", 200))
 	f.Fuzz(func(t *testing.T, stored []byte, one, two string) {
-		if fields, err := unpackFields(stored, 0); err == nil {
+		if fields, err := store.Unpack(stored, 0); err == nil {
 			total := 0
 			for _, field := range fields {
 				total += len(field)
@@ -326,7 +328,7 @@ func FuzzPackFields(f *testing.F) {
 			}
 		}
 		want := []string{one, two, string(stored)}
-		if got, err := unpackFields(packFields(want...), 3); err != nil || !slices.Equal(got, want) {
+		if got, err := store.Unpack(store.Pack(want...), 3); err != nil || !slices.Equal(got, want) {
 			t.Fatalf("%q came back as %q, %v", want, got, err)
 		}
 	})

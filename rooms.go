@@ -3,6 +3,8 @@ package main
 import (
 	"sync/atomic"
 	"time"
+
+	"homeroom/store"
 )
 
 // homeName is the room that a login leads to. It is nobody's and never expires.
@@ -28,16 +30,16 @@ type rooms struct {
 func newRooms(srv *server) *rooms {
 	rs := &rooms{rings: srv.rings, changing: newTurn()}
 	rs.placeKind = &placeKind{
-		kind: kindRoom, slot: roomSlot, wrong: statusRoomPassword, order: byName,
+		kind: store.Room, slot: roomSlot, wrong: statusRoomPassword, order: byName,
 		store: srv.store, clock: srv.clock, exp: srv.expirer,
 	}
 	rs.home = rs.newRoom()
 	rs.home.name, rs.home.ends = name{homeName, "home"}, never
 	rs.home.door.Store(&door{})
-	rs.home.number.Store(srv.store.nextNumber())
+	rs.home.number.Store(srv.store.NextNumber())
 	rs.byKey, rs.listed, rs.uncounted = map[string]*room{rs.home.name.key: rs.home}, []*room{rs.home}, 1
-	rs.number.Store(srv.store.nextNumber())
-	rs.moved.Store(srv.store.nextNumber())
+	rs.number.Store(srv.store.NextNumber())
+	rs.moved.Store(srv.store.NextNumber())
 	return rs
 }
 
@@ -49,13 +51,13 @@ func (rs *rooms) newRoom() *room {
 // pack is a room's record: shown name, key, password, who may enter, and the keys of
 // the names that may not.
 func (r *room) pack(d *door) []byte {
-	return packFields(append([]string{r.name.shown, r.name.key, d.lock.packed(), r.whom()}, d.banned...)...)
+	return store.Pack(append([]string{r.name.shown, r.name.key, d.lock.packed(), r.whom()}, d.banned...)...)
 }
 
 // unpack reads what the records of rooms and groups have in common.
-func (p *place) unpack(r record, fields []string, accounts map[int64]*account, banned []string) (err error) {
-	p.id, p.name, p.regdOnly, p.ends = r.id, name{fields[0], fields[1]}, fields[3] == whomWord(true), r.ends
-	d := &door{owner: owner{account: accounts[r.parent]}, banned: banned}
+func (p *place) unpack(r store.Record, fields []string, accounts map[int64]*account, banned []string) (err error) {
+	p.id, p.name, p.regdOnly, p.ends = r.ID, name{fields[0], fields[1]}, fields[3] == whomWord(true), r.Ends
+	d := &door{owner: owner{account: accounts[r.Parent]}, banned: banned}
 	if fields[2] != "" {
 		d.lock, err = parseVerifier(fields[2])
 	}
@@ -66,8 +68,8 @@ func (p *place) unpack(r record, fields []string, accounts map[int64]*account, b
 // loadRooms reads the stored rooms.
 func (srv *server) loadRooms(accounts map[int64]*account) error {
 	now := srv.clock.now()
-	err := srv.store.load(kindRoom, func(rec record) error {
-		fields, err := unpackFields(rec.head, 4)
+	err := srv.store.Load(store.Room, func(rec store.Record) error {
+		fields, err := store.Unpack(rec.Head, 4)
 		if err != nil {
 			return err
 		}
@@ -119,8 +121,8 @@ func (rs *rooms) leave(s *session) {
 
 // countMove changes the numbers that change when a user enters or leaves r.
 func (rs *rooms) countMove(r *room) {
-	r.number.Store(rs.store.nextNumber())
-	rs.moved.Store(rs.store.nextNumber())
+	r.number.Store(rs.store.NextNumber())
+	rs.moved.Store(rs.store.NextNumber())
 }
 
 // comesTo reports whether a session is in r or on its way into it. Whoever keeps a user

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"homeroom/store"
 )
 
 // stat is one thing that #stats tells. Its key is a word in lower case.
@@ -17,7 +19,7 @@ func (srv *server) stats() []stat {
 	at := time.Since(srv.began)
 	guests, accounts := srv.users.count()
 	sent, rate := srv.counts.sent(at)
-	db := srv.store.stats()
+	db := srv.store.Stats()
 	stats := []stat{
 		{"version", version},
 		{"uptime_seconds", number(int64(at / time.Second))},
@@ -36,11 +38,11 @@ func (srv *server) stats() []stat {
 		{"bans", number(int64(len(srv.bans.all())))},
 		{"suspended", number(b2i(srv.bans.suspended.Load() != nil))},
 		{"goroutines", number(int64(runtime.NumGoroutine()))},
-		{"database_bytes", number(db.bytes)},
-		{"commits", number(db.commits)},
-		{"commit_p50_ms", milliseconds(db.p50)},
-		{"commit_p99_ms", milliseconds(db.p99)},
-		{"last_backup", number(lastBackup(srv.cfg.Server.Data))},
+		{"database_bytes", number(db.Bytes)},
+		{"commits", number(db.Commits)},
+		{"commit_p50_ms", milliseconds(db.P50)},
+		{"commit_p99_ms", milliseconds(db.P99)},
+		{"last_backup", number(store.LastBackup(srv.cfg.Server.Data))},
 	}
 	return append(stats, memoryStats()...)
 }

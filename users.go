@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"homeroom/store"
 )
 
 // account is the head of an account, as memory holds it; the rest is stored.
@@ -132,12 +134,12 @@ func (b *accountBody) pack() []byte {
 	if b.recoverable != "" {
 		fields = append(fields, b.recoverable)
 	}
-	return packFields(fields...)
+	return store.Pack(fields...)
 }
 
 // parseAccountBody reads what pack wrote.
 func parseAccountBody(packed []byte) (*accountBody, error) {
-	fields, err := unpackFields(packed, 3)
+	fields, err := store.Unpack(packed, 3)
 	if err != nil {
 		return nil, err
 	}
@@ -152,16 +154,16 @@ func parseAccountBody(packed []byte) (*accountBody, error) {
 }
 
 // accountRecord packs a new account: names in the head, the rest in the body.
-func accountRecord(n name, b *accountBody) record {
-	return record{kind: kindAccount, head: accountHead(n, false), body: b.pack()}
+func accountRecord(n name, b *accountBody) store.Record {
+	return store.Record{Kind: store.Account, Head: accountHead(n, false), Body: b.pack()}
 }
 
 // accountHead packs names and role.
 func accountHead(n name, admin bool) []byte {
 	if admin {
-		return packFields(n.shown, n.key, roleWord(true))
+		return store.Pack(n.shown, n.key, roleWord(true))
 	}
-	return packFields(n.shown, n.key)
+	return store.Pack(n.shown, n.key)
 }
 
 func roleWord(admin bool) string {
@@ -172,21 +174,21 @@ func roleWord(admin bool) string {
 }
 
 // bodyRecord packs what is stored anew when a password changes.
-func bodyRecord(id int64, b *accountBody) record {
-	return record{kind: kindAccount, id: id, body: b.pack()}
+func bodyRecord(id int64, b *accountBody) store.Record {
+	return store.Record{Kind: store.Account, ID: id, Body: b.pack()}
 }
 
 // loadAccounts reads the heads of all accounts.
 func (srv *server) loadAccounts() (byID map[int64]*account, err error) {
 	byID = map[int64]*account{}
-	err = srv.store.load(kindAccount, func(r record) error {
-		fields, err := unpackFields(r.head, 2)
+	err = srv.store.Load(store.Account, func(r store.Record) error {
+		fields, err := store.Unpack(r.Head, 2)
 		if err != nil {
 			return err
 		}
-		a := &account{id: r.id, name: name{fields[0], fields[1]}}
+		a := &account{id: r.ID, name: name{fields[0], fields[1]}}
 		a.admin.Store(len(fields) > 2 && fields[2] == roleWord(true))
-		a.seen.Store(int64(r.ends))
+		a.seen.Store(int64(r.Ends))
 		srv.users.accounts[a.name.key] = a
 		srv.users.sorted = append(srv.users.sorted, a)
 		byID[a.id] = a
@@ -198,11 +200,11 @@ func (srv *server) loadAccounts() (byID map[int64]*account, err error) {
 
 // readAccount reads what is stored of an account.
 func (srv *server) readAccount(a *account) (*accountBody, error) {
-	r, err := srv.store.get(kindAccount, a.id)
+	r, err := srv.store.Get(store.Account, a.id)
 	if err != nil {
 		return nil, err
 	}
-	b, err := parseAccountBody(r.body)
+	b, err := parseAccountBody(r.Body)
 	if err != nil {
 		return nil, &replyError{code: statusUnknown, cause: fmt.Errorf("reading account %d: %w", a.id, err)}
 	}
@@ -243,10 +245,10 @@ func (s *session) cmdCreateLogin(words []string, _ *reply) error {
 	v, err := s.srv.accounts.make(s.source(), password)
 	if err == nil {
 		r := accountRecord(n, &accountBody{v, words[2], words[3], s.srv.toRecover(password)})
-		r.ends = instant(s.srv.now().Unix())
-		err = s.srv.store.add(&r)
-		a.id = r.id
-		a.seen.Store(int64(r.ends))
+		r.Ends = instant(s.srv.now().Unix())
+		err = s.srv.store.Add(&r)
+		a.id = r.ID
+		a.seen.Store(int64(r.Ends))
 	}
 	s.srv.users.mu.Lock()
 	defer s.srv.users.mu.Unlock()
@@ -316,7 +318,7 @@ func (s *session) storePassword(a *account, stored *accountBody, password string
 	}
 	a.changes.Add(1)       // whoever checks the old one now must not get in,
 	defer a.changes.Add(1) // nor who reads it before the new one is stored
-	return srv.store.replace(bodyRecord(a.id, stored))
+	return srv.store.Replace(bodyRecord(a.id, stored))
 }
 
 // cmdRmLogin is "#rmlogin": the account goes, the connection stays.
@@ -329,7 +331,7 @@ func (s *session) cmdRmLogin(_ []string, _ *reply) error {
 
 // removeAccount deletes an account; what it owned has no owner any more.
 func (srv *server) removeAccount(a *account) error {
-	if err := srv.store.remove(kindAccount, a.id); err != nil {
+	if err := srv.store.Remove(store.Account, a.id); err != nil {
 		return err
 	}
 	a.deleted.Store(true)
@@ -403,7 +405,7 @@ func (u *users) count() (online, accounts int) {
 // what is stored last must be what holds.
 func (srv *server) setRole(a *account, admin bool) error {
 	defer srv.users.changing.take()()
-	err := srv.store.replace(record{kind: kindAccount, id: a.id, head: accountHead(a.name, admin)})
+	err := srv.store.Replace(store.Record{Kind: store.Account, ID: a.id, Head: accountHead(a.name, admin)})
 	if err == nil {
 		a.admin.Store(admin)
 	}

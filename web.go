@@ -214,7 +214,7 @@ func (w *webServer) askStore() <-chan struct{} {
 		beat := make(chan struct{})
 		w.beat = beat
 		go func() {
-			w.srv.store.heartbeat()
+			w.srv.store.Heartbeat()
 			w.mu.Lock()
 			w.beat = nil
 			w.mu.Unlock()

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"homeroom/test/wire"
+
+	"homeroom/store"
 )
 
 // startWeb starts a server with a web listener, and returns where that is.
@@ -172,7 +174,7 @@ func TestMetricsText(t *testing.T) {
 
 // slowStore is a store whose writer answers when it is let.
 type slowStore struct {
-	store
+	store.Store
 	asked atomic.Int32
 	let   chan struct{}
 }

@@ -2,12 +2,13 @@ package test
 
 import (
 	"errors"
-	"homeroom/test/disk"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"homeroom/test/disk"
 )
 
 // TestBackupCommands: the commands of the program, one after the other, and one

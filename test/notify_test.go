@@ -2,10 +2,11 @@ package test
 
 import (
 	"fmt"
-	"homeroom/test/wire"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"homeroom/test/wire"
 )
 
 // TestNotify: the shipped program tells a service manager that it is ready, that

@@ -3,7 +3,6 @@ package test
 import (
 	"errors"
 	"fmt"
-	"homeroom/test/wire"
 	"net"
 	"os"
 	"os/exec"
@@ -14,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"homeroom/test/wire"
 )
 
 // TestServe: flags win over the file, the listening line comes, a stop is clean,

@@ -5,13 +5,14 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"fmt"
-	"homeroom/test/wire"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+
+	"homeroom/test/wire"
 )
 
 // TestStatus: whether a server runs, and the fingerprint that its log tells and

@@ -2,7 +2,6 @@ package test
 
 import (
 	"fmt"
-	"homeroom/test/wire"
 	"os"
 	"os/exec"
 	"strings"
@@ -10,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"homeroom/test/wire"
 )
 
 // TestConsoleTerminal: the shipped program at a real terminal: it completes, brings

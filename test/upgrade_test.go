@@ -32,7 +32,7 @@ func fields(texts ...string) (b []byte) {
 func oldDatabase(t testing.TB, messages int) (folder string) {
 	t.Helper()
 	made, left := t.TempDir(), t.TempDir()
-	schema, err := os.ReadFile("../testdata/schema1.sql")
+	schema, err := os.ReadFile("storetest/schema1.sql")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package main
+package store
 
 import (
 	"bytes"
@@ -12,10 +12,10 @@ import (
 
 // storeWithUnsaved opens a store in periodic mode that has two acknowledged messages
 // to save, and finds no space for them until the disk is given some.
-func storeWithUnsaved(t *testing.T) (st *sqliteStore, folder string, makeSpace func()) {
+func storeWithUnsaved(t *testing.T) (st *SQLite, folder string, makeSpace func()) {
 	t.Helper()
 	o := periodicStore(t, time.Hour)
-	st, err := openStore(o)
+	st, err := OpenSQLite(o)
 	if err != nil {
 		t.Fatalf("opening the store: %v", err)
 	}
@@ -30,7 +30,7 @@ func storeWithUnsaved(t *testing.T) (st *sqliteStore, folder string, makeSpace f
 	set("PRAGMA max_page_count = 1") // as small as it is now
 	addRecord(t, st, messageRecord(group, 0, "first"))
 	addRecord(t, st, messageRecord(group, 0, strings.Repeat("acknowledged ", 1000)))
-	return st, o.folder, func() { set("PRAGMA max_page_count = 1000000") }
+	return st, o.Folder, func() { set("PRAGMA max_page_count = 1000000") }
 }
 
 // TestStopTellsLost: a stop that cannot save what was acknowledged says so, and how
@@ -38,7 +38,7 @@ func storeWithUnsaved(t *testing.T) (st *sqliteStore, folder string, makeSpace f
 func TestStopTellsLost(t *testing.T) {
 	t.Parallel()
 	st, folder, _ := storeWithUnsaved(t)
-	if err := st.close(); !isDiskFull(err) || !strings.Contains(err.Error(), "saving the last changes (2, which are lost): ") {
+	if err := st.Close(); !isDiskFull(err) || !strings.Contains(err.Error(), "saving the last changes (2, which are lost): ") {
 		t.Errorf("got %v, want that 2 changes are lost on a full disk", err)
 	}
 	if n := countRows(t, folder, "messages"); n != 0 {
@@ -70,7 +70,7 @@ func TestStopTriesAgain(t *testing.T) {
 			makeSpace()
 		}
 	}), nil)))
-	if err := st.close(); err != nil {
+	if err := st.Close(); err != nil {
 		t.Errorf("closing the store: %v", err)
 	}
 	if failures != 1 {

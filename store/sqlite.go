@@ -1,4 +1,4 @@
-package main
+package store
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -20,12 +19,12 @@ import (
 	"homeroom/datadir"
 )
 
-const databaseFile = "homeroom.db"
+const DatabaseFile = "homeroom.db"
 
-// migrations lead from each version of the schema to the next; PRAGMA
+// Migrations lead from each version of the schema to the next; PRAGMA
 // user_version says how many a database has seen. Never change one that was
 // released: append.
-var migrations = []string{
+var Migrations = []string{
 	// 1: what a database starts as. Times are on the server's own clock, in ms.
 	`CREATE TABLE state (
 		one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -60,47 +59,56 @@ var migrations = []string{
 	CREATE INDEX messages_replies ON messages (parent) WHERE parent > 0;`,
 }
 
-// sqliteStore is the store in one SQLite database (WAL, synchronous=FULL): one
+// SQLite is the store in one SQLite database (WAL, synchronous=FULL): one
 // writer goroutine, a few reader goroutines, each with a connection.
-type sqliteStore struct {
+type SQLite struct {
 	path    string
 	db      *sql.DB
 	ring    *keyRing
-	clock   *clock
-	rounds  int    // of password hashing, as calibrated
-	secret  []byte // the server's own, the same in all of the database's life
+	clock   Clock
+	Values  Values
 	reads   chan readJob
 	readers sync.WaitGroup
-	queue   writeQueue
-	writer  *batchWriter
+	queue   queue
+	writer  *writer
 	lists   listSet
 }
 
-// storeOptions is what a store needs to know of the settings.
-type storeOptions struct {
-	folder   string
-	key      keySource
-	periodic bool
-	every    time.Duration
-	readers  int
-	rounds   func() int // of password hashing, asked for once in a database's life; nil: not needed
-	now      wallClock
-	lost     func(record) // hears of an acknowledged record that could not be stored after all
-	failed   func(error)  // hears, once, of a failed sync, after which nothing is stored any more; it must not wait
+// Clock tells the time on which records end, and the time of day to save beside it;
+// both in milliseconds, the second since 1970. Now never goes back.
+type Clock struct{ Now, Wall func() int64 }
+
+// Values are kept for the store's user, the same in all of the database's life.
+type Values struct {
+	Rounds int64  // of password hashing
+	Secret []byte // what made-up salts come from
 }
 
-// openStore opens the database of a data folder, makes a new one where there is
+// Options is what a store needs to know of the settings.
+type Options struct {
+	Folder   string
+	Key      KeySource
+	Periodic bool
+	Every    time.Duration
+	Readers  int
+	Clock    func(saved, savedWall int64) Clock // continues from what was saved; 0: never
+	Fill     func(*Values)                      // makes those values that are not there yet
+	Lost     func(Record)                       // hears of an acknowledged record that could not be stored after all
+	Failed   func(error)                        // hears, once, of a failed sync, after which nothing is stored any more; it must not wait
+}
+
+// OpenSQLite opens the database of a data folder, makes a new one where there is
 // none, and brings an older one up to date. It refuses, and leaves untouched,
 // what is damaged or was written by a newer program.
-func openStore(o storeOptions) (*sqliteStore, error) {
-	path := filepath.Join(o.folder, databaseFile)
+func OpenSQLite(o Options) (*SQLite, error) {
+	path := filepath.Join(o.Folder, DatabaseFile)
 	if err := ensureDatabase(path); err != nil {
 		return nil, err
 	}
 	if err := inspect(path); err != nil {
 		return nil, fmt.Errorf("opening the database %s: %w", path, err)
 	}
-	ring, err := openKeys(path, o.key)
+	ring, err := openKeys(path, o.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +119,7 @@ func openStore(o storeOptions) (*sqliteStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &sqliteStore{path: path, db: db, ring: ring, reads: make(chan readJob)}
+	st := &SQLite{path: path, db: db, ring: ring, reads: make(chan readJob)}
 	err = st.start(o)
 	if err == nil {
 		return st, nil
@@ -125,32 +133,26 @@ func openStore(o storeOptions) (*sqliteStore, error) {
 }
 
 // start reads the state and starts the goroutines.
-func (st *sqliteStore) start(o storeOptions) error {
+func (st *SQLite) start(o Options) error {
 	if err := migrate(st.db); err != nil {
 		return err
 	}
-	w, err := newBatchWriter(st.db, o)
+	w, err := newWriter(st.db, o)
 	if err != nil {
 		return err
 	}
 	w.seal.ring = st.ring
-	if w.saved.rounds == 0 && o.rounds != nil {
-		w.saved.rounds = int64(o.rounds())
-	}
-	if len(w.saved.secret) == 0 {
-		w.saved.secret = randomBytes(secretBytes)
-	}
-	st.secret = w.saved.secret
-	st.clock, st.rounds = newClock(w.saved.clock, w.saved.wall, o.now()), int(w.saved.rounds)
+	o.Fill(&w.saved.values)
+	st.Values, st.clock = w.saved.values, o.Clock(w.saved.clock, w.saved.wall)
 	if err := w.start(&st.queue, st.clock, &st.lists, o); err != nil {
 		return errors.Join(err, w.own.close())
 	}
 	st.writer = w
 	// SQLite does not tell when it could not bring the log's name to the disk.
-	if err := datadir.Sync(o.folder); err != nil {
+	if err := datadir.Sync(o.Folder); err != nil {
 		return errors.Join(fmt.Errorf("saving the data folder: %w", err), w.stop())
 	}
-	for range o.readers {
+	for range o.Readers {
 		r, err := newReader(st.db)
 		if err != nil {
 			return errors.Join(err, w.stop())
@@ -233,9 +235,9 @@ func checkHeader(path string) error {
 }
 
 func checkVersion(path string, version int) error {
-	if version > len(migrations) {
+	if version > len(Migrations) {
 		return fmt.Errorf("the database %s is of a newer program (version %d, this one knows %d); use that program, or another folder",
-			path, version, len(migrations))
+			path, version, len(Migrations))
 	}
 	return nil
 }
@@ -304,19 +306,19 @@ func migrate(db *sql.DB) error {
 	if err := db.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
 		return explainDamage(err)
 	}
-	if version == len(migrations) {
+	if version == len(Migrations) {
 		return nil
 	}
 	tx, err := db.BeginTx(context.Background(), nil)
 	if err != nil {
 		return err
 	}
-	for _, step := range migrations[version:] {
+	for _, step := range Migrations[version:] {
 		if _, err := tx.Exec(step); err != nil {
 			return errors.Join(fmt.Errorf("updating the schema: %w", err), tx.Rollback())
 		}
 	}
-	if _, err := tx.Exec(fmt.Sprintf("PRAGMA user_version = %d", len(migrations))); err != nil {
+	if _, err := tx.Exec(fmt.Sprintf("PRAGMA user_version = %d", len(Migrations))); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
@@ -363,21 +365,21 @@ func (s *statements) close() error {
 // explain says what failed, and marks the errors that the store promises.
 func explain(doing string, err error) error {
 	switch {
-	case err == nil || errors.Is(err, errNotFound) || errors.Is(err, errBroken):
+	case err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrBroken):
 		return err
 	case isDiskFull(err):
-		return fmt.Errorf("%s: %w: %w", doing, errFull, err)
+		return fmt.Errorf("%s: %w: %w", doing, ErrFull, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// load runs at start, before anything changes.
-func (st *sqliteStore) load(k kind, each func(record) error) error {
-	query := map[kind]string{
-		kindAccount: "SELECT id, 0, seen, 0, head FROM accounts",
-		kindRoom:    "SELECT id, owner, ends, 0, head FROM rooms",
-		kindBan:     "SELECT id, 0, ends, 0, head FROM bans",
-		kindGroup:   "SELECT id, owner, ends, messages, CASE deleted WHEN 0 THEN head END FROM groups ORDER BY id",
+// Load runs at start, before anything changes.
+func (st *SQLite) Load(k Kind, each func(Record) error) error {
+	query := map[Kind]string{
+		Account: "SELECT id, 0, seen, 0, head FROM accounts",
+		Room:    "SELECT id, owner, ends, 0, head FROM rooms",
+		Ban:     "SELECT id, 0, ends, 0, head FROM bans",
+		Group:   "SELECT id, owner, ends, messages, CASE deleted WHEN 0 THEN head END FROM groups ORDER BY id",
 	}[k]
 	rows, err := st.db.Query(query)
 	if err != nil {
@@ -386,22 +388,22 @@ func (st *sqliteStore) load(k kind, each func(record) error) error {
 	defer rows.Close()
 	seal := sealer{ring: st.ring}
 	for rows.Next() {
-		r := record{kind: k}
-		if err := rows.Scan(&r.id, &r.parent, &r.ends, &r.total, &r.head); err != nil {
+		r := Record{Kind: k}
+		if err := rows.Scan(&r.ID, &r.Parent, &r.Ends, &r.Total, &r.Head); err != nil {
 			return fmt.Errorf("reading the %ss: %w", k, err)
 		}
 		if err := seal.open(&r); err != nil {
 			return err
 		}
 		if err := each(r); err != nil {
-			return fmt.Errorf("reading %s %d: %w", k, r.id, err)
+			return fmt.Errorf("reading %s %d: %w", k, r.ID, err)
 		}
 	}
 	return rows.Err()
 }
 
-// close saves what waits and closes the database.
-func (st *sqliteStore) close() error {
+// Close saves what waits and closes the database.
+func (st *SQLite) Close() error {
 	err := st.writer.stop()
 	close(st.reads)
 	st.readers.Wait()
@@ -409,52 +411,4 @@ func (st *sqliteStore) close() error {
 		return err // closing would write; the end of the process closes it as well
 	}
 	return errors.Join(err, st.db.Close())
-}
-
-// storeStats is how the database is doing.
-type storeStats struct {
-	bytes    int64 // of its files
-	commits  int64 // since the start
-	p50, p99 time.Duration
-}
-
-// commitTimes keeps how long the last commits took.
-type commitTimes struct {
-	mu    sync.Mutex
-	count int64
-	last  [512]time.Duration
-}
-
-// add notes one.
-func (t *commitTimes) add(took time.Duration) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.last[t.count%int64(len(t.last))] = took
-	t.count++
-}
-
-// stats is how many there were, and the median and the 99th percentile of the
-// last ones.
-func (t *commitTimes) stats() (count int64, p50, p99 time.Duration) {
-	t.mu.Lock()
-	count = t.count
-	last := slices.Clone(t.last[:min(count, int64(len(t.last)))])
-	t.mu.Unlock()
-	if len(last) == 0 {
-		return 0, 0, 0
-	}
-	slices.Sort(last)
-	return count, last[len(last)/2], last[len(last)*99/100]
-}
-
-// stats measures the database; what cannot be measured shows as 0.
-func (st *sqliteStore) stats() storeStats {
-	var s storeStats
-	for _, name := range []string{st.path, st.path + "-wal"} {
-		if info, err := os.Stat(name); err == nil {
-			s.bytes += info.Size()
-		}
-	}
-	s.commits, s.p50, s.p99 = st.writer.commits.stats()
-	return s
 }

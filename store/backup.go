@@ -1,4 +1,4 @@
-package main
+package store
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"homeroom/datadir"
@@ -18,7 +19,7 @@ import (
 // openForReading opens the database of a folder for reading, whether a server uses it
 // or not. Where none does, none can start until release.
 func openForReading(folder string) (db *sql.DB, release func() error, err error) {
-	path := filepath.Join(folder, databaseFile)
+	path := filepath.Join(folder, DatabaseFile)
 	if err := checkHeader(path); err != nil {
 		return nil, nil, err
 	}
@@ -37,11 +38,11 @@ func openForReading(folder string) (db *sql.DB, release func() error, err error)
 	return db, func() error { return errors.Join(db.Close(), lock.Release()) }, nil
 }
 
-// backup writes a folder's database, as it is at one moment, to a file. What is
+// Backup writes a folder's database, as it is at one moment, to a file. What is
 // sealed stays sealed, and the key is not in it. Until all is written and
-// checked, a file that is there stays.
-func backup(ctx context.Context, out io.Writer, folder, file string) error {
-	if err := checkTarget(folder, file); err != nil {
+// checked, a file that is there stays. Names in reserved are the server's own.
+func Backup(ctx context.Context, out io.Writer, folder, file string, reserved ...string) error {
+	if err := checkTarget(folder, file, reserved); err != nil {
 		return err
 	}
 	db, release, err := openForReading(folder)
@@ -56,25 +57,25 @@ func backup(ctx context.Context, out io.Writer, folder, file string) error {
 		return fmt.Errorf("making the backup %s: %w", file, err)
 	}
 	fmt.Fprintf(out, "%s is written and checked\n", file)
-	if err := noteBackup(folder); err != nil {
+	if err := NoteBackup(folder); err != nil {
 		fmt.Fprintln(out, err)
 	}
 	if len(rows) == 0 {
 		fmt.Fprintln(out, "it is in clear: this database was never used by a version that seals what is stored")
 	} else if len(rows[len(rows)-1].salt) == 0 {
-		fmt.Fprintf(out, "it opens only with key %d, which is not in it; keep a copy of that in another place\n", rows[len(rows)-1].number)
+		fmt.Fprintf(out, "it opens only with key %d, which is not in it; keep a copy of that in another place\n", rows[len(rows)-1].Number)
 	}
 	return nil
 }
 
 // checkTarget refuses to write a backup over something that is none, or under a
 // name that the data folder needs.
-func checkTarget(folder, file string) error {
+func checkTarget(folder, file string, reserved []string) error {
 	used, err := os.Stat(folder)
 	into, errInto := os.Stat(filepath.Dir(file))
 	name := filepath.Base(file)
 	if err == nil && errInto == nil && os.SameFile(used, into) &&
-		(name == datadir.LockFile || name == controlFile || strings.HasPrefix(name, databaseFile) || strings.HasPrefix(name, keyFile)) {
+		(name == datadir.LockFile || slices.Contains(reserved, name) || strings.HasPrefix(name, DatabaseFile) || strings.HasPrefix(name, KeyFile)) {
 		return fmt.Errorf("%s is a name that the server uses; write the backup somewhere else", file)
 	}
 	err = checkHeader(file)
@@ -131,9 +132,9 @@ func checkWhole(ctx context.Context, path string) error {
 // restoring is where a backup waits, whole or not, until it gets its name.
 const restoring = ".restore"
 
-// restore puts a backup into a folder that no server uses. A database that is
+// Restore puts a backup into a folder that no server uses. A database that is
 // there stays, or with force is kept under another name.
-func restore(ctx context.Context, out io.Writer, folder, file string, force bool, src keySource) error {
+func Restore(ctx context.Context, out io.Writer, folder, file string, force bool, src KeySource) error {
 	if err := checkBackup(ctx, file); err != nil {
 		return err
 	}
@@ -141,7 +142,7 @@ func restore(ctx context.Context, out io.Writer, folder, file string, force bool
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(folder, databaseFile)
+	path := filepath.Join(folder, DatabaseFile)
 	err = restoreLocked(ctx, out, path, file, force)
 	if err == nil {
 		fmt.Fprintf(out, "%s is restored from %s\n", path, file)
@@ -248,9 +249,9 @@ func linkBoth(path, kept string) error {
 }
 
 // warnOfKey says so where the key that is there does not open what was restored.
-func warnOfKey(out io.Writer, path string, src keySource) {
-	rows, err := readKeyRows(path)
-	if err == nil && len(rows) > 0 && src.path != "" {
+func warnOfKey(out io.Writer, path string, src KeySource) {
+	rows, err := Keys(path)
+	if err == nil && len(rows) > 0 && src.Path != "" {
 		_, err = src.unlock(rows)
 	}
 	if err != nil {
@@ -261,8 +262,8 @@ func warnOfKey(out io.Writer, path string, src keySource) {
 // backupNote is the file in the data folder whose time is that of the last backup.
 const backupNote = "last-backup"
 
-// noteBackup notes in a data folder that it was backed up now.
-func noteBackup(folder string) error {
+// NoteBackup notes in a data folder that it was backed up now.
+func NoteBackup(folder string) error {
 	err := os.WriteFile(filepath.Join(folder, backupNote), nil, 0o600)
 	if err != nil {
 		return fmt.Errorf("noting the time of the backup: %w", err)
@@ -270,8 +271,8 @@ func noteBackup(folder string) error {
 	return nil
 }
 
-// lastBackup is when a folder was backed up last, in Unix seconds; 0: never.
-func lastBackup(folder string) int64 {
+// LastBackup is when a folder was backed up last, in Unix seconds; 0: never.
+func LastBackup(folder string) int64 {
 	info, err := os.Stat(filepath.Join(folder, backupNote))
 	if err != nil {
 		return 0

@@ -1,10 +1,6 @@
-package main
+package store
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,40 +28,39 @@ const (
 // String names a column as the database does.
 func (c column) String() string { return [...]string{"head", "body"}[c] }
 
+// cipher seals what is stored and opens it again. What is said of its place is
+// authenticated with it. Seal appends to dst; Open works in sealed's own memory. Any
+// number of goroutines may use one.
+type Cipher interface {
+	Seal(dst, clear, place []byte) []byte
+	Open(sealed, place []byte) ([]byte, error)
+}
+
+// NewCipher makes the cipher for one purpose out of a secret: no two purposes share a key.
+type NewCipher func(secret []byte, purpose string) (Cipher, error)
+
 // masterKey is a key that all others are derived from.
 type masterKey struct {
 	number uint32 // as sealed columns name it
 	secret []byte
-}
-
-// derive makes the cipher for one purpose: no two purposes share a key.
-func (m masterKey) derive(purpose string) (cipher.AEAD, error) {
-	key, err := hkdf.Key(sha256.New, m.secret, nil, "homeroom 1 "+purpose, 32)
-	if err != nil {
-		return nil, fmt.Errorf("deriving a key: %w", err)
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("making a cipher: %w", err)
-	}
-	return cipher.NewGCMWithRandomNonce(block)
+	derive NewCipher
 }
 
 // keyRing is the ciphers of all keys that a database is sealed with: one key,
 // or two while a change of the key is not finished. It never changes.
 type keyRing struct {
 	current uint32 // what is sealed with
-	ciphers map[uint32]*[kinds]cipher.AEAD
+	ciphers map[uint32]*[Kinds]Cipher
 }
 
 // newKeyRing makes every cipher once. The last key is the one to seal with.
 func newKeyRing(keys []masterKey) (*keyRing, error) {
-	ring := &keyRing{ciphers: map[uint32]*[kinds]cipher.AEAD{}}
+	ring := &keyRing{ciphers: map[uint32]*[Kinds]Cipher{}}
 	for _, key := range keys {
-		tables := new([kinds]cipher.AEAD)
-		for k := range kinds {
+		tables := new([Kinds]Cipher)
+		for k := range Kinds {
 			var err error
-			if tables[k], err = key.derive(k.table()); err != nil {
+			if tables[k], err = key.derive(key.secret, k.table()); err != nil {
 				return nil, err
 			}
 		}
@@ -85,18 +80,18 @@ type sealer struct {
 // keepSealed is how much memory a sealer keeps for the next record.
 const keepSealed = 64 << 10
 
-// record seals a record's columns; they hold until the next call. A column that
+// Record seals a record's columns; they hold until the next call. A column that
 // is missing stays missing.
-func (s *sealer) record(r *record) (head, body []byte) {
+func (s *sealer) record(r *Record) (head, body []byte) {
 	if cap(s.out) > keepSealed {
 		s.out = nil
 	}
 	s.out = s.out[:0]
-	return s.seal(r, columnHead, r.head), s.seal(r, columnBody, r.body)
+	return s.seal(r, columnHead, r.Head), s.seal(r, columnBody, r.Body)
 }
 
 // seal seals one column behind what is in s.out already.
-func (s *sealer) seal(r *record, c column, clear []byte) []byte {
+func (s *sealer) seal(r *Record, c column, clear []byte) []byte {
 	if clear == nil {
 		return nil
 	}
@@ -104,46 +99,46 @@ func (s *sealer) seal(r *record, c column, clear []byte) []byte {
 	s.out = append(s.out, sealFormat)
 	s.out = binary.BigEndian.AppendUint32(s.out, s.ring.current)
 	s.authenticate(s.out[start:], r, c)
-	s.out = s.ring.ciphers[s.ring.current][r.kind].Seal(s.out, nil, clear, s.extra)
+	s.out = s.ring.ciphers[s.ring.current][r.Kind].Seal(s.out, clear, s.extra)
 	return slices.Clip(s.out[start:])
 }
 
 // authenticate sets what is authenticated with a column, which starts with its
 // header.
-func (s *sealer) authenticate(header []byte, r *record, c column) {
+func (s *sealer) authenticate(header []byte, r *Record, c column) {
 	s.extra = append(s.extra[:0], header[:sealHeader]...)
-	s.extra = binary.BigEndian.AppendUint64(s.extra, uint64(r.id))
-	s.extra = append(append(append(s.extra, r.kind.table()...), '.'), c.String()...)
+	s.extra = binary.BigEndian.AppendUint64(s.extra, uint64(r.ID))
+	s.extra = append(append(append(s.extra, r.Kind.table()...), '.'), c.String()...)
 }
 
-// open opens a record's columns in place, as they came from the database.
-func (s *sealer) open(r *record) (err error) {
-	if r.head, err = s.openColumn(r, columnHead, r.head); err != nil {
+// Open opens a record's columns in place, as they came from the database.
+func (s *sealer) open(r *Record) (err error) {
+	if r.Head, err = s.openColumn(r, columnHead, r.Head); err != nil {
 		return err
 	}
-	r.body, err = s.openColumn(r, columnBody, r.body)
+	r.Body, err = s.openColumn(r, columnBody, r.Body)
 	return err
 }
 
 var errNotSealed = errors.New("is not sealed")
 
 // openColumn opens one column in its own memory.
-func (s *sealer) openColumn(r *record, c column, sealed []byte) ([]byte, error) {
+func (s *sealer) openColumn(r *Record, c column, sealed []byte) ([]byte, error) {
 	if sealed == nil {
 		return nil, nil
 	}
 	number, err := sealedWith(sealed)
 	if err != nil {
-		return nil, fmt.Errorf("the %s of %s %d %w", c, r.kind, r.id, err)
+		return nil, fmt.Errorf("the %s of %s %d %w", c, r.Kind, r.ID, err)
 	}
 	ciphers := s.ring.ciphers[number]
 	if ciphers == nil {
-		return nil, fmt.Errorf("the %s of %s %d is sealed with key %d, which is not there", c, r.kind, r.id, number)
+		return nil, fmt.Errorf("the %s of %s %d is sealed with key %d, which is not there", c, r.Kind, r.ID, number)
 	}
 	s.authenticate(sealed, r, c)
-	clear, err := ciphers[r.kind].Open(sealed[sealHeader:sealHeader], nil, sealed[sealHeader:], s.extra)
+	clear, err := ciphers[r.Kind].Open(sealed[sealHeader:], s.extra)
 	if err != nil {
-		return nil, fmt.Errorf("the %s of %s %d does not open with key %d: it is damaged or was moved here", c, r.kind, r.id, number)
+		return nil, fmt.Errorf("the %s of %s %d does not open with key %d: it is damaged or was moved here", c, r.Kind, r.ID, number)
 	}
 	return clear, nil
 }
@@ -158,41 +153,41 @@ func sealedWith(sealed []byte) (uint32, error) {
 
 // keyMark is what tells, in the database, a right key from a wrong one.
 func (m masterKey) keyMark() ([]byte, error) {
-	check, err := m.derive("check")
+	check, err := m.derive(m.secret, "check")
 	if err != nil {
 		return nil, err
 	}
-	return check.Seal(nil, nil, nil, m.header()), nil
+	return check.Seal(nil, nil, m.header()), nil
 }
 
 // fits tells whether a mark is this key's.
 func (m masterKey) fits(mark []byte) bool {
-	check, err := m.derive("check")
+	check, err := m.derive(m.secret, "check")
 	if err != nil {
 		return false
 	}
-	_, err = check.Open(nil, nil, mark, m.header())
+	_, err = check.Open(slices.Clone(mark), m.header())
 	return err == nil
 }
 
 // wrap seals another key with this one, so that who has the newer key has the
 // older one too while both are needed.
 func (m masterKey) wrap(other masterKey) ([]byte, error) {
-	wrapper, err := m.derive("wrap")
+	wrapper, err := m.derive(m.secret, "wrap")
 	if err != nil {
 		return nil, err
 	}
-	return wrapper.Seal(nil, nil, other.secret, other.header()), nil
+	return wrapper.Seal(nil, other.secret, other.header()), nil
 }
 
 // unwrap opens what wrap sealed.
 func (m masterKey) unwrap(number uint32, wrapped []byte) (masterKey, error) {
-	other := masterKey{number: number}
-	wrapper, err := m.derive("wrap")
+	other := masterKey{number: number, derive: m.derive}
+	wrapper, err := m.derive(m.secret, "wrap")
 	if err != nil {
 		return other, err
 	}
-	other.secret, err = wrapper.Open(nil, nil, wrapped, other.header())
+	other.secret, err = wrapper.Open(slices.Clone(wrapped), other.header())
 	if err != nil {
 		return other, fmt.Errorf("key %d, which is kept sealed with key %d, does not open: it is damaged", number, m.number)
 	}

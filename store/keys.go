@@ -1,8 +1,8 @@
-package main
+package store
 
 import (
 	"bytes"
-	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -12,46 +12,20 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
-	"golang.org/x/term"
 
 	"homeroom/datadir"
 )
 
 const (
-	keyFile       = "homeroom.key"
-	askForKey     = "ask" // as server.key: the key comes from a passphrase
-	askTries      = 3
-	minPassphrase = 12 // characters
+	KeyFile        = "homeroom.key"
+	askForKey      = "ask" // as server.key: the key comes from a passphrase
+	askTries       = 3
+	minPassphrase  = 12 // characters
+	passphraseSalt = 16 // bytes
 )
 
-// asker asks for a passphrase in the terminal.
-type asker func(prompt string) (string, error)
-
-// askTerminal asks for passphrases without showing what is typed, until ctx ends.
-func askTerminal(ctx context.Context, terminal *os.File) asker {
-	return func(prompt string) (string, error) {
-		fd := int(terminal.Fd())
-		before, err := term.GetState(fd)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprint(os.Stderr, prompt)
-		defer fmt.Fprintln(os.Stderr)
-		typed := make(chan error, 1)
-		var answer []byte
-		go func() {
-			var err error
-			answer, err = term.ReadPassword(fd)
-			typed <- err
-		}()
-		select {
-		case err := <-typed:
-			return string(answer), err
-		case <-ctx.Done(): // a terminal cannot be woken, but it can be given back as it was
-			return "", errors.Join(context.Cause(ctx), term.Restore(fd, before))
-		}
-	}
-}
+// Asker asks for a passphrase in the terminal.
+type Asker func(prompt string) (string, error)
 
 // argonCost is what deriving a key from a passphrase costs (RFC 9106).
 type argonCost struct {
@@ -73,9 +47,9 @@ func (c argonCost) bearable() bool {
 	return c.passes >= 1 && c.passes <= 100 && c.memory >= 8 && c.memory <= 1<<20 && c.lanes >= 1
 }
 
-// keyRow is what the database says of a key.
-type keyRow struct {
-	number  uint32
+// Key is what the database says of a key.
+type Key struct {
+	Number  uint32
 	mark    []byte // tells a right key from a wrong one
 	wrapped []byte // the key, sealed with the next one, while both are needed
 	salt    []byte // of the passphrase; empty: the key is in a file
@@ -83,9 +57,9 @@ type keyRow struct {
 	clean   bool // nothing of before it is left in the file's free space
 }
 
-// readKeyRows reads what a database says of its keys, the oldest first; nothing
+// Keys reads what a database says of its keys, the oldest first; nothing
 // where it is not sealed yet. It changes nothing.
-func readKeyRows(path string) (rows []keyRow, err error) {
+func Keys(path string) (rows []Key, err error) {
 	db, err := openUntouched(path)
 	if err != nil {
 		return nil, err
@@ -95,7 +69,7 @@ func readKeyRows(path string) (rows []keyRow, err error) {
 }
 
 // keyRowsOf is readKeyRows on an open database.
-func keyRowsOf(db querier) (rows []keyRow, err error) {
+func keyRowsOf(db querier) (rows []Key, err error) {
 	var known bool
 	err = db.QueryRow("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'keys'").Scan(&known)
 	if err != nil || !known {
@@ -107,8 +81,8 @@ func keyRowsOf(db querier) (rows []keyRow, err error) {
 	}
 	defer found.Close()
 	for found.Next() {
-		var r keyRow
-		err := found.Scan(&r.number, &r.mark, &r.wrapped, &r.salt, &r.cost.passes, &r.cost.memory, &r.cost.lanes, &r.clean)
+		var r Key
+		err := found.Scan(&r.Number, &r.mark, &r.wrapped, &r.salt, &r.cost.passes, &r.cost.memory, &r.cost.lanes, &r.clean)
 		if err != nil {
 			return nil, err
 		}
@@ -117,59 +91,67 @@ func keyRowsOf(db querier) (rows []keyRow, err error) {
 	return rows, found.Err()
 }
 
-// keySource is where the master key comes from: a file, or a passphrase.
-type keySource struct {
-	path  string // of the file; "": a passphrase
-	fixed bool   // the file is systemd's to make and to protect
-	ask   asker  // nil: there is no terminal
-	cost  argonCost
+// KeySource is where the master key comes from: a file, or a passphrase.
+type KeySource struct {
+	Path   string // of the file; "": a passphrase
+	fixed  bool   // the file is systemd's to make and to protect
+	ask    Asker  // nil: there is no terminal
+	cost   argonCost
+	Derive NewCipher // the ciphers of what is sealed
 }
 
-// newKeySource finds out where the key of a data folder is to come from.
-func newKeySource(setting, folder string, ask asker) keySource {
+// NewKeySource finds out where the key of a data folder is to come from.
+func NewKeySource(setting, folder string, ask Asker, derive NewCipher) KeySource {
 	switch setting {
 	case askForKey:
-		return keySource{ask: ask, cost: usualCost}
+		return KeySource{ask: ask, cost: usualCost, Derive: derive}
 	case "":
 	default:
-		return keySource{path: setting}
+		return KeySource{Path: setting, Derive: derive}
 	}
 	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); credentials != "" {
-		path := filepath.Join(credentials, keyFile)
+		path := filepath.Join(credentials, KeyFile)
 		if _, err := os.Stat(path); err == nil {
-			return keySource{path: path, fixed: true}
+			return KeySource{Path: path, fixed: true, Derive: derive}
 		}
 	}
-	return keySource{path: filepath.Join(folder, keyFile)}
+	return KeySource{Path: filepath.Join(folder, KeyFile), Derive: derive}
 }
 
 // first is the key of a database that has none yet.
-func (src keySource) first() (masterKey, keyRow, error) {
-	if src.path == "" {
+func (src KeySource) first() (masterKey, Key, error) {
+	if src.Path == "" {
 		return src.newPassphrase(1)
 	}
-	secret, err := src.read(src.path)
+	secret, err := src.read(src.Path)
 	if errors.Is(err, fs.ErrNotExist) && !src.fixed {
-		secret = randomBytes(masterBytes)
-		err = writeKeyFile(src.path, secret)
+		secret = random(masterBytes)
+		err = writeKeyFile(src.Path, secret)
 	}
 	if err != nil {
-		return masterKey{}, keyRow{}, err
+		return masterKey{}, Key{}, err
 	}
-	key := masterKey{1, secret}
+	key := masterKey{1, secret, src.Derive}
 	row, err := key.row()
 	return key, row, err
 }
 
+// random returns n random bytes.
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // it never fails (crypto/rand)
+	return b
+}
+
 // row is what the database is to say of a key from a file.
-func (m masterKey) row() (keyRow, error) {
+func (m masterKey) row() (Key, error) {
 	mark, err := m.keyMark()
-	return keyRow{number: m.number, mark: mark, clean: true}, err
+	return Key{Number: m.number, mark: mark, clean: true}, err
 }
 
 // unlock finds the keys that a database says it is sealed with. Where the last
 // one is known, the others are in the database.
-func (src keySource) unlock(rows []keyRow) ([]masterKey, error) {
+func (src KeySource) unlock(rows []Key) ([]masterKey, error) {
 	last := rows[len(rows)-1]
 	key, err := src.find(last, len(rows) > 1)
 	if err != nil {
@@ -177,7 +159,7 @@ func (src keySource) unlock(rows []keyRow) ([]masterKey, error) {
 	}
 	var keys []masterKey
 	for _, row := range rows[:len(rows)-1] {
-		older, err := key.unwrap(row.number, row.wrapped)
+		older, err := key.unwrap(row.Number, row.wrapped)
 		if err != nil {
 			return nil, err
 		}
@@ -187,13 +169,13 @@ func (src keySource) unlock(rows []keyRow) ([]masterKey, error) {
 }
 
 // find finds the key that a row tells of.
-func (src keySource) find(row keyRow, changing bool) (masterKey, error) {
+func (src KeySource) find(row Key, changing bool) (masterKey, error) {
 	switch {
-	case src.path == "" && len(row.salt) == 0:
+	case src.Path == "" && len(row.salt) == 0:
 		return masterKey{}, errors.New(`the data is sealed with a key from a file, not with a passphrase; have server.key name that file`)
-	case src.path != "" && len(row.salt) > 0:
+	case src.Path != "" && len(row.salt) > 0:
 		return masterKey{}, errors.New(`the data is sealed with a passphrase, not with a key from a file; set server.key to "ask"`)
-	case src.path == "":
+	case src.Path == "":
 		return src.askPassphrase(row, changing)
 	}
 	return src.findFile(row)
@@ -201,29 +183,29 @@ func (src keySource) find(row keyRow, changing bool) (masterKey, error) {
 
 // findFile takes the key from its file, or from where an interrupted change of
 // the key has put the new one.
-func (src keySource) findFile(row keyRow) (masterKey, error) {
-	secret, err := src.read(src.path)
-	if key := (masterKey{row.number, secret}); err == nil && key.fits(row.mark) {
+func (src KeySource) findFile(row Key) (masterKey, error) {
+	secret, err := src.read(src.Path)
+	if key := (masterKey{row.Number, secret, src.Derive}); err == nil && key.fits(row.mark) {
 		return key, nil
 	}
 	next, errNext := src.read(src.next())
-	if key := (masterKey{row.number, next}); errNext == nil && key.fits(row.mark) {
+	if key := (masterKey{row.Number, next, src.Derive}); errNext == nil && key.fits(row.mark) {
 		return key, nil
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return masterKey{}, fmt.Errorf("the key %s is missing, and without it the data cannot be read; put it back (server.key says where it is)", src.path)
+		return masterKey{}, fmt.Errorf("the key %s is missing, and without it the data cannot be read; put it back (server.key says where it is)", src.Path)
 	case err != nil:
 		return masterKey{}, err
 	}
-	return masterKey{}, fmt.Errorf("the key %s is not the one that the data is sealed with (key %d); put the right one there", src.path, row.number)
+	return masterKey{}, fmt.Errorf("the key %s is not the one that the data is sealed with (key %d); put the right one there", src.Path, row.Number)
 }
 
 // next is where a new key waits until the database knows it.
-func (src keySource) next() string { return src.path + ".new" }
+func (src KeySource) next() string { return src.Path + ".new" }
 
 // read reads a key file, which must be nobody else's to read.
-func (src keySource) read(path string) ([]byte, error) {
+func (src KeySource) read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the key: %w", err)
@@ -247,7 +229,7 @@ func (src keySource) read(path string) ([]byte, error) {
 }
 
 // askPassphrase asks until the passphrase is right, a few times.
-func (src keySource) askPassphrase(row keyRow, changing bool) (masterKey, error) {
+func (src KeySource) askPassphrase(row Key, changing bool) (masterKey, error) {
 	if !row.cost.bearable() {
 		return masterKey{}, fmt.Errorf("what the database says of its passphrase is damaged: %+v", row.cost)
 	}
@@ -260,7 +242,7 @@ func (src keySource) askPassphrase(row keyRow, changing bool) (masterKey, error)
 		if err != nil {
 			return masterKey{}, err
 		}
-		if key := (masterKey{row.number, row.cost.derive(passphrase, row.salt)}); key.fits(row.mark) {
+		if key := (masterKey{row.Number, row.cost.derive(passphrase, row.salt), src.Derive}); key.fits(row.mark) {
 			return key, nil
 		}
 		prompt = "That was not it. Passphrase of the data: "
@@ -269,31 +251,31 @@ func (src keySource) askPassphrase(row keyRow, changing bool) (masterKey, error)
 }
 
 // newPassphrase asks for a passphrase that is to become a key, twice.
-func (src keySource) newPassphrase(number uint32) (masterKey, keyRow, error) {
+func (src KeySource) newPassphrase(number uint32) (masterKey, Key, error) {
 	none := masterKey{}
 	passphrase, err := src.askFor(fmt.Sprintf("New passphrase for the data, %d characters or more; without it nobody can read the data: ", minPassphrase))
 	if err != nil {
-		return none, keyRow{}, err
+		return none, Key{}, err
 	}
 	if utf8.RuneCountInString(passphrase) < minPassphrase {
-		return none, keyRow{}, fmt.Errorf("the passphrase must have %d characters or more; nothing was changed", minPassphrase)
+		return none, Key{}, fmt.Errorf("the passphrase must have %d characters or more; nothing was changed", minPassphrase)
 	}
 	again, err := src.askFor("The same again: ")
 	if err != nil {
-		return none, keyRow{}, err
+		return none, Key{}, err
 	}
 	if again != passphrase {
-		return none, keyRow{}, errors.New("the two passphrases are not the same; nothing was changed")
+		return none, Key{}, errors.New("the two passphrases are not the same; nothing was changed")
 	}
-	salt := randomBytes(saltBytes)
-	key := masterKey{number, src.cost.derive(passphrase, salt)}
+	salt := random(passphraseSalt)
+	key := masterKey{number, src.cost.derive(passphrase, salt), src.Derive}
 	row, err := key.row()
 	row.salt, row.cost = salt, src.cost
 	return key, row, err
 }
 
 // askFor asks in the terminal.
-func (src keySource) askFor(prompt string) (string, error) {
+func (src KeySource) askFor(prompt string) (string, error) {
 	if src.ask == nil {
 		return "", errors.New(`server.key is "ask", and there is no terminal to ask for the passphrase in; start it in one, or have server.key name a file`)
 	}

@@ -1,4 +1,4 @@
-package main
+package store
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 var cheapCost = argonCost{passes: 1, memory: 8, lanes: 1}
 
 // answers is an asker who types these, one after the other.
-func answers(t testing.TB, typed ...string) asker {
+func answers(t testing.TB, typed ...string) Asker {
 	return func(prompt string) (string, error) {
 		if len(typed) == 0 {
 			t.Errorf("asked once more: %s", prompt)
@@ -25,19 +25,19 @@ func answers(t testing.TB, typed ...string) asker {
 }
 
 // openOnce opens and closes a store, and returns why it could not be opened.
-func openOnce(o storeOptions) error {
-	st, err := openStore(o)
+func openOnce(o Options) error {
+	st, err := OpenSQLite(o)
 	if err != nil {
 		return err
 	}
-	return st.close()
+	return st.Close()
 }
 
 // wantKeyRefused expects that a store does not open, for a reason that is said in
 // one line, and that nothing changes.
-func wantKeyRefused(t *testing.T, name string, o storeOptions, reason string) {
+func wantKeyRefused(t *testing.T, name string, o Options, reason string) {
 	t.Helper()
-	before := fingerprint(t, o.folder)
+	before := fingerprint(t, o.Folder)
 	err := openOnce(o)
 	if err == nil {
 		t.Errorf("%s: it opens", name)
@@ -46,7 +46,7 @@ func wantKeyRefused(t *testing.T, name string, o storeOptions, reason string) {
 	if text := err.Error(); !strings.Contains(text, reason) || strings.Contains(text, "\n") {
 		t.Errorf("%s: %q, want %q in it", name, text, reason)
 	}
-	wantSame(t, before, fingerprint(t, o.folder))
+	wantSame(t, before, fingerprint(t, o.Folder))
 }
 
 // TestKeyFile: the first start makes a key, the next ones use it; one that is
@@ -54,7 +54,7 @@ func wantKeyRefused(t *testing.T, name string, o storeOptions, reason string) {
 func TestKeyFile(t *testing.T) {
 	t.Parallel()
 	o := commitStore(t)
-	path := o.key.path
+	path := o.Key.Path
 	if err := openOnce(o); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestKeyFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	put(randomBytes(masterBytes), 0o600)
+	put(random(masterBytes), 0o600)
 	wantKeyRefused(t, "another key", o, "is not the one that the data is sealed with")
 	put(key[1:], 0o600)
 	wantKeyRefused(t, "a short key", o, "is no key: it must have 32 bytes and has 31")
@@ -99,16 +99,16 @@ func TestKeyFile(t *testing.T) {
 func TestKeyNotMade(t *testing.T) {
 	t.Parallel()
 	o := commitStore(t)
-	o.key.path = filepath.Join(o.folder, "no", "folder", keyFile)
+	o.Key.Path = filepath.Join(o.Folder, "no", "folder", KeyFile)
 	if err := openOnce(o); err == nil || !strings.Contains(err.Error(), "cannot write the key") {
 		t.Errorf("a key in no folder: %v", err)
 	}
-	o.key.path = filepath.Join(o.folder, "empty")
-	if err := os.WriteFile(o.key.path, nil, 0o600); err != nil {
+	o.Key.Path = filepath.Join(o.Folder, "empty")
+	if err := os.WriteFile(o.Key.Path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	wantKeyRefused(t, "an empty key", o, "is no key")
-	if rows, err := readKeyRows(filepath.Join(o.folder, databaseFile)); err != nil || len(rows) > 0 {
+	if rows, err := Keys(filepath.Join(o.Folder, DatabaseFile)); err != nil || len(rows) > 0 {
 		t.Errorf("keys are noted: %v (%v)", rows, err)
 	}
 }
@@ -118,26 +118,26 @@ func TestKeyNotMade(t *testing.T) {
 func TestKeySource(t *testing.T) {
 	credentials := t.TempDir()
 	t.Setenv("CREDENTIALS_DIRECTORY", credentials)
-	there := filepath.Join(credentials, keyFile)
-	if src := newKeySource("", "data", nil); src.path != filepath.Join("data", keyFile) || src.fixed {
+	there := filepath.Join(credentials, KeyFile)
+	if src := NewKeySource("", "data", nil, testCipher); src.Path != filepath.Join("data", KeyFile) || src.fixed {
 		t.Errorf("without a credential: %+v", src)
 	}
-	if err := os.WriteFile(there, randomBytes(masterBytes), 0o440); err != nil {
+	if err := os.WriteFile(there, random(masterBytes), 0o440); err != nil {
 		t.Fatal(err)
 	}
-	src := newKeySource("", "data", nil)
-	if src.path != there || !src.fixed {
+	src := NewKeySource("", "data", nil, testCipher)
+	if src.Path != there || !src.fixed {
 		t.Errorf("with a credential: %+v", src)
 	}
 	o := commitStore(t)
-	o.key = src
+	o.Key = src
 	if err := errors.Join(openOnce(o), openOnce(o)); err != nil {
 		t.Errorf("a credential, which systemd gives its group: %v", err)
 	}
-	if src := newKeySource("/etc/key", "data", nil); src.path != "/etc/key" || src.fixed {
+	if src := NewKeySource("/etc/key", "data", nil, testCipher); src.Path != "/etc/key" || src.fixed {
 		t.Errorf("a file that the settings name: %+v", src)
 	}
-	if src := newKeySource("ask", "data", nil); src.path != "" || src.cost != usualCost {
+	if src := NewKeySource("ask", "data", nil, testCipher); src.Path != "" || src.cost != usualCost {
 		t.Errorf("a passphrase: %+v", src)
 	}
 }
@@ -148,8 +148,8 @@ func TestPassphrase(t *testing.T) {
 	t.Parallel()
 	const right = "four words of mine"
 	o := commitStore(t)
-	ask := func(typed ...string) storeOptions {
-		o.key = keySource{ask: answers(t, typed...), cost: cheapCost}
+	ask := func(typed ...string) Options {
+		o.Key = KeySource{ask: answers(t, typed...), cost: cheapCost, Derive: testCipher}
 		return o
 	}
 	for reason, typed := range map[string][]string{
@@ -166,11 +166,11 @@ func TestPassphrase(t *testing.T) {
 		t.Errorf("right at the third try: %v", err)
 	}
 	wantKeyRefused(t, "wrong three times", ask("one", "two", "three"), "the passphrase is wrong")
-	o.key = keySource{cost: cheapCost}
+	o.Key = KeySource{cost: cheapCost, Derive: testCipher}
 	wantKeyRefused(t, "no terminal", o, "there is no terminal")
-	o.key = keySource{path: filepath.Join(t.TempDir(), keyFile)}
+	o.Key = KeySource{Path: filepath.Join(t.TempDir(), KeyFile), Derive: testCipher}
 	wantKeyRefused(t, "a file", o, "is sealed with a passphrase")
-	db := openBeside(t, o.folder)
+	db := openBeside(t, o.Folder)
 	mustExec(t, db, "UPDATE keys SET memory = 1 << 30")
 	db.Close()
 	wantKeyRefused(t, "a cost that no machine has", ask(), "is damaged")
@@ -178,7 +178,7 @@ func TestPassphrase(t *testing.T) {
 	if err := openOnce(file); err != nil {
 		t.Fatal(err)
 	}
-	file.key = ask().key
+	file.Key = ask().Key
 	wantKeyRefused(t, "a passphrase for a file", file, "is sealed with a key from a file")
 }
 
@@ -187,12 +187,12 @@ func TestPassphrase(t *testing.T) {
 func TestPassphraseCost(t *testing.T) {
 	t.Parallel()
 	o := commitStore(t)
-	o.key = newKeySource(askForKey, o.folder, answers(t, "four words of mine", "four words of mine", "four words of mine"))
+	o.Key = NewKeySource(askForKey, o.Folder, answers(t, "four words of mine", "four words of mine", "four words of mine"), testCipher)
 	if err := errors.Join(openOnce(o), openOnce(o)); err != nil {
 		t.Fatal(err)
 	}
-	rows, err := readKeyRows(filepath.Join(o.folder, databaseFile))
-	if err != nil || len(rows) != 1 || rows[0].cost != (argonCost{3, 64 << 10, 4}) || len(rows[0].salt) != saltBytes {
+	rows, err := Keys(filepath.Join(o.Folder, DatabaseFile))
+	if err != nil || len(rows) != 1 || rows[0].cost != (argonCost{3, 64 << 10, 4}) || len(rows[0].salt) != passphraseSalt {
 		t.Errorf("the database says %+v (%v)", rows, err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package store
 
 import (
 	"context"
@@ -8,9 +8,9 @@ import (
 	"io"
 )
 
-// check goes through all that is stored, whether a server uses it or not, as it
+// Check goes through all that is stored, whether a server uses it or not, as it
 // is at one moment.
-func check(ctx context.Context, out io.Writer, folder string, src keySource) error {
+func Check(ctx context.Context, out io.Writer, folder string, src KeySource) error {
 	db, release, err := openForReading(folder)
 	if err != nil {
 		return err
@@ -24,7 +24,7 @@ func check(ctx context.Context, out io.Writer, folder string, src keySource) err
 }
 
 // checkAll checks the database's structure, then every record.
-func checkAll(out io.Writer, tx *sql.Tx, src keySource) error {
+func checkAll(out io.Writer, tx *sql.Tx, src KeySource) error {
 	wrong, err := checkStructure(out, tx)
 	if err != nil {
 		return explainDamage(err)
@@ -47,7 +47,7 @@ func checkAll(out io.Writer, tx *sql.Tx, src keySource) error {
 		}
 		seal = &sealer{ring: ring}
 	}
-	for k := range kinds {
+	for k := range Kinds {
 		n, err := checkKind(out, tx, k, seal)
 		if err != nil {
 			return fmt.Errorf("checking the %ss: %w", k, err)
@@ -82,9 +82,9 @@ func checkStructure(out io.Writer, q querier) (wrong int, err error) {
 }
 
 // checkKind opens all records of a kind and says how many there are.
-func checkKind(out io.Writer, q querier, k kind, seal *sealer) (wrong int, err error) {
+func checkKind(out io.Writer, q querier, k Kind, seal *sealer) (wrong int, err error) {
 	count := 0
-	err = eachPage(q, k, func(page []record) error {
+	err = eachPage(q, k, func(page []Record) error {
 		for _, r := range page {
 			count++
 			if err := checkRecord(r, seal); err != nil {
@@ -99,15 +99,15 @@ func checkKind(out io.Writer, q querier, k kind, seal *sealer) (wrong int, err e
 }
 
 // checkRecord opens one record and takes it apart.
-func checkRecord(r record, seal *sealer) error {
+func checkRecord(r Record, seal *sealer) error {
 	if seal != nil {
 		if err := seal.open(&r); err != nil {
 			return err
 		}
 	}
-	for _, packed := range [][]byte{r.head, r.body} {
-		if _, err := unpackFields(packed, 0); err != nil {
-			return fmt.Errorf("%s %d: %w", r.kind, r.id, err)
+	for _, packed := range [][]byte{r.Head, r.Body} {
+		if _, err := Unpack(packed, 0); err != nil {
+			return fmt.Errorf("%s %d: %w", r.Kind, r.ID, err)
 		}
 	}
 	return nil

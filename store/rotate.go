@@ -1,4 +1,4 @@
-package main
+package store
 
 import (
 	"context"
@@ -14,12 +14,12 @@ import (
 	"homeroom/datadir"
 )
 
-// rotateKey seals everything in a data folder that no server uses with a new
+// Rotate seals everything in a data folder that no server uses with a new
 // key. It may be cut off at any moment: what is sealed with which key stands in
 // each column, the older key is kept in the database, sealed with the newer, and
 // the next rotation does the rest.
-func rotateKey(ctx context.Context, out io.Writer, folder string, from, to keySource) error {
-	path := filepath.Join(folder, databaseFile)
+func Rotate(ctx context.Context, out io.Writer, folder string, from, to KeySource) error {
+	path := filepath.Join(folder, DatabaseFile)
 	if err := checkHeader(path); err != nil {
 		return err
 	}
@@ -31,11 +31,11 @@ func rotateKey(ctx context.Context, out io.Writer, folder string, from, to keySo
 	return errors.Join(err, lock.Release())
 }
 
-func rotateLocked(ctx context.Context, out io.Writer, path string, from, to keySource) error {
+func rotateLocked(ctx context.Context, out io.Writer, path string, from, to KeySource) error {
 	if err := inspect(path); err != nil {
 		return fmt.Errorf("opening the database %s: %w", path, err)
 	}
-	rows, err := readKeyRows(path)
+	rows, err := Keys(path)
 	if err != nil {
 		return fmt.Errorf("reading which key the database %s needs: %w", path, explainDamage(err))
 	}
@@ -74,11 +74,11 @@ func rotateLocked(ctx context.Context, out io.Writer, path string, from, to keyS
 }
 
 // mayChange refuses changes that a program cannot make.
-func (src keySource) mayChange(to keySource) error {
+func (src KeySource) mayChange(to KeySource) error {
 	switch {
 	case src.fixed || to.fixed:
 		return errors.New("the key is one of systemd's credentials, which only you can change: have server.key name a copy of it in a file, change that, and give it to systemd")
-	case src.path != "" && to.path != "" && src.path != to.path:
+	case src.Path != "" && to.Path != "" && src.Path != to.Path:
 		return errors.New("to have the key in another place, move its file and have server.key name it; -to is for changing to a passphrase or away from it")
 	}
 	return nil
@@ -86,21 +86,21 @@ func (src keySource) mayChange(to keySource) error {
 
 // newer is where the newest key of an interrupted change comes from: from where
 // the change was to lead, if it was to lead elsewhere.
-func (src keySource) newer(rows []keyRow, to keySource) keySource {
+func (src KeySource) newer(rows []Key, to KeySource) KeySource {
 	last := rows[len(rows)-1]
-	if (len(last.salt) == 0) == (to.path != "") {
+	if (len(last.salt) == 0) == (to.Path != "") {
 		return to
 	}
 	return src
 }
 
 // begin makes the new key and has the database know both.
-func (src keySource) begin(db *sql.DB, old masterKey) (next masterKey, err error) {
-	var row keyRow
-	if src.path == "" {
+func (src KeySource) begin(db *sql.DB, old masterKey) (next masterKey, err error) {
+	var row Key
+	if src.Path == "" {
 		next, row, err = src.newPassphrase(old.number + 1)
 	} else {
-		next = masterKey{old.number + 1, randomBytes(masterBytes)}
+		next = masterKey{old.number + 1, random(masterBytes), old.derive}
 		if row, err = next.row(); err == nil {
 			err = writeKeyFile(src.next(), next.secret)
 		}
@@ -133,7 +133,7 @@ func inTransaction(db *sql.DB, do func(*sql.Tx) error) error {
 }
 
 // finishRotation does what is left once the database knows the new key.
-func finishRotation(ctx context.Context, out io.Writer, db *sql.DB, keys []masterKey, to keySource) error {
+func finishRotation(ctx context.Context, out io.Writer, db *sql.DB, keys []masterKey, to KeySource) error {
 	newest := keys[len(keys)-1]
 	kept, err := to.promote(newest)
 	if err != nil {
@@ -144,7 +144,7 @@ func finishRotation(ctx context.Context, out io.Writer, db *sql.DB, keys []maste
 		return err
 	}
 	records := 0
-	for k := range kinds {
+	for k := range Kinds {
 		n, err := resealKind(ctx, db, k, &sealer{ring: ring})
 		if err != nil {
 			return fmt.Errorf("sealing the %ss with the new key: %w", k, err)
@@ -173,12 +173,12 @@ func finishRotation(ctx context.Context, out io.Writer, db *sql.DB, keys []maste
 
 // promote puts a new key, if it still waits, in the place of the old one, which it
 // keeps under its number.
-func (src keySource) promote(newest masterKey) (kept string, err error) {
-	if src.path == "" {
+func (src KeySource) promote(newest masterKey) (kept string, err error) {
+	if src.Path == "" {
 		return "", nil
 	}
-	kept = src.path + "." + strconv.FormatUint(uint64(newest.number-1), 10)
-	old, err := src.read(src.path)
+	kept = src.Path + "." + strconv.FormatUint(uint64(newest.number-1), 10)
+	old, err := src.read(src.Path)
 	if err == nil && string(old) != string(newest.secret) {
 		err = src.keep(kept, old)
 	} else if err == nil || errors.Is(err, fs.ErrNotExist) {
@@ -191,7 +191,7 @@ func (src keySource) promote(newest masterKey) (kept string, err error) {
 		err = nil
 	}
 	if err == nil {
-		err = datadir.Rename(src.next(), src.path)
+		err = datadir.Rename(src.next(), src.Path)
 	}
 	if err != nil {
 		return "", fmt.Errorf("putting the new key in its place: %w", err)
@@ -200,7 +200,7 @@ func (src keySource) promote(newest masterKey) (kept string, err error) {
 }
 
 // keep keeps an old key under another name.
-func (src keySource) keep(path string, old []byte) error {
+func (src KeySource) keep(path string, old []byte) error {
 	there, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -213,13 +213,13 @@ func (src keySource) keep(path string, old []byte) error {
 
 // resealKind seals what is sealed with an older key with the newest, a page in
 // each transaction.
-func resealKind(ctx context.Context, db *sql.DB, k kind, seal *sealer) (records int, err error) {
-	err = eachPage(db, k, func(page []record) error {
+func resealKind(ctx context.Context, db *sql.DB, k Kind, seal *sealer) (records int, err error) {
+	err = eachPage(db, k, func(page []Record) error {
 		if ctx.Err() != nil {
 			return errors.New("interrupted; do it again to finish it")
 		}
 		records += len(page)
-		var old []record
+		var old []Record
 		for _, r := range page {
 			if r.sealedWith(seal.ring.current) {
 				continue
@@ -238,11 +238,11 @@ func resealKind(ctx context.Context, db *sql.DB, k kind, seal *sealer) (records 
 }
 
 // sealedWith tells whether all of a record is sealed with a key already.
-func (r record) sealedWith(number uint32) bool {
-	head, err := sealedWith(r.head)
-	if r.body == nil || err != nil {
+func (r Record) sealedWith(number uint32) bool {
+	head, err := sealedWith(r.Head)
+	if r.Body == nil || err != nil {
 		return err == nil && head == number
 	}
-	body, err := sealedWith(r.body)
+	body, err := sealedWith(r.Body)
 	return err == nil && head == number && body == number
 }

@@ -1,4 +1,4 @@
-package main
+package store
 
 import (
 	"context"
@@ -12,10 +12,10 @@ import (
 // few enough that nobody else waits long for the reader.
 const listPage = 200
 
-// storeReader is a connection that only reads, with its statements prepared,
+// reader is a connection that only reads, with its statements prepared,
 // and the goroutine that has it. (Readers of their own keep SQLite's deep call
 // stacks off the sessions' goroutines.)
-type storeReader struct {
+type reader struct {
 	own                *statements
 	seal               sealer
 	begin, end         *sql.Stmt
@@ -26,13 +26,13 @@ type storeReader struct {
 
 // readJob is something to read; done gets its outcome.
 type readJob struct {
-	read func(*storeReader) error
+	read func(*reader) error
 	done chan error
 }
 
 // newReader opens a connection for reading and prepares its statements.
-func newReader(db *sql.DB) (*storeReader, error) {
-	r := &storeReader{}
+func newReader(db *sql.DB) (*reader, error) {
+	r := &reader{}
 	own, err := prepareOn(db, r.texts())
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func newReader(db *sql.DB) (*storeReader, error) {
 }
 
 // texts is what each statement says.
-func (r *storeReader) texts() map[**sql.Stmt]string {
+func (r *reader) texts() map[**sql.Stmt]string {
 	const page = "SELECT id, parent, replies, ends, head FROM messages INDEXED BY "
 	const part = " = ?1 AND id > ?2 AND id <= ?3 AND ends > ?4"
 	const next = " ORDER BY id LIMIT ?5"
@@ -67,7 +67,7 @@ func (r *storeReader) texts() map[**sql.Stmt]string {
 }
 
 // loop serves jobs until there are no more.
-func (r *storeReader) loop(jobs <-chan readJob) {
+func (r *reader) loop(jobs <-chan readJob) {
 	for job := range jobs {
 		job.done <- job.read(r)
 	}
@@ -76,22 +76,22 @@ func (r *storeReader) loop(jobs <-chan readJob) {
 
 // read runs a job on the next free reader. In periodic mode it sees what was
 // done before it because that is saved first.
-func (st *sqliteStore) read(doing string, read func(*storeReader) error) error {
+func (st *SQLite) read(doing string, read func(*reader) error) error {
 	st.queue.settle()
 	job := readJob{read, make(chan error, 1)}
 	st.reads <- job
 	return explain(doing, <-job.done)
 }
 
-// get reads one account or message.
-func (st *sqliteStore) get(k kind, id int64) (record, error) {
-	rec := record{kind: k, id: id}
-	err := st.read(fmt.Sprintf("reading %s %d", k, id), func(r *storeReader) error {
+// Get reads one account or message.
+func (st *SQLite) Get(k Kind, id int64) (Record, error) {
+	rec := Record{Kind: k, ID: id}
+	err := st.read(fmt.Sprintf("reading %s %d", k, id), func(r *reader) error {
 		var err error
-		if k == kindAccount {
-			err = r.account.QueryRow(id).Scan(&rec.head, &rec.body)
+		if k == Account {
+			err = r.account.QueryRow(id).Scan(&rec.Head, &rec.Body)
 		} else {
-			err = r.message.QueryRow(id).Scan(&rec.group, &rec.parent, &rec.replies, &rec.ends, &rec.head, &rec.body)
+			err = r.message.QueryRow(id).Scan(&rec.Group, &rec.Parent, &rec.Replies, &rec.Ends, &rec.Head, &rec.Body)
 		}
 		if errors.Is(err, sql.ErrNoRows) {
 			return st.queue.notThere()
@@ -104,11 +104,11 @@ func (st *sqliteStore) get(k kind, id int64) (record, error) {
 	return rec, err
 }
 
-// list counts what is on a list, in the same look in which it fixes its end.
-func (st *sqliteStore) list(group, parent int64) (*listing, error) {
-	l := &listing{group: group, parent: parent}
+// List counts what is on a list, in the same look in which it fixes its end.
+func (st *SQLite) List(group, parent int64) (*List, error) {
+	l := &List{group: group, parent: parent}
 	st.lists.add(l, st.clock)
-	err := st.read(fmt.Sprintf("listing group %d", group), func(r *storeReader) error { return r.fix(l) })
+	err := st.read(fmt.Sprintf("listing group %d", group), func(r *reader) error { return r.fix(l) })
 	if err != nil {
 		st.lists.remove(l)
 	}
@@ -116,7 +116,7 @@ func (st *sqliteStore) list(group, parent int64) (*listing, error) {
 }
 
 // fix fills in a list's count and end, from one snapshot of the database.
-func (r *storeReader) fix(l *listing) error {
+func (r *reader) fix(l *List) error {
 	if _, err := r.begin.Exec(); err != nil {
 		return err
 	}
@@ -127,86 +127,87 @@ func (r *storeReader) fix(l *listing) error {
 		return err
 	}
 	if l.parent > 0 {
-		err = r.top.QueryRow(l.parent, l.group, l.at).Scan(&l.count)
+		err = r.top.QueryRow(l.parent, l.group, l.At).Scan(&l.Count)
 		if errors.Is(err, sql.ErrNoRows) {
-			return errNotFound
+			return ErrNotFound
 		}
 		return err
 	}
-	if err := r.ended.QueryRow(l.at, l.group).Scan(&ended, &endedTops); err != nil {
+	if err := r.ended.QueryRow(l.At, l.group).Scan(&ended, &endedTops); err != nil {
 		return err
 	}
-	l.count = all - ended
+	l.Count = all - ended
 	if l.parent == 0 {
-		l.count = tops - endedTops
+		l.Count = tops - endedTops
 	}
 	return nil
 }
 
-// page reads on where the last page ended.
-func (st *sqliteStore) page(l *listing) (page []record, err error) {
-	err = st.read(fmt.Sprintf("listing group %d", l.group), func(r *storeReader) error {
+// Page reads on where the last page ended.
+func (st *SQLite) Page(l *List) (page []Record, err error) {
+	err = st.read(fmt.Sprintf("listing group %d", l.group), func(r *reader) error {
 		stmt, key := r.replies, l.parent
 		switch l.parent {
-		case listAll:
+		case All:
 			stmt, key = r.all, l.group
 		case 0:
 			stmt, key = r.tops, l.group
 		}
-		rows, err := stmt.Query(key, l.after, l.upTo, l.at, listPage)
+		rows, err := stmt.Query(key, l.after, l.upTo, l.At, listPage)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
-			rec := record{kind: kindMessage, group: l.group}
-			if err := rows.Scan(&rec.id, &rec.parent, &rec.replies, &rec.ends, &rec.head); err != nil {
+			rec := Record{Kind: Message, Group: l.group}
+			if err := rows.Scan(&rec.ID, &rec.Parent, &rec.Replies, &rec.Ends, &rec.Head); err != nil {
 				return err
 			}
 			if err := r.seal.open(&rec); err != nil {
 				return err
 			}
-			page, l.after = append(page, rec), rec.id
+			page, l.after = append(page, rec), rec.ID
 		}
+		l.Done = len(page) < listPage
 		return rows.Err()
 	})
 	return page, err
 }
 
-func (st *sqliteStore) endList(l *listing) { st.lists.remove(l) }
+func (st *SQLite) EndList(l *List) { st.lists.remove(l) }
 
 // listSet is the lists that are being read: what ended after the oldest of them
 // began is not deleted yet.
 type listSet struct {
 	mu   sync.Mutex
-	open map[*listing]bool
+	open map[*List]bool
 }
 
 // add gives a list its moment. It is read under the lock, so that no purge can
 // have looked for open lists later than that and missed this one.
-func (s *listSet) add(l *listing, c *clock) {
+func (s *listSet) add(l *List, c Clock) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.at = c.now()
+	l.At = c.Now()
 	if s.open == nil {
-		s.open = map[*listing]bool{}
+		s.open = map[*List]bool{}
 	}
 	s.open[l] = true
 }
 
-func (s *listSet) remove(l *listing) {
+func (s *listSet) remove(l *List) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, l)
 }
 
 // oldest is the moment of the oldest open list, or now.
-func (s *listSet) oldest(c *clock) instant {
+func (s *listSet) oldest(c Clock) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := c.now()
+	now := c.Now()
 	for l := range s.open {
-		now = min(now, l.at)
+		now = min(now, l.At)
 	}
 	return now
 }

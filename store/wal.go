@@ -1,4 +1,4 @@
-package main
+package store
 
 import (
 	"database/sql"
@@ -40,8 +40,8 @@ func isDiskFull(err error) bool {
 		errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_FULL || e.Code() == ioerrShmSize)
 }
 
-// explainFull adds to the error of a command what to do about a full disk.
-func explainFull(err error) error {
+// ExplainFull adds to the error of a command what to do about a full disk.
+func ExplainFull(err error) error {
 	if !isDiskFull(err) {
 		return err
 	}
@@ -50,7 +50,7 @@ func explainFull(err error) error {
 
 // judge checks the outcome of a write: after a failed sync the writer writes nothing
 // any more, since a second sync would report success for what is lost.
-func (w *batchWriter) judge(err error) error {
+func (w *writer) judge(err error) error {
 	if !isSyncFailure(err) {
 		return err
 	}
@@ -67,7 +67,7 @@ const foldFrames = 4000
 // fold makes a checkpoint: it brings the write-ahead log into the database once it
 // has least pages. SQLite would do this by itself inside COMMIT, but would not say
 // when a sync fails. All changes are answered before: what is in the log is safe.
-func (w *batchWriter) fold(least int) {
+func (w *writer) fold(least int) {
 	if w.broken != nil {
 		return
 	}

@@ -1,4 +1,4 @@
-package main
+package store
 
 import (
 	"database/sql"
@@ -10,8 +10,8 @@ import (
 
 // openKeys finds the keys of a database that no server uses, and seals what is in
 // it if that was never done. Where a key is missing or wrong, nothing changes.
-func openKeys(path string, src keySource) (*keyRing, error) {
-	rows, err := readKeyRows(path)
+func openKeys(path string, src KeySource) (*keyRing, error) {
+	rows, err := Keys(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading which key the database %s needs: %w", path, explainDamage(err))
 	}
@@ -35,7 +35,7 @@ func openKeys(path string, src keySource) (*keyRing, error) {
 
 // sealFirst seals what a database holds with its first key. A power cut leaves
 // it as it was, or sealed; and then the next start cleans up.
-func sealFirst(path string, src keySource) (*keyRing, error) {
+func sealFirst(path string, src KeySource) (*keyRing, error) {
 	key, row, err := src.first()
 	if err != nil {
 		return nil, err
@@ -63,11 +63,11 @@ func sealFirst(path string, src keySource) (*keyRing, error) {
 }
 
 // sealAll seals all records and notes the key, in one transaction.
-func sealAll(db *sql.DB, ring *keyRing, row keyRow) error {
+func sealAll(db *sql.DB, ring *keyRing, row Key) error {
 	return inTransaction(db, func(tx *sql.Tx) error {
 		seal := &sealer{ring: ring}
-		for k := range kinds {
-			err := eachPage(tx, k, func(page []record) error { return storeSealed(tx, k, page, seal) })
+		for k := range Kinds {
+			err := eachPage(tx, k, func(page []Record) error { return storeSealed(tx, k, page, seal) })
 			if err != nil {
 				return fmt.Errorf("sealing the %ss: %w", k, err)
 			}
@@ -76,9 +76,9 @@ func sealAll(db *sql.DB, ring *keyRing, row keyRow) error {
 	})
 }
 
-func insertKeyRow(tx *sql.Tx, r keyRow) error {
+func insertKeyRow(tx *sql.Tx, r Key) error {
 	_, err := tx.Exec("INSERT INTO keys VALUES (?, ?, zeroblob(0), coalesce(?, zeroblob(0)), ?, ?, ?, ?)",
-		r.number, r.mark, r.salt, r.cost.passes, r.cost.memory, r.cost.lanes, r.clean)
+		r.Number, r.mark, r.salt, r.cost.passes, r.cost.memory, r.cost.lanes, r.clean)
 	return err
 }
 
@@ -133,13 +133,13 @@ const walkSize = 100
 
 // hasTable tells whether a database has a table for a kind; one of an earlier
 // version may not.
-func hasTable(q querier, k kind) (there bool, err error) {
+func hasTable(q querier, k Kind) (there bool, err error) {
 	err = q.QueryRow("SELECT count(*) > 0 FROM sqlite_master WHERE type = 'table' AND name = ?", k.table()).Scan(&there)
 	return there, err
 }
 
 // eachPage goes through all records of a kind as they are stored.
-func eachPage(q querier, k kind, each func([]record) error) error {
+func eachPage(q querier, k Kind, each func([]Record) error) error {
 	if there, err := hasTable(q, k); err != nil || !there {
 		return err
 	}
@@ -149,7 +149,7 @@ func eachPage(q querier, k kind, each func([]record) error) error {
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		after = page[len(page)-1].id
+		after = page[len(page)-1].ID
 		if err := each(page); err != nil {
 			return err
 		}
@@ -157,7 +157,7 @@ func eachPage(q querier, k kind, each func([]record) error) error {
 }
 
 // pageOf reads the next records of a kind, as they are stored.
-func pageOf(q querier, k kind, after int64) (page []record, err error) {
+func pageOf(q querier, k Kind, after int64) (page []Record, err error) {
 	body := "NULL"
 	if k.hasBody() {
 		body = "body"
@@ -168,13 +168,13 @@ func pageOf(q querier, k kind, after int64) (page []record, err error) {
 	}
 	defer rows.Close()
 	for rows.Next() {
-		r := record{kind: k}
-		if err := rows.Scan(&r.id, &r.head, &r.body); err != nil {
+		r := Record{Kind: k}
+		if err := rows.Scan(&r.ID, &r.Head, &r.Body); err != nil {
 			return nil, err
 		}
-		r.head = append([]byte{}, r.head...) // SQL's empty is Go's nil
+		r.Head = append([]byte{}, r.Head...) // SQL's empty is Go's nil
 		if k.hasBody() {
-			r.body = append([]byte{}, r.body...)
+			r.Body = append([]byte{}, r.Body...)
 		}
 		page = append(page, r)
 	}
@@ -182,7 +182,7 @@ func pageOf(q querier, k kind, after int64) (page []record, err error) {
 }
 
 // storeSealed seals records and puts them in the place of what is stored.
-func storeSealed(tx *sql.Tx, k kind, page []record, seal *sealer) error {
+func storeSealed(tx *sql.Tx, k Kind, page []Record, seal *sealer) error {
 	set := "head = ?2"
 	if k.hasBody() {
 		set += ", body = ?3"
@@ -194,7 +194,7 @@ func storeSealed(tx *sql.Tx, k kind, page []record, seal *sealer) error {
 	defer stmt.Close()
 	for i := range page {
 		head, body := seal.record(&page[i])
-		args := []any{page[i].id, head, body}
+		args := []any{page[i].ID, head, body}
 		if !k.hasBody() {
 			args = args[:2]
 		}

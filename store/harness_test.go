@@ -1,11 +1,14 @@
-package main
+package store
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/sha256"
 	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +20,7 @@ import (
 // as a person with the sqlite3 program would.
 func openBeside(t testing.TB, folder string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(folder, databaseFile)+"?_pragma=busy_timeout(5000)")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(folder, DatabaseFile)+"?_pragma=busy_timeout(5000)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,30 +38,64 @@ func countRows(t testing.TB, folder, table string) (n int) {
 	return n
 }
 
-// commitStore and periodicStore are options for a store in a fresh folder.
-func commitStore(t testing.TB) storeOptions {
-	folder := t.TempDir()
-	return storeOptions{
-		folder: folder, key: keySource{path: filepath.Join(folder, keyFile)}, every: time.Hour, readers: 2, rounds: func() int { return 16 }, now: time.Now,
-		lost: func(r record) { t.Errorf("%s %d was acknowledged and is lost", r.kind, r.id) },
+// testValues fills in what a new database lacks.
+func testValues(v *Values) { v.Rounds, v.Secret = 16, []byte("secret") }
+
+// testClock goes on from what was saved.
+func testClock(saved, _ int64) Clock {
+	began := time.Now()
+	return Clock{
+		func() int64 { return saved + time.Since(began).Milliseconds() },
+		func() int64 { return time.Now().UnixMilli() },
 	}
 }
 
-func periodicStore(t testing.TB, every time.Duration) storeOptions {
+// forEver is the end of what does not end.
+const forEver = math.MaxInt64
+
+// aesCipher is AES-256-GCM, as the store's user hands it in.
+type aesCipher struct{ aead cipher.AEAD }
+
+func testCipher(secret []byte, purpose string) (Cipher, error) {
+	key := sha256.Sum256(append([]byte(purpose), secret...))
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		return nil, err
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	return aesCipher{aead}, err
+}
+
+func (c aesCipher) Seal(dst, clear, place []byte) []byte { return c.aead.Seal(dst, nil, clear, place) }
+
+func (c aesCipher) Open(sealed, place []byte) ([]byte, error) {
+	return c.aead.Open(sealed[:0], nil, sealed, place)
+}
+
+// commitStore and periodicStore are options for a store in a fresh folder.
+func commitStore(t testing.TB) Options {
+	folder := t.TempDir()
+	return Options{
+		Folder: folder, Key: KeySource{Path: filepath.Join(folder, KeyFile), Derive: testCipher}, Every: time.Hour, Readers: 2, Fill: testValues, Clock: testClock,
+		Lost: func(r Record) { t.Errorf("%s %d was acknowledged and is lost", r.Kind, r.ID) },
+	}
+}
+
+func periodicStore(t testing.TB, every time.Duration) Options {
 	o := commitStore(t)
-	o.periodic, o.every = true, every
+	o.Periodic, o.Every = true, every
 	return o
 }
 
 // newStore opens a store and closes it when the test ends.
-func newStore(t testing.TB, o storeOptions) *sqliteStore {
+func newStore(t testing.TB, o Options) *SQLite {
 	t.Helper()
-	st, err := openStore(o)
+	st, err := OpenSQLite(o)
 	if err != nil {
 		t.Fatalf("opening the store: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := st.close(); err != nil {
+		if err := st.Close(); err != nil {
 			t.Errorf("closing the store: %v", err)
 		}
 	})
@@ -66,34 +103,34 @@ func newStore(t testing.TB, o storeOptions) *sqliteStore {
 }
 
 // addGroup stores a group and returns its number.
-func addGroup(t testing.TB, st store) int64 {
+func addGroup(t testing.TB, st Store) int64 {
 	t.Helper()
-	return addRecord(t, st, record{kind: kindGroup, ends: never, head: []byte("group")})
+	return addRecord(t, st, Record{Kind: Group, Ends: forEver, Head: []byte("group")})
 }
 
 // addRecord stores a record and returns its number.
-func addRecord(t testing.TB, st store, r record) int64 {
+func addRecord(t testing.TB, st Store, r Record) int64 {
 	t.Helper()
-	if err := st.add(&r); err != nil {
-		t.Fatalf("storing a %s: %v", r.kind, err)
+	if err := st.Add(&r); err != nil {
+		t.Fatalf("storing a %s: %v", r.Kind, err)
 	}
-	return r.id
+	return r.ID
 }
 
 // messageRecord is a message's record.
-func messageRecord(group, parent int64, text string) record {
-	return record{kind: kindMessage, group: group, parent: parent, ends: never, head: packFields(text, "alice"), body: packFields(text)}
+func messageRecord(group, parent int64, text string) Record {
+	return Record{Kind: Message, Group: group, Parent: parent, Ends: forEver, Head: Pack(text, "alice"), Body: Pack(text)}
 }
 
 // putTogether gives the writer changes that it must find in one piece, and
 // returns how each went.
-func putTogether(st *sqliteStore, changes ...*change) []error {
+func putTogether(st *SQLite, changes ...*change) []error {
 	q := &st.queue
 	q.mu.Lock()
 	for _, c := range changes {
 		if c.verb == verbAdd {
-			q.numbers[c.rec.kind]++
-			c.rec.id = q.numbers[c.rec.kind]
+			q.numbers[c.rec.Kind]++
+			c.rec.ID = q.numbers[c.rec.Kind]
 		}
 		c.done = make(chan error, 1)
 		q.changes = append(q.changes, c)
@@ -111,7 +148,7 @@ func putTogether(st *sqliteStore, changes ...*change) []error {
 // https://www.sqlite.org/fileformat.html section 4.2.
 func commits(t testing.TB, folder string) (n int) {
 	t.Helper()
-	wal, err := os.ReadFile(filepath.Join(folder, databaseFile+"-wal"))
+	wal, err := os.ReadFile(filepath.Join(folder, DatabaseFile+"-wal"))
 	if err != nil || len(wal) < 32 {
 		t.Fatalf("reading the -wal: %d bytes, %v", len(wal), err)
 	}
@@ -170,7 +207,7 @@ func wantSame(t testing.TB, before, after map[string]string) {
 func copyDatabase(t testing.TB, from string) (to string) {
 	t.Helper()
 	to = t.TempDir()
-	for _, name := range []string{databaseFile, databaseFile + "-wal"} {
+	for _, name := range []string{DatabaseFile, DatabaseFile + "-wal"} {
 		content, err := os.ReadFile(filepath.Join(from, name))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)

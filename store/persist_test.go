@@ -1,9 +1,7 @@
-package main
+package store
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"slices"
 	"strings"
@@ -34,12 +32,12 @@ func TestAcknowledgedIsStored(t *testing.T) {
 	group := addGroup(t, st)
 	id := addRecord(t, st, messageRecord(group, 0, "hello"))
 	answer := addRecord(t, st, messageRecord(group, id, "answer"))
-	o.folder = copyDatabase(t, o.folder)
+	o.Folder = copyDatabase(t, o.Folder)
 	after := newStore(t, o)
-	for _, want := range []record{{id: id, group: group, replies: 1}, {id: answer, group: group, parent: id}} {
-		got, err := after.get(kindMessage, want.id)
-		if err != nil || got.group != want.group || got.parent != want.parent || got.replies != want.replies {
-			t.Errorf("message %d is %+v (%v), want %+v", want.id, got, err, want)
+	for _, want := range []Record{{ID: id, Group: group, Replies: 1}, {ID: answer, Group: group, Parent: id}} {
+		got, err := after.Get(Message, want.ID)
+		if err != nil || got.Group != want.Group || got.Parent != want.Parent || got.Replies != want.Replies {
+			t.Errorf("message %d is %+v (%v), want %+v", want.ID, got, err, want)
 		}
 	}
 	if next := addRecord(t, after, messageRecord(group, 0, "next")); next <= answer {
@@ -54,27 +52,27 @@ func TestBadChangeFailsAlone(t *testing.T) {
 	o := commitStore(t)
 	st := newStore(t, o)
 	group := addGroup(t, st)
-	before := commits(t, o.folder)
-	orphan, bad := messageRecord(group, 12345, "orphan"), record{kind: kindMessage, id: 1, group: group}
+	before := commits(t, o.Folder)
+	orphan, bad := messageRecord(group, 12345, "orphan"), Record{Kind: Message, ID: 1, Group: group}
 	outcomes := putTogether(st,
 		&change{rec: messageRecord(group, 0, "first")}, &change{rec: orphan}, &change{rec: messageRecord(group, 0, "second")},
 		&change{verb: verbReplace, rec: bad}, &change{rec: orphan}, &change{rec: messageRecord(group, 0, "third")})
 	for i, err := range outcomes {
-		if wantBad := i == 1 || i == 4; wantBad != errors.Is(err, errNotFound) || !wantBad && err != nil && i != 3 {
+		if wantBad := i == 1 || i == 4; wantBad != errors.Is(err, ErrNotFound) || !wantBad && err != nil && i != 3 {
 			t.Errorf("change %d: %v", i, err)
 		}
 	}
-	if n := commits(t, o.folder) - before; n != 1 {
+	if n := commits(t, o.Folder) - before; n != 1 {
 		t.Errorf("%d transactions, want 1", n)
 	}
-	list, err := st.list(group, listAll)
+	list, err := st.List(group, All)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer st.endList(list)
-	page, err := st.page(list)
-	if err != nil || len(page) != 3 || list.count != 3 {
-		t.Errorf("%d messages, counted as %d (%v), want 3", len(page), list.count, err)
+	defer st.EndList(list)
+	page, err := st.Page(list)
+	if err != nil || len(page) != 3 || list.Count != 3 {
+		t.Errorf("%d messages, counted as %d (%v), want 3", len(page), list.Count, err)
 	}
 }
 
@@ -85,8 +83,8 @@ func TestGroupCommit(t *testing.T) {
 	o := commitStore(t)
 	st := newStore(t, o)
 	group := addGroup(t, st)
-	before := commits(t, o.folder)
-	beside := openBeside(t, o.folder)
+	before := commits(t, o.Folder)
+	beside := openBeside(t, o.Folder)
 	defer beside.Close()
 	beside.SetMaxOpenConns(1)
 	mustExec(t, beside, "BEGIN IMMEDIATE") // the disk is busy
@@ -95,12 +93,12 @@ func TestGroupCommit(t *testing.T) {
 	for range posts {
 		posting.Go(func() {
 			r := messageRecord(group, 0, "post")
-			outcomes <- st.add(&r)
+			outcomes <- st.Add(&r)
 		})
 	}
 	for given := int64(0); given < posts; runtime.Gosched() {
 		st.queue.mu.Lock()
-		given = st.queue.numbers[kindMessage]
+		given = st.queue.numbers[Message]
 		st.queue.mu.Unlock()
 	}
 	mustExec(t, beside, "ROLLBACK")
@@ -110,10 +108,10 @@ func TestGroupCommit(t *testing.T) {
 			t.Errorf("a post failed: %v", err)
 		}
 	}
-	if n := commits(t, o.folder) - before; n < 1 || n > 2 {
+	if n := commits(t, o.Folder) - before; n < 1 || n > 2 {
 		t.Errorf("%d transactions for %d posts, want 1 or 2", n, posts)
 	}
-	if n := countRows(t, o.folder, "messages"); n != posts {
+	if n := countRows(t, o.Folder, "messages"); n != posts {
 		t.Errorf("%d messages are stored, want %d", n, posts)
 	}
 }
@@ -125,7 +123,7 @@ func TestLargeBatch(t *testing.T) {
 	o := commitStore(t)
 	st := newStore(t, o)
 	group := addGroup(t, st)
-	before := commits(t, o.folder)
+	before := commits(t, o.Folder)
 	changes := make([]*change, 2*maxBatch+1)
 	for i := range changes {
 		changes[i] = &change{rec: messageRecord(group, 0, "post")}
@@ -133,10 +131,10 @@ func TestLargeBatch(t *testing.T) {
 	if err := errors.Join(putTogether(st, changes...)...); err != nil {
 		t.Fatal(err)
 	}
-	if n := commits(t, o.folder) - before; n != 3 {
+	if n := commits(t, o.Folder) - before; n != 3 {
 		t.Errorf("%d transactions, want 3", n)
 	}
-	if n := countRows(t, o.folder, "messages"); n != len(changes) {
+	if n := countRows(t, o.Folder, "messages"); n != len(changes) {
 		t.Errorf("%d messages are stored, want %d", n, len(changes))
 	}
 }
@@ -150,29 +148,29 @@ func TestPeriodicMode(t *testing.T) {
 		st := newStore(t, o)
 		group := addGroup(t, st)
 		first := addRecord(t, st, messageRecord(group, 0, "first"))
-		if n := countRows(t, o.folder, "messages"); n != 0 {
+		if n := countRows(t, o.Folder, "messages"); n != 0 {
 			t.Fatalf("%d messages are stored at once, want none", n)
 		}
 		time.Sleep(2*time.Second - time.Millisecond)
 		synctest.Wait()
-		if n := countRows(t, o.folder, "messages"); n != 0 {
+		if n := countRows(t, o.Folder, "messages"); n != 0 {
 			t.Errorf("%d messages are stored before the period is over, want none", n)
 		}
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		if n := countRows(t, o.folder, "messages"); n != 1 {
+		if n := countRows(t, o.Folder, "messages"); n != 1 {
 			t.Errorf("%d messages are stored after the period, want 1", n)
 		}
 		second := addRecord(t, st, messageRecord(group, first, "second"))
-		if r, err := st.get(kindMessage, second); err != nil || r.parent != first {
+		if r, err := st.Get(Message, second); err != nil || r.Parent != first {
 			t.Errorf("a reader finds %+v (%v), want the answer that was just stored", r, err)
 		}
 		addRecord(t, st, messageRecord(group, first, "third"))
-		list, err := st.list(group, first)
-		if err != nil || list.count != 2 {
-			t.Fatalf("a list of %d messages (%v), want 2", list.count, err)
+		list, err := st.List(group, first)
+		if err != nil || list.Count != 2 {
+			t.Fatalf("a list of %d messages (%v), want 2", list.Count, err)
 		}
-		st.endList(list)
+		st.EndList(list)
 	})
 }
 
@@ -187,24 +185,24 @@ func TestPeriodicCrash(t *testing.T) {
 		var saved, last, status int64
 		for i := range 50 {
 			last = addRecord(t, st, messageRecord(group, 0, "post"))
-			status = st.nextNumber()
+			status = st.NextNumber()
 			time.Sleep(100 * time.Millisecond)
 			if i == 29 {
 				saved = last
 			}
 		}
-		o.folder = copyDatabase(t, o.folder)
+		o.Folder = copyDatabase(t, o.Folder)
 		after := newStore(t, o)
-		if _, err := after.get(kindMessage, saved); err != nil {
+		if _, err := after.Get(Message, saved); err != nil {
 			t.Errorf("a message of two seconds ago is lost: %v", err)
 		}
-		if _, err := after.get(kindMessage, last); !errors.Is(err, errNotFound) {
+		if _, err := after.Get(Message, last); !errors.Is(err, ErrNotFound) {
 			t.Errorf("the copy was to be made before the last message was stored: %v", err)
 		}
 		if next := addRecord(t, after, messageRecord(group, 0, "next")); next <= last {
 			t.Errorf("number %d was given after the crash; %d was given before", next, last)
 		}
-		if next := after.nextNumber(); next <= status {
+		if next := after.NextNumber(); next <= status {
 			t.Errorf("status number %d was given after the crash; %d was given before", next, status)
 		}
 	})
@@ -216,68 +214,29 @@ func TestStatusNumbersSetAside(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		o := commitStore(t)
-		o.every = 2 * time.Second
+		o.Every = 2 * time.Second
 		st := newStore(t, o)
-		before := commits(t, o.folder)
+		before := commits(t, o.Folder)
 		last := int64(0)
 		for range 3 {
 			for range statusBlock/2 + 1 {
-				n := st.nextNumber()
+				n := st.NextNumber()
 				if n <= last {
 					t.Fatalf("%d was given after %d", n, last)
 				}
 				last = n
 			}
-			time.Sleep(o.every)
+			time.Sleep(o.Every)
 			synctest.Wait()
 		}
-		if n := commits(t, o.folder) - before; n != 3 {
+		if n := commits(t, o.Folder) - before; n != 3 {
 			t.Errorf("%d transactions, want 3", n)
 		}
-		o.folder = copyDatabase(t, o.folder)
-		if n := newStore(t, o).nextNumber(); n <= last {
+		o.Folder = copyDatabase(t, o.Folder)
+		if n := newStore(t, o).NextNumber(); n <= last {
 			t.Errorf("status number %d was given after the crash; %d was given before", n, last)
 		}
 	})
-}
-
-// TestNothingChangedNothingWritten: people come, talk, look around and go, and
-// no byte is written, in either mode.
-func TestNothingChangedNothingWritten(t *testing.T) {
-	t.Parallel()
-	for _, mode := range []string{"commit", "periodic"} {
-		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
-			inBubble(t, func(b *bubble) {
-				c := b.guest("alice")
-				c.Ask("#createroom den", "@status 0")
-				c.Ask(`#creategroup talk "" anon`, "@status 0")
-				c.Ask("#joingroup talk", "@status 0")
-				c.Post("hello", 0, 0)
-				c.Ask("#changeroom den", "@status 0")
-				b.pass(time.Minute)
-				before := fingerprint(t, b.cfg.Server.Data)
-				for range 20 {
-					other := b.guest("bob")
-					other.Ask("#broadcast hello", `@mess #broadcast bob "hello"`, "@status 0")
-					other.Ask("#sendto bob hello", `@mess #sendto bob "hello"`, "@status 0")
-					other.Ask("#changeroom den", "@status 0")
-					other.Ask("#rmroom den", "@status 3103")
-					other.Ask("#getmessage 1", "@status 3200")
-					c.Listed("#listmessages", "hello")
-					c.Number("message")
-					other.Conn.Close()
-					b.pass(2 * time.Second)
-				}
-				wantSame(t, before, fingerprint(t, b.cfg.Server.Data))
-				c.Ask("#changeroom Home", "@status 0")
-				b.pass(2 * time.Second)
-				if after := fingerprint(t, b.cfg.Server.Data); after[databaseFile+"-wal"] == before[databaseFile+"-wal"] {
-					t.Error("the end of an empty room was not written; this test would not notice a write")
-				}
-			}, func(cfg *config) { cfg.Persist.Mode = mode })
-		})
-	}
 }
 
 // TestTooMuchUnsaved: past a bound, people wait for the savers in periodic mode
@@ -286,22 +245,22 @@ func TestTooMuchUnsaved(t *testing.T) {
 	t.Parallel()
 	o := periodicStore(t, time.Hour)
 	st := newStore(t, o)
-	account := record{kind: kindAccount, head: []byte("alice"), body: []byte("new")}
-	account.id = addRecord(t, st, account)
-	account.body = []byte("changed")
+	account := Record{Kind: Account, Head: []byte("alice"), Body: []byte("new")}
+	account.ID = addRecord(t, st, account)
+	account.Body = []byte("changed")
 	for range maxUnsaved {
-		if err := st.replace(account); err != nil {
+		if err := st.Replace(account); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if all := opened(t, o.folder, o.key); len(all) != 1 || string(all[0].body) != "new" {
+	if all := opened(t, o.Folder, o.Key); len(all) != 1 || string(all[0].Body) != "new" {
 		t.Fatalf("%+v is stored so far, want the account as it was made", all)
 	}
-	account.body = []byte("last")
-	if err := st.replace(account); err != nil {
+	account.Body = []byte("last")
+	if err := st.Replace(account); err != nil {
 		t.Fatal(err)
 	}
-	if all := opened(t, o.folder, o.key); len(all) != 1 || string(all[0].body) != "last" {
+	if all := opened(t, o.Folder, o.Key); len(all) != 1 || string(all[0].Body) != "last" {
 		t.Errorf("%+v is stored, want the change that had to wait", all)
 	}
 }
@@ -325,56 +284,13 @@ func TestFullDisk(t *testing.T) {
 	if err := st.queue.put(&change{verb: verbSettle}); !isDiskFull(err) {
 		t.Errorf("got %v, want a full disk", err)
 	}
-	if _, err := st.get(kindMessage, waiting); !errors.Is(err, errFull) {
+	if _, err := st.Get(Message, waiting); !errors.Is(err, ErrFull) {
 		t.Errorf("reading what cannot be saved: %v, want -2", err)
 	}
 	set("PRAGMA max_page_count = 1000000")
-	if r, err := st.get(kindMessage, waiting); err != nil || !slices.Equal(r.body, packFields(strings.Repeat("acknowledged ", 1000))) {
-		t.Errorf("what was acknowledged is %d bytes (%v) once there is space", len(r.body), err)
+	if r, err := st.Get(Message, waiting); err != nil || !slices.Equal(r.Body, Pack(strings.Repeat("acknowledged ", 1000))) {
+		t.Errorf("what was acknowledged is %d bytes (%v) once there is space", len(r.Body), err)
 	}
-}
-
-// TestFullDiskTold: a post that finds no space is answered -2 and is nowhere;
-// talking goes on, and so does posting once there is space.
-func TestFullDiskTold(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(b *bubble) {
-		c := b.guest("alice")
-		c.Ask(`#creategroup talk "" anon`, "@status 0")
-		c.Ask("#joingroup talk", "@status 0")
-		set := func(pages int) {
-			t.Helper()
-			if _, err := b.store.(*sqliteStore).writer.own.conn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA max_page_count = %d", pages)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		set(1) // as small as it is now
-		stored, post := 0, "#postmessage heading\r\n"+strings.Repeat("x", 900)
-		for c.Send(post); c.Read() == "@status 0"; c.Send(post) {
-			if stored++; stored > 100 {
-				t.Fatal("the disk does not get full")
-			}
-		}
-		c.Ask(post, "@status -2")
-		c.Ask("#broadcast hello", `@mess #broadcast alice "hello"`, "@status 0")
-		number := c.Number("message")
-		c.Ask(post, "@status -2")
-		if c.Number("message") != number {
-			t.Error("#messagestatus changed although nothing was stored")
-		}
-		if words := c.Listed("#listgroups", "talk"); words[3] != fmt.Sprint(stored) {
-			t.Errorf("the group shows %q, want %d messages", words, stored)
-		}
-		set(1_000_000)
-		c.Ask(post, "@status 0")
-		c.Send("#listmessages")
-		if got, want := c.Read(), fmt.Sprintf("@ret #listmessages %d", stored+1); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-		if n := countRows(t, b.cfg.Server.Data, "messages"); n != stored+1 {
-			t.Errorf("%d messages are stored, want %d", n, stored+1)
-		}
-	})
 }
 
 // TestEnoughToCommit: a quick disk gets half of those who come at once in a transaction,
@@ -382,7 +298,7 @@ func TestFullDiskTold(t *testing.T) {
 func TestEnoughToCommit(t *testing.T) {
 	t.Parallel()
 	for took, want := range map[time.Duration]int{longestGather - 1: 32, longestGather: 60} {
-		if got := (&batchWriter{crowd: 64, took: took}).enough(); got != want {
+		if got := (&writer{crowd: 64, took: took}).enough(); got != want {
 			t.Errorf("of 64, with %s a transaction: %d, want %d", took, got, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package store
 
 import (
 	"regexp"
@@ -11,7 +11,7 @@ import (
 func TestListsAreInOrder(t *testing.T) {
 	t.Parallel()
 	st := newStore(t, commitStore(t))
-	texts := (&storeReader{}).texts()
+	texts := (&reader{}).texts()
 	for stmt, text := range (&writeStmts{}).texts() {
 		texts[stmt] = text
 	}
@@ -30,7 +30,7 @@ func TestListsAreInOrder(t *testing.T) {
 var parameters = regexp.MustCompile(`\?\d*`)
 
 // checkPlan asks SQLite what it would do (https://www.sqlite.org/eqp.html).
-func checkPlan(t *testing.T, st *sqliteStore, text string) {
+func checkPlan(t *testing.T, st *SQLite, text string) {
 	rows, err := st.db.Query("EXPLAIN QUERY PLAN " + parameters.ReplaceAllString(text, "1"))
 	if err != nil {
 		t.Fatalf("%s: %v", text, err)

@@ -1,14 +1,12 @@
-package main
+package store
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
-
-// wallClock gives the machine's time of day; tests give another.
-type wallClock func() time.Time
 
 // verb is what a change does.
 type verb uint8
@@ -25,9 +23,9 @@ const (
 // change is one change on its way to the database.
 type change struct {
 	verb   verb
-	rec    record
+	rec    Record
 	was    []byte     // the body that a swap takes the place of
-	purged purged     // what a purge did
+	purged Purged     // what a purge did
 	done   chan error // gets the outcome, once; nil where nobody waits
 }
 
@@ -40,15 +38,15 @@ func (c *change) finish(err error) {
 
 // touchKey names a room or group whose end changed.
 type touchKey struct {
-	kind kind
+	kind Kind
 	id   int64
 }
 
 // batch is what one transaction does.
 type batch struct {
 	changes   []*change
-	touched   map[touchKey]instant
-	numbers   [kinds]int64 // the last number of each kind that was given, at the end of the batch
+	touched   map[touchKey]int64
+	numbers   [Kinds]int64 // the last number of each kind that was given, at the end of the batch
 	reserved  bool         // more numbers are to be set aside than were given
 	statusDue bool         // more status numbers are to be set aside
 }
@@ -68,8 +66,8 @@ const (
 	longestRetry = 5 * time.Second // until what could not be saved is tried again
 )
 
-// writeQueue is what waits for the writer. Numbers are given in its order.
-type writeQueue struct {
+// queue is what waits for the writer. Numbers are given in its order.
+type queue struct {
 	// fixed at start
 	periodic bool
 	every    time.Duration
@@ -77,9 +75,9 @@ type writeQueue struct {
 
 	mu       sync.Mutex
 	changes  []*change
-	touched  map[touchKey]instant
-	numbers  [kinds]int64 // the last one given
-	setAside [kinds]int64 // what the database has as last given
+	touched  map[touchKey]int64
+	numbers  [Kinds]int64 // the last one given
+	setAside [Kinds]int64 // what the database has as last given
 	unsaved  int          // changes that were acknowledged and are not saved
 	urgent   bool         // somebody waits
 	timer    *time.Timer  // runs while something waits for the savers; nil: nothing does
@@ -91,13 +89,13 @@ type writeQueue struct {
 }
 
 // put adds a change and waits for it where the mode says so, or must.
-func (q *writeQueue) put(c *change) error {
+func (q *queue) put(c *change) error {
 	q.mu.Lock()
 	wait := !q.periodic || c.verb >= verbPurge || q.unsaved >= maxUnsaved
 	if c.verb == verbAdd {
-		q.numbers[c.rec.kind]++
-		c.rec.id = q.numbers[c.rec.kind]
-		wait = wait || c.rec.id > q.setAside[c.rec.kind]
+		q.numbers[c.rec.Kind]++
+		c.rec.ID = q.numbers[c.rec.Kind]
+		wait = wait || c.rec.ID > q.setAside[c.rec.Kind]
 	}
 	if wait {
 		c.done = make(chan error, 1)
@@ -114,7 +112,7 @@ func (q *writeQueue) put(c *change) error {
 }
 
 // signal wakes the writer now, or has the savers' timer do it. q.mu is held.
-func (q *writeQueue) signal(now bool) {
+func (q *queue) signal(now bool) {
 	if now {
 		q.urgent = true
 		q.ring()
@@ -124,7 +122,7 @@ func (q *writeQueue) signal(now bool) {
 }
 
 // ring tells the writer to look; one ring is enough for all that waits.
-func (q *writeQueue) ring() {
+func (q *queue) ring() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
@@ -132,7 +130,7 @@ func (q *writeQueue) ring() {
 }
 
 // save is the savers' turn.
-func (q *writeQueue) save() {
+func (q *queue) save() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.timer, q.urgent = nil, true
@@ -140,7 +138,7 @@ func (q *writeQueue) save() {
 }
 
 // hurry has all that waits written now: the writer is about to look at the queue.
-func (q *writeQueue) hurry() {
+func (q *queue) hurry() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.urgent = true
@@ -148,7 +146,7 @@ func (q *writeQueue) hurry() {
 }
 
 // giveUp tells how much will never be saved: the writer looks at the queue no more.
-func (q *writeQueue) giveUp() int {
+func (q *queue) giveUp() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.stopTimer()
@@ -156,7 +154,7 @@ func (q *writeQueue) giveUp() int {
 }
 
 // stopTimer ends the savers' turns. q.mu is held.
-func (q *writeQueue) stopTimer() {
+func (q *queue) stopTimer() {
 	if q.timer != nil {
 		q.timer.Stop()
 		q.timer = nil
@@ -164,18 +162,18 @@ func (q *writeQueue) stopTimer() {
 }
 
 // touch notes an end that the savers store.
-func (q *writeQueue) touch(k kind, id int64, ends instant) {
+func (q *queue) touch(k Kind, id int64, ends int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.touched == nil {
-		q.touched = map[touchKey]instant{}
+		q.touched = map[touchKey]int64{}
 	}
 	q.touched[touchKey{k, id}] = ends
 	q.signal(false)
 }
 
 // keepTime has the savers store the state, and the clock with it.
-func (q *writeQueue) keepTime() {
+func (q *queue) keepTime() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.moreDue = true
@@ -184,7 +182,7 @@ func (q *writeQueue) keepTime() {
 
 // settle waits until everything that was acknowledged is in the database, so
 // that readers see it. While it cannot be saved, they see what is there.
-func (q *writeQueue) settle() {
+func (q *queue) settle() {
 	q.mu.Lock()
 	wait := q.unsaved > 0
 	q.mu.Unlock()
@@ -195,22 +193,22 @@ func (q *writeQueue) settle() {
 
 // notThere is the answer where a record is not in the database: that it does not
 // exist, or that nobody can tell while what was acknowledged cannot be saved.
-func (q *writeQueue) notThere() error {
+func (q *queue) notThere() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.failing && q.unsaved > 0 {
-		return errFull
+		return ErrFull
 	}
-	return errNotFound
+	return ErrNotFound
 }
 
 // nextStatus is a status number that was never given before. Long before those
 // set aside are used up it has the savers set more aside.
-func (q *writeQueue) nextStatus() int64 {
+func (q *queue) nextStatus() int64 {
 	n := q.status.Add(1)
 	if n > q.statusMark.Load() {
 		q.mu.Lock()
-		q.statusMark.Store(never)
+		q.statusMark.Store(math.MaxInt64) // once is enough
 		q.moreDue = true
 		q.signal(false)
 		q.mu.Unlock()
@@ -219,7 +217,7 @@ func (q *writeQueue) nextStatus() int64 {
 }
 
 // next takes what the writer is to do now; false: nothing.
-func (q *writeQueue) next() (batch, bool) {
+func (q *queue) next() (batch, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	waits := len(q.changes) > 0 || len(q.touched) > 0 || q.moreDue
@@ -241,18 +239,18 @@ func (q *writeQueue) next() (batch, bool) {
 }
 
 // numbersAfter is the last numbers given before what still waits. q.mu is held.
-func (q *writeQueue) numbersAfter() [kinds]int64 {
+func (q *queue) numbersAfter() [Kinds]int64 {
 	last := q.numbers
 	for _, c := range q.changes {
 		if c.verb == verbAdd {
-			last[c.rec.kind] = min(last[c.rec.kind], c.rec.id-1)
+			last[c.rec.Kind] = min(last[c.rec.Kind], c.rec.ID-1)
 		}
 	}
 	return last
 }
 
 // saved notes that a batch is in the database, with what it set aside.
-func (q *writeQueue) saved(b batch, setAside [kinds]int64, statusMark int64) {
+func (q *queue) saved(b batch, setAside [Kinds]int64, statusMark int64) {
 	q.mu.Lock()
 	q.setAside, q.failing = setAside, false
 	for _, c := range b.changes {
@@ -265,14 +263,14 @@ func (q *writeQueue) saved(b batch, setAside [kinds]int64, statusMark int64) {
 }
 
 // length is how many changes wait.
-func (q *writeQueue) length() int {
+func (q *queue) length() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.changes)
 }
 
 // forget counts off an acknowledged change that is lost.
-func (q *writeQueue) forget() {
+func (q *queue) forget() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.unsaved--
@@ -281,7 +279,7 @@ func (q *writeQueue) forget() {
 // giveBack puts what was acknowledged, but could not be saved, in front of the
 // queue again; the savers try again at their pace. It tells whether this is the
 // first failure in a row, which is worth a line in the log.
-func (q *writeQueue) giveBack(b batch, err error) (first bool) {
+func (q *queue) giveBack(b batch, err error) (first bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var keep []*change
@@ -292,7 +290,7 @@ func (q *writeQueue) giveBack(b batch, err error) (first bool) {
 	}
 	q.changes = append(keep, q.changes...)
 	if q.touched == nil {
-		q.touched = map[touchKey]instant{}
+		q.touched = map[touchKey]int64{}
 	}
 	for key, ends := range b.touched {
 		if _, newer := q.touched[key]; !newer {
@@ -311,7 +309,7 @@ func (q *writeQueue) giveBack(b batch, err error) (first bool) {
 
 // refuseWaiting tells everyone behind a failed batch that they cannot be served
 // now: only what was acknowledged stays. q.mu is held.
-func (q *writeQueue) refuseWaiting(err error) {
+func (q *queue) refuseWaiting(err error) {
 	q.changes = slices.DeleteFunc(q.changes, func(c *change) bool {
 		if c.done == nil {
 			return false
@@ -321,36 +319,36 @@ func (q *writeQueue) refuseWaiting(err error) {
 	})
 }
 
-func (st *sqliteStore) add(r *record) error {
+func (st *SQLite) Add(r *Record) error {
 	c := &change{verb: verbAdd, rec: *r}
 	err := st.queue.put(c)
-	r.id = c.rec.id
-	return explain("storing a "+r.kind.String(), err)
+	r.ID = c.rec.ID
+	return explain("storing a "+r.Kind.String(), err)
 }
 
-func (st *sqliteStore) replace(r record) error {
-	return explain("storing a "+r.kind.String(), st.queue.put(&change{verb: verbReplace, rec: r}))
+func (st *SQLite) Replace(r Record) error {
+	return explain("storing a "+r.Kind.String(), st.queue.put(&change{verb: verbReplace, rec: r}))
 }
 
-func (st *sqliteStore) swap(r record, was []byte) error {
-	return explain("storing a "+r.kind.String(), st.queue.put(&change{verb: verbSwap, rec: r, was: was}))
+func (st *SQLite) Swap(r Record, was []byte) error {
+	return explain("storing a "+r.Kind.String(), st.queue.put(&change{verb: verbSwap, rec: r, was: was}))
 }
 
-func (st *sqliteStore) remove(k kind, id int64) error {
-	c := &change{verb: verbRemove, rec: record{kind: k, id: id}}
+func (st *SQLite) Remove(k Kind, id int64) error {
+	c := &change{verb: verbRemove, rec: Record{Kind: k, ID: id}}
 	return explain("deleting a "+k.String(), st.queue.put(c))
 }
 
-func (st *sqliteStore) touch(k kind, id int64, ends instant) { st.queue.touch(k, id, ends) }
+func (st *SQLite) Touch(k Kind, id int64, ends int64) { st.queue.touch(k, id, ends) }
 
-func (st *sqliteStore) keepTime() { st.queue.keepTime() }
+func (st *SQLite) KeepTime() { st.queue.keepTime() }
 
-// heartbeat's own outcome does not matter: that there is one does.
-func (st *sqliteStore) heartbeat() { _ = st.queue.put(&change{verb: verbSettle}) }
+// Heartbeat's own outcome does not matter: that there is one does.
+func (st *SQLite) Heartbeat() { _ = st.queue.put(&change{verb: verbSettle}) }
 
-func (st *sqliteStore) nextNumber() int64 { return st.queue.nextStatus() }
+func (st *SQLite) NextNumber() int64 { return st.queue.nextStatus() }
 
-func (st *sqliteStore) purge() (purged, error) {
+func (st *SQLite) Purge() (Purged, error) {
 	c := &change{verb: verbPurge}
 	err := st.queue.put(c)
 	return c.purged, explain("deleting old messages", err)

@@ -1,4 +1,4 @@
-package main
+package store
 
 import (
 	"bytes"
@@ -17,31 +17,30 @@ import (
 
 // savedState is the one row of the state table.
 type savedState struct {
-	numbers [kinds]int64
+	numbers [Kinds]int64
 	status  int64
-	clock   instant
+	clock   int64
 	wall    int64
-	rounds  int64
-	secret  []byte
+	values  Values
 	doomed  []int64 // groups that are deleted, whose messages are not yet
 }
 
-// batchWriter is the one goroutine that changes the database: it takes all that
+// writer is the one goroutine that changes the database: it takes all that
 // waits, makes one transaction of it and tells each how it went. One bad change
 // fails alone.
-type batchWriter struct {
+type writer struct {
 	own    *statements
 	stmts  writeStmts
 	seal   sealer
-	lost   func(record)
+	lost   func(Record)
 	failed func(error)
 	done   sync.WaitGroup
 	quit   chan struct{}
 
 	// owned by the goroutine, after start
 	saved   savedState
-	queue   *writeQueue
-	clock   *clock
+	queue   *queue
+	clock   Clock
 	lists   *listSet
 	growth  map[int64]groupGrowth // of the running transaction
 	gone    []int64               // groups it deleted
@@ -75,9 +74,9 @@ type writeStmts struct {
 	dropMessage, dropGroup, saveState   *sql.Stmt
 }
 
-// newBatchWriter opens the writer's connection and reads the state.
-func newBatchWriter(db *sql.DB, o storeOptions) (*batchWriter, error) {
-	w := &batchWriter{lost: o.lost, failed: o.failed, quit: make(chan struct{})}
+// newWriter opens the writer's connection and reads the state.
+func newWriter(db *sql.DB, o Options) (*writer, error) {
+	w := &writer{lost: o.Lost, failed: o.Failed, quit: make(chan struct{})}
 	own, err := prepareOn(db, w.stmts.texts())
 	if err != nil {
 		return nil, explainDamage(err)
@@ -126,11 +125,11 @@ func (s *writeStmts) texts() map[**sql.Stmt]string {
 }
 
 // readState reads where the last run ended.
-func (w *batchWriter) readState(ctx context.Context) error {
+func (w *writer) readState(ctx context.Context) error {
 	s := &w.saved
 	row := w.own.conn.QueryRowContext(ctx, "SELECT account, room, grp, message, status, clock, wall, rounds, secret, ban FROM state")
-	err := row.Scan(&s.numbers[kindAccount], &s.numbers[kindRoom], &s.numbers[kindGroup], &s.numbers[kindMessage],
-		&s.status, &s.clock, &s.wall, &s.rounds, &s.secret, &s.numbers[kindBan])
+	err := row.Scan(&s.numbers[Account], &s.numbers[Room], &s.numbers[Group], &s.numbers[Message],
+		&s.status, &s.clock, &s.wall, &s.values.Rounds, &s.values.Secret, &s.numbers[Ban])
 	if err != nil {
 		return fmt.Errorf("reading the state: %w", err)
 	}
@@ -151,9 +150,9 @@ func (w *batchWriter) readState(ctx context.Context) error {
 
 // start makes the queue continue where the last run ended, sets status numbers
 // aside (which shows that the database can be written) and starts the goroutine.
-func (w *batchWriter) start(q *writeQueue, c *clock, lists *listSet, o storeOptions) error {
+func (w *writer) start(q *queue, c Clock, lists *listSet, o Options) error {
 	w.queue, w.clock, w.lists = q, c, lists
-	q.periodic, q.every, q.wake = o.periodic, o.every, make(chan struct{}, 1)
+	q.periodic, q.every, q.wake = o.Periodic, o.Every, make(chan struct{}, 1)
 	q.numbers, q.setAside = w.saved.numbers, w.saved.numbers
 	q.status.Store(w.saved.status)
 	q.statusMark.Store(w.saved.status + statusBlock/2)
@@ -165,7 +164,7 @@ func (w *batchWriter) start(q *writeQueue, c *clock, lists *listSet, o storeOpti
 }
 
 // loop writes whenever something waits, and once more before it ends.
-func (w *batchWriter) loop() {
+func (w *writer) loop() {
 	for {
 		select {
 		case <-w.queue.wake:
@@ -179,7 +178,7 @@ func (w *batchWriter) loop() {
 }
 
 // drain writes until nothing waits any more.
-func (w *batchWriter) drain() {
+func (w *writer) drain() {
 	for b, ok := w.queue.next(); ok; b, ok = w.queue.next() {
 		began := time.Now()
 		w.write(b)
@@ -198,7 +197,7 @@ const (
 // gather waits a little for company: where many changes came at once lately, as
 // many will come again, and in one transaction each of them costs less. Alone,
 // nobody waits.
-func (w *batchWriter) gather() {
+func (w *writer) gather() {
 	if w.crowd < leastCrowd {
 		return
 	}
@@ -219,7 +218,7 @@ func (w *batchWriter) gather() {
 // enough is how many changes make a transaction. Where the disk takes its time,
 // nearly all that will come: it is written less then. Where it is quick, half of
 // them: the others are answered and ask again meanwhile.
-func (w *batchWriter) enough() int {
+func (w *writer) enough() int {
 	if w.took < longestGather {
 		return w.crowd / 2
 	}
@@ -227,7 +226,7 @@ func (w *batchWriter) enough() int {
 }
 
 // stop saves what waits, then the exact numbers and time, and ends.
-func (w *batchWriter) stop() error {
+func (w *writer) stop() error {
 	w.queue.hurry()
 	close(w.quit)
 	w.done.Wait()
@@ -246,7 +245,7 @@ func (w *batchWriter) stop() error {
 
 // saveRest tries once more to write what a batch that failed gave back: nobody else
 // will, and it was acknowledged. It fails while something is not saved.
-func (w *batchWriter) saveRest() error {
+func (w *writer) saveRest() error {
 	w.queue.hurry()
 	w.drain()
 	if n := w.queue.giveUp(); n > 0 {
@@ -257,7 +256,7 @@ func (w *batchWriter) saveRest() error {
 
 // write brings a batch into the database and tells everyone. A change that
 // fails is taken out, told, and the rest is tried again without it.
-func (w *batchWriter) write(b batch) {
+func (w *writer) write(b batch) {
 	for {
 		status := w.queue.status.Load() + statusBlock
 		began := time.Now()
@@ -281,20 +280,20 @@ func (w *batchWriter) write(b batch) {
 
 // drop tells who waits for a bad change that it failed. One that was already
 // acknowledged is lost: a reply whose parent has ended meanwhile, say.
-func (w *batchWriter) drop(bad *badChange) {
+func (w *writer) drop(bad *badChange) {
 	if bad.change.done != nil {
 		bad.change.finish(bad.err)
 		return
 	}
 	w.queue.forget()
-	if !errors.Is(bad.err, errNotFound) {
+	if !errors.Is(bad.err, ErrNotFound) {
 		slog.Error("a change cannot be stored and is lost", "error", bad.err)
 	}
 	w.lost(bad.change.rec)
 }
 
 // finish tells everyone in a batch that it is stored.
-func (w *batchWriter) finish(b batch, status int64) {
+func (w *writer) finish(b batch, status int64) {
 	w.saved.doomed = append(w.saved.doomed, w.gone...)
 	w.saved.doomed = slices.DeleteFunc(w.saved.doomed, func(id int64) bool { return slices.Contains(w.over, id) })
 	w.queue.saved(b, w.setAside(b), status-statusBlock/2)
@@ -304,9 +303,9 @@ func (w *batchWriter) finish(b batch, status int64) {
 }
 
 // refuse tells everyone who waits that a batch could not be stored.
-func (w *batchWriter) refuse(b batch, err error) {
+func (w *writer) refuse(b batch, err error) {
 	if w.broken != nil {
-		err = errBroken // who waits needs no line in the log of their own
+		err = ErrBroken // who waits needs no line in the log of their own
 	}
 	w.refusal = err
 	if w.queue.giveBack(b, err) && w.broken == nil {
@@ -319,7 +318,7 @@ func (w *batchWriter) refuse(b batch, err error) {
 
 // setAside is what the database gets as the last number of each kind: in
 // periodic mode more than were given.
-func (w *batchWriter) setAside(b batch) [kinds]int64 {
+func (w *writer) setAside(b batch) [Kinds]int64 {
 	numbers := b.numbers
 	if b.reserved {
 		for k := range numbers {
@@ -339,7 +338,7 @@ type badChange struct {
 // or the database, which the next change would meet too.
 func isChangesFault(err error) bool {
 	var e *sqlite.Error
-	if errors.Is(err, errNotFound) {
+	if errors.Is(err, ErrNotFound) {
 		return true
 	}
 	if !errors.As(err, &e) {
@@ -352,14 +351,14 @@ func isChangesFault(err error) bool {
 func (e *badChange) Error() string { return e.err.Error() }
 
 // transact makes one transaction of a batch: all of it, or nothing.
-func (w *batchWriter) transact(b batch, status int64) error {
+func (w *writer) transact(b batch, status int64) error {
 	if w.broken != nil {
 		return fmt.Errorf("nothing is saved since the disk failed: %w", w.broken)
 	}
 	return w.judge(w.transaction(b, status))
 }
 
-func (w *batchWriter) transaction(b batch, status int64) error {
+func (w *writer) transaction(b batch, status int64) error {
 	w.growth, w.gone, w.over, w.changed = map[int64]groupGrowth{}, nil, nil, false
 	if b.changesNothing() { // an empty transaction would still write to the log's index
 		return nil
@@ -381,7 +380,7 @@ func (w *batchWriter) transaction(b batch, status int64) error {
 }
 
 // apply does what a batch says, inside the transaction.
-func (w *batchWriter) apply(b batch, status int64) error {
+func (w *writer) apply(b batch, status int64) error {
 	w.changed = b.statusDue || len(b.touched) > 0
 	for _, c := range b.changes {
 		if err := w.change(c); err != nil {
@@ -405,8 +404,8 @@ func (w *batchWriter) apply(b batch, status int64) error {
 		return nil
 	}
 	n := w.setAside(b)
-	_, err := w.stmts.saveState.Exec(n[kindAccount], n[kindRoom], n[kindGroup], n[kindMessage],
-		status, w.clock.now(), w.clock.wall(), w.saved.rounds, w.saved.secret, n[kindBan])
+	_, err := w.stmts.saveState.Exec(n[Account], n[Room], n[Group], n[Message],
+		status, w.clock.Now(), w.clock.Wall(), w.saved.values.Rounds, w.saved.values.Secret, n[Ban])
 	if err != nil {
 		return fmt.Errorf("storing the state: %w", err)
 	}
@@ -414,7 +413,7 @@ func (w *batchWriter) apply(b batch, status int64) error {
 }
 
 // change applies one change.
-func (w *batchWriter) change(c *change) error {
+func (w *writer) change(c *change) error {
 	w.changed = w.changed || c.verb < verbPurge
 	switch c.verb {
 	case verbAdd:
@@ -424,29 +423,29 @@ func (w *batchWriter) change(c *change) error {
 	case verbSwap:
 		return w.swap(c)
 	case verbRemove:
-		return w.remove(c.rec.kind, c.rec.id)
+		return w.remove(c.rec.Kind, c.rec.ID)
 	case verbPurge:
 		return w.purge(&c.purged)
 	}
 	return nil
 }
 
-func (w *batchWriter) replace(r *record) (err error) {
+func (w *writer) replace(r *Record) (err error) {
 	head, body := w.seal.record(r)
-	if r.kind == kindRoom {
-		_, err = w.stmts.setRoom.Exec(r.id, r.parent, head)
+	if r.Kind == Room {
+		_, err = w.stmts.setRoom.Exec(r.ID, r.Parent, head)
 	} else {
-		_, err = w.stmts.setAccount.Exec(r.id, head, body)
+		_, err = w.stmts.setAccount.Exec(r.ID, head, body)
 	}
 	return err
 }
 
 // touch is the statement that stores what touch notes of a kind.
-func (s *writeStmts) touch(k kind) *sql.Stmt {
+func (s *writeStmts) touch(k Kind) *sql.Stmt {
 	switch k {
-	case kindAccount:
+	case Account:
 		return s.seenAccount
-	case kindRoom:
+	case Room:
 		return s.touchRoom
 	}
 	return s.touchGroup
@@ -454,33 +453,33 @@ func (s *writeStmts) touch(k kind) *sql.Stmt {
 
 // swap replaces an account if its body is still what it was. The bodies are
 // compared as they are in clear: sealed, the same one differs every time.
-func (w *batchWriter) swap(c *change) error {
-	now := record{kind: c.rec.kind, id: c.rec.id}
-	err := w.stmts.account.QueryRow(now.id).Scan(&now.head, &now.body)
+func (w *writer) swap(c *change) error {
+	now := Record{Kind: c.rec.Kind, ID: c.rec.ID}
+	err := w.stmts.account.QueryRow(now.ID).Scan(&now.Head, &now.Body)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
 	if err == nil {
 		err = w.seal.open(&now)
 	}
-	if err != nil || !bytes.Equal(now.body, c.was) {
+	if err != nil || !bytes.Equal(now.Body, c.was) {
 		return err
 	}
 	return w.replace(&c.rec)
 }
 
-func (w *batchWriter) add(r *record) (err error) {
+func (w *writer) add(r *Record) (err error) {
 	head, body := w.seal.record(r)
-	switch r.kind {
-	case kindAccount:
-		_, err = w.stmts.addAccount.Exec(r.id, head, body, r.ends)
-	case kindBan:
-		_, err = w.stmts.addBan.Exec(r.id, r.ends, head)
-	case kindRoom:
-		_, err = w.stmts.addRoom.Exec(r.id, r.parent, r.ends, head)
-	case kindGroup:
-		_, err = w.stmts.addGroup.Exec(r.id, r.parent, r.ends, head)
-	case kindMessage:
+	switch r.Kind {
+	case Account:
+		_, err = w.stmts.addAccount.Exec(r.ID, head, body, r.Ends)
+	case Ban:
+		_, err = w.stmts.addBan.Exec(r.ID, r.Ends, head)
+	case Room:
+		_, err = w.stmts.addRoom.Exec(r.ID, r.Parent, r.Ends, head)
+	case Group:
+		_, err = w.stmts.addGroup.Exec(r.ID, r.Parent, r.Ends, head)
+	case Message:
 		err = w.addMessage(r, head, body)
 	}
 	return err
@@ -488,36 +487,36 @@ func (w *batchWriter) add(r *record) (err error) {
 
 // addMessage stores a message with its sealed columns; a reply counts at its
 // parent and ends with it.
-func (w *batchWriter) addMessage(r *record, head, body []byte) error {
-	growth := w.growth[r.group]
+func (w *writer) addMessage(r *Record, head, body []byte) error {
+	growth := w.growth[r.Group]
 	growth.messages++
-	if r.parent == 0 {
+	if r.Parent == 0 {
 		growth.tops++
 	} else {
-		err := w.stmts.answer.QueryRow(r.parent, r.group, w.clock.now()).Scan(&r.ends)
+		err := w.stmts.answer.QueryRow(r.Parent, r.Group, w.clock.Now()).Scan(&r.Ends)
 		if errors.Is(err, sql.ErrNoRows) {
-			return errNotFound
+			return ErrNotFound
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if _, err := w.stmts.addMessage.Exec(r.id, r.group, r.parent, r.ends, head, body); err != nil {
+	if _, err := w.stmts.addMessage.Exec(r.ID, r.Group, r.Parent, r.Ends, head, body); err != nil {
 		return err
 	}
-	w.growth[r.group] = growth
+	w.growth[r.Group] = growth
 	return nil
 }
 
-func (w *batchWriter) remove(k kind, id int64) (err error) {
+func (w *writer) remove(k Kind, id int64) (err error) {
 	switch k {
-	case kindAccount:
+	case Account:
 		_, err = w.stmts.dropAccount.Exec(id)
-	case kindRoom:
+	case Room:
 		_, err = w.stmts.dropRoom.Exec(id)
-	case kindBan:
+	case Ban:
 		_, err = w.stmts.dropBan.Exec(id)
-	case kindGroup:
+	case Group:
 		_, err = w.stmts.doomGroup.Exec(id)
 		w.gone = append(w.gone, id)
 	}

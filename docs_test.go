@@ -1,10 +1,46 @@
 package main
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
+
+// TestTestsInDocuments fails when a document sends its reader to a test that is not
+// there any more. A name may be the beginning of several, as with -run.
+func TestTestsInDocuments(t *testing.T) {
+	var tests strings.Builder
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		code, err := os.ReadFile(path)
+		tests.Write(code)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z]\w*`)
+	for _, file := range append(files, "README.md", "CONTRIBUTING.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, test := range name.FindAllString(string(text), -1) {
+			if !strings.Contains(tests.String(), "\nfunc "+test) {
+				t.Errorf("%s speaks of %s, which is not there", file, test)
+			}
+		}
+	}
+}
 
 // TestManPage holds the man page against the commands that there are.
 func TestManPage(t *testing.T) {

@@ -1,14 +1,18 @@
 // Package logbook is where log/slog writes: stderr, the journal, or a file that
 // stays bounded.
 //
-// New makes a Log that goes to stderr; where that is systemd's journal, a line has
-// its priority in place of its time. Configure sends it to a file, which is rotated
-// by number before it gets too large. Handler is for slog.New.
+// New makes a Log that goes to stderr; if that is systemd's journal, a line has its
+// priority instead of its time. Configure sends it to a file, which is rotated by
+// number before it gets too large. Handler is for slog.New.
 //
-// A Log also keeps the last lines in memory, for Last, and calls those who Watch it
+// A Log also keeps the last lines in memory, for Last, and calls its watchers (Watch)
 // with each new one. Every line is printable, whatever was logged, and as short as
-// Options say. Nobody waits for anybody else's line to be written; while the disk is
-// slow a bounded number of lines wait, and what is lost is counted in the log.
+// Options say.
+//
+// Lines go into a queue, which one of the goroutines that log empties with no lock
+// held. So nobody waits for anybody else's line, and a watcher may log, though it
+// must not block. While the disk is slow a bounded number of lines wait; those that
+// are lost are counted in the log.
 //
 // So that nobody can fill the log, each message has a token bucket: 30 of its lines
 // are written in a minute, whatever their values, and further ones are only counted.

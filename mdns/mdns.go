@@ -2,10 +2,36 @@
 // multicast DNS (RFC 6762) with service discovery (RFC 6763), so that people need
 // no addresses: a host has a name under .local, a service a name of its own.
 //
-// Announce probes for the names first and takes others where they are in use, as in
-// homeroom-2.local; then it answers for them on every network that the machine is
-// on, follows changes of the interfaces, and gives the names back at Close. While
-// nobody asks, it sleeps. Browse asks the network for services of one type.
+// Announce starts a Responder, and Close takes back what it has announced. Browse
+// asks the network for services of one type.
+//
+// # The responder
+//
+// One goroutine has all the state. It waits for packets, for one timer, and for word
+// from the kernel (netlink) that interfaces have changed; while nobody asks, it
+// sleeps. A link is an interface by IPv4 or IPv6, with records of its own.
+//
+// On each link the responder probes three times whether its names are free (0.75 s),
+// announces them twice, and then answers. If two hosts probe at once, the one whose
+// records sort later wins. A name that is taken gets a number: homeroom-2.local,
+// Homeroom (2). After 15 conflicts without a quiet time in between it tries once a
+// minute. When interfaces change, it looks at them again and, if something is
+// different, starts over. Addresses of this machine's own interfaces never conflict:
+// two of them may be on one network, and another responder here (Avahi, say) may
+// announce the same; the port is shared with it.
+//
+// # Strangers
+//
+// Packets from addresses that are not on the link are dropped, and of each socket
+// 500 are read in a second. A record goes to everybody at most once a second, an answer
+// to a single asker at most 20 times a second. Unknown or broken records are
+// skipped.
+//
+// # Limits
+//
+// The instance name of a service cannot hold a dot, because of the DNS library: it
+// becomes a hyphen. Known answers that are spread over several packets are not
+// understood, and a unicast answer that is asked for is sent by multicast.
 package mdns
 
 import (

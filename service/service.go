@@ -1,13 +1,30 @@
 // Package service makes homeroom a service of the machine: one that starts at boot,
-// runs as a user of its own and is started afresh when it ends by itself.
+// runs as a user of its own and is restarted when it ends by itself.
 //
-// It does so with systemd, OpenRC or SysV init; the texts that they are given lie
-// beside this file, for packages of the system to use as well. Install copies the
-// program that runs now, makes the user, the data folder and a settings file where
-// there is none, and waits until the service serves. Doing it again upgrades.
-// Uninstall keeps what the service has written, Purge does not.
+// It works with systemd, OpenRC and SysV init. The texts that these are given lie
+// beside this file, where packages of the system take them from as well. What the
+// settings say is not known here: Settings is handed in.
 //
-// What is in the settings is not known here: Settings is handed in.
+// # Installing
+//
+// Install copies the running program, makes the user, the data folder and, if there
+// is none, a settings file, and waits until the service serves. Each step looks at
+// what is there first, so that a second Install upgrades, and finishes one that was
+// interrupted. What cannot work (bad settings, a hidden data folder, a person named
+// homeroom, a package of the system) is refused before the first step. Files are
+// written whole and renamed. Uninstall keeps what the service has written, Purge does
+// not.
+//
+// kardianos/service finds the service manager, installs the script, starts and stops.
+// It refuses to overwrite a script, so an upgrade does that without it, and there is
+// no moment without a script.
+//
+// # The unit of systemd
+//
+// It is sandboxed and has a watchdog. A reload runs `homeroom reload`, which needs no
+// kill program and fails if the settings are refused. ProcSubset=pid is missing on
+// purpose: without /proc/sys/net Go lets 128 connections wait at a port, not 4096.
+// TimeoutAbortSec=3 keeps a server that does not even end within the promised 40 s.
 package service
 
 import (

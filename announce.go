@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 
 	"homeroom/mdns"
 )
@@ -66,15 +65,6 @@ func (p openPorts) services() (all []mdns.Service) {
 		all = append(all, mdns.Service{Type: webService, Port: p.web.Port(), Text: []string{"txtvers=1", "path=/"}})
 	}
 	return all
-}
-
-// foundHost is the host name that the settings ask for, such as homeroom.local; "":
-// none.
-func (c *config) foundHost() string {
-	if !c.Find.Announce || c.Find.Name == "" {
-		return ""
-	}
-	return strings.ToLower(c.Find.Name) + ".local"
 }
 
 // beFound announces the server on the network, until it stops. Where that cannot be

@@ -169,9 +169,6 @@ func runConfig(env environment, flags *flag.FlagSet, args []string) int {
 	return exitDone
 }
 
-// oneLine joins the lines of an error that has several.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
-
 // settingsFor loads the settings, with flags over them where they are given.
 func settingsFor(path, data, listen string) (config, error) {
 	cfg, err := loadConfig(path)

@@ -89,13 +89,6 @@ func writeCertificate(w io.Writer, cfg *config) error {
 	return nil
 }
 
-// version and commit say what this program was built from; `make release` sets
-// them.
-var (
-	version = "0.1.0"
-	commit  = "" // "": what Go has noted
-)
-
 // builtFrom is the commit that a release was built from or, in another build, the
 // one that Go has noted, if any.
 func builtFrom(info *debug.BuildInfo) string {

@@ -454,3 +454,15 @@ func (c *config) checkWeb() *settingError {
 func isNoHostLetter(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
 }
+
+// oneLine joins the lines of an error that has several.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// foundHost is the host name that the settings ask for, such as homeroom.local; "":
+// none.
+func (c *config) foundHost() string {
+	if !c.Find.Announce || c.Find.Name == "" {
+		return ""
+	}
+	return strings.ToLower(c.Find.Name) + ".local"
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -79,4 +80,27 @@ func (srv *server) closeControl() error {
 		err = errors.Join(err, gone)
 	}
 	return err
+}
+
+// controlFile is the socket in the data folder through which this machine's
+// operator speaks to the running server. Who may open it may do everything.
+const controlFile = "control.sock"
+
+// longestSocketPath is how long the path of a socket may be (unix(7)); one byte
+// ends it.
+const longestSocketPath = 107
+
+// socketPath is a path by which a folder's control socket can be reached: a way
+// around the limit of its length where the folder's own path is too long. It
+// holds until release.
+func socketPath(folder string) (path string, release func(), err error) {
+	path = filepath.Join(folder, controlFile)
+	if len(path) <= longestSocketPath {
+		return path, func() {}, nil
+	}
+	dir, err := os.Open(folder)
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), controlFile), func() { dir.Close() }, nil
 }

@@ -49,9 +49,6 @@ func runServe(env environment, flags *flag.FlagSet, args []string) int {
 	return exitFailed
 }
 
-// errReported is a failure whose reason is in the log already.
-var errReported = errors.New("see the log")
-
 // serve loads the settings, with flags over them, and runs the server.
 func serve(env environment, path, data, listen string) error {
 	reread := func() (config, error) { return settingsFor(path, data, listen) }
@@ -134,28 +131,6 @@ func run(env environment, cfg config, log *logbook.Log, reread func() (config, e
 		manager.tell("STOPPING=1")
 	}
 	return end.outcome(errors.Join(srv.stop(end.why), <-accepting))
-}
-
-// ending is why a server ends, as everybody is told, and what run is to return
-// then.
-type ending struct {
-	why string
-	err error
-}
-
-// outcome is what run returns after a stop. A program that starts anew returns to
-// nobody, so the log has what went wrong.
-func (e ending) outcome(stopped error) error {
-	if stopped == nil {
-		slog.Info("stopped")
-	}
-	if errors.Is(e.err, errReported) {
-		return e.err
-	}
-	if stopped != nil && errors.Is(e.err, errRestart) {
-		slog.Error("the server starts anew, but something went wrong at its stop", "error", stopped)
-	}
-	return errors.Join(stopped, e.err)
 }
 
 // serveUntil waits for the end: the program is told to stop, the disk fails, or an

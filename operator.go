@@ -9,8 +9,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -201,27 +199,4 @@ func (o *operator) read() (string, error) {
 		return "", fmt.Errorf("the server's answer did not come: %w", err)
 	}
 	return strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"), nil
-}
-
-// controlFile is the socket in the data folder through which this machine's
-// operator speaks to the running server. Who may open it may do everything.
-const controlFile = "control.sock"
-
-// longestSocketPath is how long the path of a socket may be (unix(7)); one byte
-// ends it.
-const longestSocketPath = 107
-
-// socketPath is a path by which a folder's control socket can be reached: a way
-// around the limit of its length where the folder's own path is too long. It
-// holds until release.
-func socketPath(folder string) (path string, release func(), err error) {
-	path = filepath.Join(folder, controlFile)
-	if len(path) <= longestSocketPath {
-		return path, func() {}, nil
-	}
-	dir, err := os.Open(folder)
-	if err != nil {
-		return "", nil, err
-	}
-	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), controlFile), func() { dir.Close() }, nil
 }

@@ -141,3 +141,28 @@ func setSignal(s syscall.Signal, action uintptr) {
 	act := [8]uintptr{action} // a struct sigaction, which begins with that
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
 }
+
+// ending is why a server ends, as everybody is told, and what run is to return
+// then.
+type ending struct {
+	why string
+	err error
+}
+
+// outcome is what run returns after a stop. A program that starts anew returns to
+// nobody, so the log has what went wrong.
+func (e ending) outcome(stopped error) error {
+	if stopped == nil {
+		slog.Info("stopped")
+	}
+	if errors.Is(e.err, errReported) {
+		return e.err
+	}
+	if stopped != nil && errors.Is(e.err, errRestart) {
+		slog.Error("the server starts anew, but something went wrong at its stop", "error", stopped)
+	}
+	return errors.Join(stopped, e.err)
+}
+
+// errReported is a failure whose reason is in the log already.
+var errReported = errors.New("see the log")

@@ -8,6 +8,13 @@ import (
 	"unicode/utf8"
 )
 
+// version and commit say what this program was built from; `make release` sets
+// them.
+var (
+	version = "0.1.0"
+	commit  = "" // "": what Go has noted
+)
+
 // protocolVersion is the version of the protocol that clients of 2001 speak.
 const protocolVersion = "0.03"
 

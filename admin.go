@@ -20,7 +20,7 @@ type accountLine struct {
 	online  *session // nil: nobody is logged in to it
 }
 
-// page is the next accounts after a name, in order.
+// page returns the next accounts after a name, in order.
 func (u *users) page(after string, n int) (page []accountLine) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -102,13 +102,13 @@ func (s *session) cmdWho(_ []string, r *reply) error {
 	return nil
 }
 
-// onlineUser is a session and who it is logged in as.
+// onlineUser is a session and its user.
 type onlineUser struct {
 	session *session
 	who     *identity
 }
 
-// everybody is who is logged in, by name.
+// everybody lists the users that are logged in, by name.
 func (u *users) everybody() (online []onlineUser) {
 	u.mu.Lock()
 	for _, s := range u.online {
@@ -151,8 +151,8 @@ func (s *session) cmdRole(words []string, _ *reply) error {
 	return s.srv.setRole(a, admin)
 }
 
-// cmdResetPass is "#resetpass <uname> <new password>". Who is logged in to the
-// account is logged out.
+// cmdResetPass is "#resetpass <uname> <new password>". Whoever is logged in to the
+// account is disconnected.
 func (s *session) cmdResetPass(words []string, _ *reply) error {
 	if !s.takesPlain() {
 		return fail(statusDisabled)
@@ -236,7 +236,7 @@ func (s *session) cmdWatchLog(words []string, _ *reply) error {
 	return nil
 }
 
-// endWatch ends what #watchlog began.
+// endWatch stops sending the log.
 func (s *session) endWatch() {
 	if s.watch != nil {
 		s.watch()
@@ -244,7 +244,7 @@ func (s *session) endWatch() {
 	}
 }
 
-// audit logs what an administrator has somebody do, but for secrets.
+// audit logs an administrator's command, without its secrets.
 func (s *session) audit(c *command, who string, words []string) {
 	line := c.name
 	for _, w := range words[:min(len(words), c.audit)] {
@@ -261,8 +261,7 @@ func (s *session) from() string {
 	return s.addr.String()
 }
 
-// refuseAdmin is the answer to who is no administrator; the log has it, and who
-// watches that.
+// refuseAdmin answers a user who is no administrator, and logs the attempt.
 func (s *session) refuseAdmin(c *command) error {
 	slog.Warn("a command for administrators was refused", "command", c.name, "user", s.shownName(), "from", s.from())
 	return fail(statusNotAdmin)

@@ -26,10 +26,10 @@ type ban struct {
 	ends   instant
 	expiry expiry
 
-	before []int64 // earlier ones of the same key that are still stored; for who has taken bans.changing
+	before []int64 // earlier ones of the same key that are still stored; guarded by bans.changing
 }
 
-// banKey is whom a ban is against.
+// banKey says whom a ban is against.
 type banKey struct {
 	what banKind
 	name string       // its key; "": it is against no name
@@ -44,7 +44,7 @@ const (
 	banAll  banKind = "all" // the suspension
 )
 
-// bans is everybody who is kept out.
+// bans keeps users, addresses and networks out.
 type bans struct {
 	// fixed when it is made
 	store  store.Store
@@ -86,7 +86,7 @@ func newBans(srv *server) (*bans, error) {
 	return bs, nil
 }
 
-// pack is a ban as it is stored.
+// pack returns a ban as it is stored.
 func (b *ban) pack() []byte {
 	against := b.key.name
 	if b.key.what == banNet {
@@ -112,9 +112,10 @@ func unpackBan(r store.Record) (*ban, error) {
 	return b, nil
 }
 
-// nameBan and netBan are bans as somebody asks for them.
+// nameBan makes a ban of a name.
 func nameBan(n name) *ban { return &ban{key: banKey{what: banName, name: n.key}, target: n.shown} }
 
+// netBan makes a ban of a network, or of one address.
 func netBan(p netip.Prefix) *ban {
 	p = p.Masked()
 	b := &ban{key: banKey{what: banNet, net: p}, target: p.String()}
@@ -134,7 +135,7 @@ func parseNetwork(word string) (p netip.Prefix, ok bool) {
 	return p, err == nil && !p.Addr().Is4In6()
 }
 
-// add stores a ban and then has it hold, in place of an earlier one of the same
+// add stores a ban and then puts it in force, in place of an earlier one of the same
 // target. It fails with -2 where there are most already (0: no limit).
 func (bs *bans) add(b *ban, most int) error {
 	defer bs.changing.take()()
@@ -154,7 +155,7 @@ func (bs *bans) add(b *ban, most int) error {
 	return nil
 }
 
-// show has a stored ban hold, in place of an earlier one.
+// show puts a stored ban in force, in place of an earlier one.
 func (bs *bans) show(b *ban) {
 	b.expiry.run = func() { bs.expire(b) }
 	bs.mu.Lock()
@@ -188,7 +189,7 @@ func (bs *bans) forget(b *ban) {
 // an earlier ban must not outlive it.
 func (bs *bans) dropBefore(b *ban) {
 	if err := bs.removeBefore(b); err != nil {
-		slog.Error("a ban that another one has replaced could not be deleted; it is tried again", "id", b.before[0], "error", err)
+		slog.Error("deleting a ban that was replaced failed; it is retried", "id", b.before[0], "error", err)
 	}
 }
 
@@ -236,7 +237,7 @@ func (bs *bans) expire(b *ban) {
 	}
 	release()
 	if err != nil {
-		slog.Error("a ban that is over could not be deleted; it is tried again", "id", b.id, "error", err)
+		slog.Error("deleting a ban that is over failed; it is retried", "id", b.id, "error", err)
 		bs.exp.set(&b.expiry, bs.clock.now()+retryExpiry)
 	} else if over {
 		bs.lifted(b)
@@ -268,7 +269,7 @@ func (bs *bans) shown(b *ban) string {
 	return b.target
 }
 
-// against is the ban that keeps a name or an address out; nil: none does.
+// against finds the ban that keeps a name or an address out; nil: none does.
 func (bs *bans) against(key string, from netip.Addr) *ban {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
@@ -287,7 +288,7 @@ func (bs *bans) against(key string, from netip.Addr) *ban {
 	return nil
 }
 
-// all is every ban, the suspension aside: in order.
+// all lists every ban but the suspension, in order.
 func (bs *bans) all() []*ban {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
@@ -303,7 +304,7 @@ func (bs *bans) all() []*ban {
 	return list
 }
 
-// until is when a ban ends, in Unix seconds of the time of day now; 0: never.
+// until returns when a ban ends, in Unix seconds of the time of day now; 0: never.
 func (b *ban) until(c *clock, now time.Time) int64 {
 	if b.ends == never {
 		return 0
@@ -323,8 +324,8 @@ func (b *ban) text(c *clock, now time.Time) string {
 	return text + because(b.reason)
 }
 
-// refuse fails with 3005 if a ban keeps somebody out who wants to log in, and with
-// 3507 while the server is suspended; both are explained.
+// refuse fails with 3005 if a ban keeps out a user who logs in, and with 3507 while the
+// server is suspended; a warning gives the reason.
 func (srv *server) refuse(s *session, i *identity) error {
 	if i.host {
 		return nil
@@ -340,7 +341,7 @@ func (srv *server) refuse(s *session, i *identity) error {
 	return fail(code)
 }
 
-// banLifted says what the end of a ban means to those it concerns.
+// banLifted logs the end of a ban, and announces the end of the suspension.
 func (srv *server) banLifted(b *ban) {
 	if b.key.what != banAll {
 		slog.Info("a ban is over", "of", b.target, "by", b.by)
@@ -366,16 +367,16 @@ func banWords(words []string) (secs int64, reason string, err error) {
 // years. Longer is for ever, which is no number.
 const longestBan = 100 * 365 * 86400
 
-// banTarget finds what a ban is to be against: the name of an account or of who is
-// logged in, an address or a network. Names come first: 192.168.1.20 may be one, and who
-// bans that user must not ban somebody else's address, or 0.0.0.0/0.
+// banTarget reads the target of a ban: the name of an account or of a user who is
+// logged in, an address or a network. Names come first: 192.168.1.20 may be one, and a
+// ban of that user must not be one of somebody else's address, or of 0.0.0.0/0.
 func (srv *server) banTarget(word string) (*ban, error) {
 	if a := srv.findAccount(word); a != nil {
 		return nameBan(a.name), nil
 	}
 	if s := srv.findOnline(word); s != nil {
 		n, err := userName(word)
-		if i := s.who.Load(); i != nil && i.name.key == n.key { // else it is only just becoming that user
+		if i := s.who.Load(); i != nil && i.name.key == n.key { // else it is still logging in
 			n = i.name
 		}
 		return nameBan(n), err
@@ -395,7 +396,7 @@ func (s *session) cmdBan(words []string, _ *reply) error {
 	secs, reason, err := banWords(words[1:])
 	me := s.who.Load()
 	if err != nil || !me.host && b.hits(me, s.addr) {
-		return fail(statusBadArgs) // who bans themselves could not take it back
+		return fail(statusBadArgs) // nobody could take a ban of themselves back
 	}
 	b.by, b.reason, b.ends = me.name.shown, reason, after(s.srv.clock.now(), time.Duration(secs)*time.Second)
 	if err := s.srv.bans.add(b, s.srv.settings().Limits.Bans); err != nil {
@@ -407,13 +408,13 @@ func (s *session) cmdBan(words []string, _ *reply) error {
 	return nil
 }
 
-// hits reports whether a ban keeps out who has that identity (nil: none yet) and
+// hits reports whether a ban keeps out a user with that identity (nil: none yet) and
 // address.
 func (b *ban) hits(i *identity, from netip.Addr) bool {
 	return b.key.net.Contains(from) || b.key.what == banName && i != nil && i.name.key == b.key.name
 }
 
-// endSessions ends every session that a rule says, with a last frame.
+// endSessions ends every session for which a rule holds, with a last frame.
 func (srv *server) endSessions(last *frame, which func(*session, *identity) bool) {
 	srv.doorway.each(func(s *session) {
 		if which(s, s.who.Load()) {

@@ -7,8 +7,8 @@ import (
 	"homeroom/store"
 )
 
-// door is what an owner can change of a room: nobody changes a door, a new one is
-// put in its place.
+// door is the part of a room or group that decides who may enter. It is never changed:
+// an owner's command puts a new one in its place.
 type door struct {
 	owner  owner
 	lock   *verifier // its password; nil: it is public
@@ -27,8 +27,8 @@ func (s *session) newLock(word string) (*verifier, error) {
 	return s.srv.doors.make(s.source(), password)
 }
 
-// changeDoor stores what change makes of a room's door, and then has it hold. It
-// fails with 3103 for who does not own the room.
+// changeDoor stores what change makes of a room's door, and then puts it in place. It
+// fails with 3103 unless the session's user owns the room.
 func (s *session) changeDoor(r *room, change func(*door) error) error {
 	defer s.srv.rooms.changing.take()()
 	d := *r.door.Load()
@@ -48,8 +48,8 @@ func (s *session) changeDoor(r *room, change func(*door) error) error {
 	return err
 }
 
-// dismiss has a member of a room leave it, and tells it why. Only its own reader
-// moves a session, so that is woken.
+// dismiss puts a member out of a room and says why. Only its own reader moves a
+// session, so that reader is woken to do it.
 func (s *session) dismiss(other *session, r *room, why string, words []string) {
 	other.putOut.Store(r)
 	other.put(warningFrame(why + " " + r.name.shown + " by " + s.shownName() + because(strings.Join(words, " "))))
@@ -157,8 +157,9 @@ func (s *session) cmdRoomGive(words []string, _ *reply) error {
 	return err
 }
 
-// mayEnter checks a place's door and returns it: 3501 for guests where only accounts
-// may, 3005 for whom its owner has banned, and p.wrong where the password is.
+// mayEnter checks a place's door and returns it. It fails with 3501 for guests where
+// only accounts may enter, 3005 for users whom the owner has banned, and p.wrong for a
+// wrong password.
 func (s *session) mayEnter(p *place, words []string) (*door, error) {
 	if p.isDeleting() {
 		return nil, fail(statusDeleting)
@@ -179,8 +180,8 @@ func (s *session) mayEnter(p *place, words []string) (*door, error) {
 	return d, s.checkLock(p, d.lock, words[1])
 }
 
-// checkLock holds what a user typed against the password of a room or group: p.wrong,
-// or 3006 as passwords.check does.
+// checkLock compares what a user typed with the password of a room or group. It fails
+// with p.wrong, or with 3006 as passwords.check does.
 func (s *session) checkLock(p *place, lock *verifier, typed string) error {
 	err := s.srv.doors.check(s.source(), lock, typed)
 	if isStatus(err, statusWrongPassword) {

@@ -179,12 +179,13 @@ func (s *session) cmdLeaveGroup(_ []string, _ *reply) error {
 	return nil
 }
 
-// cmdGroupStatus and cmdMessageStatus are the groups' two numbers.
+// cmdGroupStatus is "#groupstatus".
 func (s *session) cmdGroupStatus(_ []string, r *reply) error {
 	r.ret("groupstatus", num(s.srv.groups.number.Load()))
 	return nil
 }
 
+// cmdMessageStatus is "#messagestatus".
 func (s *session) cmdMessageStatus(_ []string, r *reply) error {
 	g := s.group()
 	if g == nil {

@@ -67,12 +67,12 @@ func (srv *server) partsOf(words []string) int {
 	return int(n)
 }
 
-// maxParts bounds a message where the settings do not: what has to be in memory
-// until its last line has come.
+// maxParts bounds a message where the settings do not: its lines are kept in memory
+// until the last one has come.
 const maxParts = 10_000
 
-// startPost begins to take a message's lines. early is the answer if it is
-// known: it comes after the lines all the same.
+// startPost begins to take a message's lines. early is the answer if that is known
+// already; it is sent after the lines all the same.
 func (s *session) startPost(words []string, early error) error {
 	parts := s.srv.partsOf(words)
 	if parts == 0 {
@@ -107,7 +107,7 @@ func (s *session) takePart(line string, r *reply) error {
 	return s.answer(err, r)
 }
 
-// postArgs is what the words of a "#postmessage" say.
+// postArgs is the words of a "#postmessage", read.
 type postArgs struct {
 	heading string
 	parent  int64 // 0: it is at the top
@@ -133,7 +133,7 @@ func parsePost(words []string) (a postArgs, err error) {
 	return a, err
 }
 
-// checkPost finds what is wrong with a post before its lines have come.
+// checkPost reads the words of a post and finds early what is wrong with it.
 func (s *session) checkPost(words []string) (postArgs, error) {
 	a, err := parsePost(words)
 	switch {
@@ -189,7 +189,7 @@ func (g *group) changed(encode func() *frame) {
 	g.tell(encode)
 }
 
-// findMessage reads a message of the session's group that has not ended.
+// findMessage reads a message of the session's group that has not expired.
 func (s *session) findMessage(id int64) (store.Record, error) {
 	r, err := s.srv.store.Get(store.Message, id)
 	if err == nil && (r.Group != s.group().id || r.Ends <= s.srv.clock.now()) {
@@ -208,7 +208,7 @@ func showMessage(r *reply, m store.Record, now instant) error {
 	return nil
 }
 
-// secondsLeft is what shows as a message's time: 0 for a reply, which goes with
+// secondsLeft is a message's time as lists show it: 0 for a reply, which expires with
 // its parent.
 func secondsLeft(r store.Record, now instant) int64 {
 	if r.Parent != 0 {
@@ -290,21 +290,21 @@ func (s *session) cmdGetMessage(words []string, r *reply) error {
 	return nil
 }
 
-// longestList is how long, in ms, the reading of a list may take: what ends
-// meanwhile cannot be deleted before.
+// longestList is how long, in ms, the reading of a list may take: messages that expire
+// meanwhile cannot be deleted until it is done.
 const longestList = 5 * 60 * 1000
 
-// postedFrame is what a group's members with events on see.
+// postedFrame announces a message to the members that want events.
 func postedFrame(g *group, id int64, a postArgs, who *identity) *frame {
 	return eventFrame("posted", named(g.name.shown), num(id), num(a.parent), named(who.name.shown), quoted(a.heading))
 }
 
-// expireMessages deletes what has ended, a piece at a time, and tells the
-// groups. It is what the messages' one expiry runs.
+// expireMessages deletes messages that have expired, some at a time, and tells the
+// groups. The messages' one expiry runs it.
 func (srv *server) expireMessages() {
 	p, err := srv.store.Purge()
 	if err != nil {
-		slog.Error("old messages could not be deleted; it is tried again", "error", err)
+		slog.Error("deleting expired messages failed; it is retried", "error", err)
 		srv.expirer.set(&srv.messages.next, srv.clock.now()+retryExpiry)
 		return
 	}
@@ -329,8 +329,8 @@ func (srv *server) expireMessages() {
 	}
 }
 
-// lostRecord takes back what was counted for a message that was acknowledged in
-// periodic mode and could not be stored: the message that it answers has ended.
+// lostRecord uncounts a message that was acknowledged in periodic mode and could not
+// be stored: the message that it answers had expired.
 func (srv *server) lostRecord(r store.Record) {
 	if r.Kind != store.Message {
 		return

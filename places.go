@@ -12,7 +12,7 @@ import (
 	"homeroom/store"
 )
 
-// retryExpiry is when what could not be deleted is tried again, in ms.
+// retryExpiry is how long, in ms, until a failed deletion is retried.
 const retryExpiry = 10_000
 
 // place is what a room and a message group have in common: members, a door, and an
@@ -31,7 +31,7 @@ type place struct {
 	pending bool // it is being stored; nobody sees it yet
 
 	mu        sync.Mutex
-	members   []*session // as they entered; nil where one left
+	members   []*session // as they entered; nil where one has left
 	live      int        // how many of them are not nil
 	listeners int        // how many of them want events
 	deleting  bool
@@ -75,7 +75,7 @@ type places[P placed] struct {
 	number atomic.Int64 // changes when a place is added or deleted
 }
 
-// byName lists Home first and the others by name; byNumber by number.
+// byName lists Home first and the others by name.
 func byName(a, b *place) int {
 	if a.id == 0 || b.id == 0 {
 		return cmp.Compare(a.id, b.id)
@@ -83,6 +83,7 @@ func byName(a, b *place) int {
 	return strings.Compare(a.name.key, b.name.key)
 }
 
+// byNumber lists places in the order in which they were made.
 func byNumber(a, b *place) int { return cmp.Compare(a.id, b.id) }
 
 // find looks a place up by what a user typed; nil: there is none.
@@ -99,7 +100,7 @@ func (ps *places[P]) find(word string) (found P) {
 	return found
 }
 
-// all is every place, in the order of listing.
+// all returns every place, in the order of listing.
 func (ps *places[P]) all() []P {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -232,7 +233,7 @@ func (ps *places[P]) expire(p P) {
 		return
 	}
 	if err := ps.remove(p); err != nil {
-		slog.Error("an expired place could not be deleted; it is tried again", "kind", ps.kind.String(), "id", p.base().id, "error", err)
+		slog.Error("deleting an expired place failed; it is retried", "kind", ps.kind.String(), "id", p.base().id, "error", err)
 	}
 }
 
@@ -297,8 +298,8 @@ func (p *place) drop(s *session) {
 	}
 }
 
-// closeGaps makes the list of members anew without the gaps that those who left have
-// made. p.mu is held.
+// closeGaps moves the members together, over the gaps that those who left have made.
+// p.mu is held.
 func (p *place) closeGaps() {
 	kept := make([]*session, 0, p.live+p.live/4)
 	for _, m := range p.members {
@@ -344,7 +345,7 @@ func (p *place) countListener(on bool) {
 	}
 }
 
-// state is what a listing shows of a place: its users, and the seconds until it
+// state returns what listings show of a place: its users, and the seconds until it
 // expires, 0 while users are in it.
 func (p *place) state(now instant) (users int, left int64) {
 	p.mu.Lock()
@@ -355,7 +356,7 @@ func (p *place) state(now instant) (users int, left int64) {
 	return 0, secondsUntil(p.ends, now)
 }
 
-// users is who is in p, as they entered.
+// users lists who is in p, in the order in which they entered.
 func (p *place) users() []*identity {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -368,6 +369,7 @@ func (p *place) users() []*identity {
 	return users
 }
 
+// whomWord is the protocol's word for accounts only, or for guests too.
 func whomWord(regd bool) string {
 	if regd {
 		return "regd"
@@ -375,8 +377,8 @@ func whomWord(regd bool) string {
 	return "anon"
 }
 
-// setUp gives a new place what the words that create it say: name, password and who
-// may enter (without that, who may is as p.regdOnly has it).
+// setUp takes a new place's name, password and who may enter from the words of its
+// command. Where they do not say who may, p.regdOnly stays as it is.
 func (s *session) setUp(p *place, words []string) (err error) {
 	if len(words) > 2 {
 		if words[2] != whomWord(false) && words[2] != whomWord(true) {

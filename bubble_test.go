@@ -87,7 +87,7 @@ func (b *bubble) greeted(mine net.Conn) *wire.Client {
 	go conn.pump()
 	b.t.Cleanup(func() { conn.Close() })
 	c := wire.New(b.t, conn)
-	c.Expect(`@mess #hello "Homeroom" "type #help for help"`)
+	c.Expect(`@mess #hello "Homeroom" "type your name and press Enter; programs: #help"`)
 	return c
 }
 

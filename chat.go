@@ -236,7 +236,7 @@ func (s *session) tearDown(err error) {
 
 // greet says hello and starts the time to log in.
 func (s *session) greet() error {
-	hello := eventFrame("hello", quoted(s.srv.settings().Server.Name), quoted("type #help for help"))
+	hello := eventFrame("hello", quoted(s.srv.settings().Server.Name), quoted(firstHint))
 	if err := s.send(hello.show(lookProgram)); err != nil {
 		return err
 	}
@@ -296,19 +296,26 @@ func (s *session) handle(data []byte) error {
 
 // line runs one line.
 func (s *session) line(line string, work *scratch) error {
-	if s.post != nil {
+	work.reply.look = lookProgram
+	switch {
+	case s.post != nil:
 		return s.takePart(line, &work.reply)
+	case s.person:
+		return s.personLine(line, work)
 	}
 	words := splitWords(line, work.words[:0])
-	if len(words) == 0 {
-		return nil
-	}
 	if !s.greeted {
 		if looksLikeHTTP(line) {
 			return errHTTP
 		}
-		s.greeted = true
+		if taken, err := s.opening(line, work); taken {
+			return err
+		}
 	}
+	if len(words) == 0 {
+		return nil
+	}
+	s.greeted = true
 	return s.command(words, &work.reply)
 }
 

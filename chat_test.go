@@ -58,7 +58,8 @@ func TestTwoClients(t *testing.T) {
 //
 // In what is sent and expected, <n> is a number and <1-60> one in that range;
 // <n:x> is a number that is the same wherever the script says <n:x>, <n:!x> one
-// that is greater than that and is <n:x> from then on, and <words> is the rest of the line.
+// that is greater than that and is <n:x> from then on, <words> is the rest of
+// the line, and <time> a time of day such as 12:04.
 // When a script is over, no client may have got a line that it does not name.
 
 // goldenScripts is every script, by its file's name.
@@ -276,7 +277,7 @@ func (g *goldenRun) takeBytes(c *wire.Client, text string) {
 	}
 }
 
-var goldenHole = regexp.MustCompile(`<(n|n:!?\w+|\d+-\d+|words)>`)
+var goldenHole = regexp.MustCompile(`<(n|n:!?\w+|\d+-\d+|words|time)>`)
 
 // match compares a line with a pattern, and notes the numbers that it names.
 func (g *goldenRun) match(pattern, line string) error {
@@ -286,6 +287,8 @@ func (g *goldenRun) match(pattern, line string) error {
 		expr.WriteString(regexp.QuoteMeta(fixed))
 		if i < len(holes) && holes[i][1] == "words" {
 			expr.WriteString(`(.*)`)
+		} else if i < len(holes) && holes[i][1] == "time" {
+			expr.WriteString(`([012]\d:[0-5]\d)`)
 		} else if i < len(holes) {
 			expr.WriteString(`(\d+)`)
 		}
@@ -304,7 +307,7 @@ func (g *goldenRun) match(pattern, line string) error {
 
 // fill holds the number that stood in a hole against what the hole says.
 func (g *goldenRun) fill(hole, value string) error {
-	if hole == "words" {
+	if hole == "words" || hole == "time" {
 		return nil
 	}
 	n, err := strconv.ParseInt(value, 10, 64)

@@ -8,12 +8,12 @@ import (
 // commandRows is the table, in the order in which #help shows it.
 func commandRows() []command {
 	return []command{
-		{name: "#help", args: "[command]", help: "what there is, or one command", most: 1, host: true, countAt: 2, run: (*session).cmdHelp},
+		{name: "#help", args: "[command]", help: "what there is, or one command", most: 1, host: true, countAt: 2, run: (*session).cmdHelp, slash: "/help"},
 		{name: "#version", help: "the protocol's and the program's version, and the extensions", host: true, run: (*session).cmdVersion},
 		{name: "#ping", args: "[word]", help: "sends the word back", most: 1, host: true, run: (*session).cmdPing},
-		{name: "#quit", help: "ends the connection", host: true, run: (*session).cmdQuit},
+		{name: "#quit", help: "ends the connection", host: true, run: (*session).cmdQuit, slash: "/quit", done: func(*session) string { return "Goodbye." }},
 
-		{name: "#login", args: "anon <username> | regd <username> <password>", help: "log in as a guest, or to your account", most: anyNumber, waits: true, login: true, run: (*session).cmdLogin},
+		{name: "#login", args: "anon <username> | regd <username> <password>", help: "log in as a guest, or to your account", most: anyNumber, waits: true, login: true, run: (*session).cmdLogin, done: welcome},
 		{name: "#auth", args: `SCRAM-SHA-256 "<client-first>" | "<client-final>"`, help: "log in without sending your password", least: 1, most: 2, waits: true, login: true, run: (*session).cmdAuth},
 		{name: "#challenge", help: `a random word; then: #login regd <username> md5:<hex of MD5(word + password)>`, run: (*session).cmdChallenge},
 		{name: "#createlogin", args: "<name> <password> <real name> <email id>", help: "make an account; then log in to it", who: forUsers, least: 4, most: 4, waits: true, host: true, run: (*session).cmdCreateLogin},
@@ -21,13 +21,13 @@ func commandRows() []command {
 		{name: "#rmlogin", help: "delete your account", who: forAccounts, waits: true, run: (*session).cmdRmLogin},
 		{name: "#whoami", help: "your name, room, users in it, group and its number", who: forUsers, host: true, run: (*session).cmdWhoami},
 
-		{name: "#listrooms", help: "name, owner, users, seconds to live, pub/priv, anon/regd", who: forUsers, host: true, countAt: 2, run: (*session).cmdListRooms},
-		{name: "#listusers", help: "the users of your room", who: forUsers, countAt: 2, run: (*session).cmdListUsers},
+		{name: "#listrooms", help: "name, owner, users, seconds to live, pub/priv, anon/regd", who: forUsers, host: true, countAt: 2, run: (*session).cmdListRooms, slash: "/rooms", row: roomRow},
+		{name: "#listusers", help: "the users of your room", who: forUsers, countAt: 2, run: (*session).cmdListUsers, slash: "/who", row: personRow},
 		{name: "#createroom", args: `<name> [password or ""] [anon/regd]`, help: "make a room; regd: for accounts only", who: forUsers, least: 1, most: 3, waits: true, run: (*session).cmdCreateRoom},
 		{name: "#rmroom", args: "<name> [password]", help: "delete your room, once it is empty", who: forUsers, least: 1, most: 2, waits: true, run: (*session).cmdRmRoom},
-		{name: "#changeroom", args: "<name> [password] [anon/regd]", help: "go to a room", who: forUsers, least: 1, most: 3, waits: true, run: (*session).cmdChangeRoom},
+		{name: "#changeroom", args: "<name> [password] [anon/regd]", help: "go to a room", who: forUsers, least: 1, most: 3, waits: true, run: (*session).cmdChangeRoom, slash: "/join", done: arrival},
 		{name: "#broadcast", args: "<text>", help: "say something to your room", who: forUsers, least: 1, most: 1, text: true, run: (*session).cmdBroadcast},
-		{name: "#sendto", args: "<username> <text>", help: "say something to one user of your room", who: forUsers, least: 2, most: 2, text: true, run: (*session).cmdSendTo},
+		{name: "#sendto", args: "<username> <text>", help: "say something to one user of your room", who: forUsers, least: 2, most: 2, text: true, run: (*session).cmdSendTo, slash: "/msg", done: func(*session) string { return "Sent." }},
 		{name: "#peer2peer", args: "<username> <port> <ip>", help: "tell a user where your program listens", who: forUsers, least: 3, most: 3, run: (*session).cmdPeer2Peer},
 		{name: "#archstatus", help: "a number that changes when a room is added or deleted", who: forUsers, host: true, run: (*session).cmdArchStatus},
 		{name: "#roomstatus", help: "a number that changes when a user enters or leaves any room", who: forUsers, host: true, run: (*session).cmdRoomStatus},
@@ -89,6 +89,10 @@ func commandTable() map[string]*command {
 
 // cmdHelp is "#help [command]"; the command's # may be left out.
 func (s *session) cmdHelp(words []string, r *reply) error {
+	if r.look == lookPlain {
+		s.helpPerson(r)
+		return nil
+	}
 	if len(words) == 1 {
 		c := s.srv.findCommand("#" + strings.TrimPrefix(words[0], "#"))
 		if c == nil {

@@ -33,6 +33,11 @@ type command struct {
 	login  bool // its failures are refused logins
 	audit  int  // it is logged, with so many of its words at the most; 0: it is not
 
+	// for people
+	slash string                    // the word that they have for it; "": none
+	row   func(cells []cell) string // a row of its reply
+	done  func(*session) string     // what they hear when it was done; nil: nothing
+
 	countAt int // the word of its @ret line that counts the lines after it; 0: none come
 }
 
@@ -76,6 +81,7 @@ func (srv *server) findCommand(word string) *command {
 // answers.
 func (s *session) command(words []string, r *reply) error {
 	c := s.srv.findCommand(words[0])
+	r.command = c
 	args := words[1:]
 	if s.putOut.Load() != nil {
 		if err := s.goHome(); err != nil {

@@ -1,6 +1,9 @@
 package main
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // look is how lines are shown to whoever is at the other end of a connection.
 type look uint8
@@ -17,6 +20,7 @@ const (
 type frame struct {
 	what  string // the protocol's word for it: broadcast, sendto, entered, ...
 	cells []cell
+	at    time.Time // when it was said; people are shown that
 
 	mu    sync.Mutex
 	shown [looks][]byte // nil: nobody has needed it
@@ -53,17 +57,7 @@ func (f *frame) show(l look) []byte {
 // append encodes the frame behind b.
 func (f *frame) append(b []byte, l look) []byte {
 	if l == lookPlain {
-		return appendSentence(b, f.what, f.cells)
+		return appendSentence(b, f)
 	}
 	return appendLine(append(b, "@mess #"...), f.what, f.cells)
-}
-
-// appendSentence appends what has happened in a form for people: what somebody says
-// as "name: text", anything else as its words.
-func appendSentence(b []byte, what string, cells []cell) []byte {
-	if what == "broadcast" {
-		b = append(append(b, cells[0].text...), ": "...)
-		return append(append(b, cells[1].text...), '\r', '\n')
-	}
-	return appendLine(b, "* "+what, cells)
 }

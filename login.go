@@ -129,6 +129,7 @@ func (s *session) become(i *identity) error {
 	s.srv.doorway.admission.loggedIn(&s.ticket)
 	s.endGrace()
 	s.loggedIn = true
+	s.setEvents(s.person)
 	return s.srv.rooms.enter(s.srv.rooms.home, s, nil)
 }
 

@@ -441,3 +441,11 @@ func (o *outbox) close() {
 	defer o.mu.Unlock()
 	o.fd = noSocket // it may be closed now
 }
+
+// setLook has everything shown in another look from now on. Only its session's reader
+// calls it, before it joins a talk.
+func (o *outbox) setLook(l look) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.look = l
+}

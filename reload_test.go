@@ -31,7 +31,7 @@ func TestReload(t *testing.T) {
 	alice.Ask("#joingroup news", "@status 0")
 	alice.Ask("#postmessage hello 0 3", "@status 3504")
 	bob := ts.Connect()
-	bob.Expect(`@mess #hello "Annex" "type #help for help"`)
+	bob.Expect(`@mess #hello "Annex" "type your name and press Enter; programs: #help"`)
 	bob.Ask("#login regd nobody pw", "@status 3001")
 	bob.Ask("#login regd nobody pw", "@status 3006")
 	ts.Connect().Read()

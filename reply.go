@@ -10,14 +10,19 @@ const replyChunk = 8 << 10
 // one that grows past replyChunk goes out in pieces, and nothing comes between them.
 type reply struct {
 	s         *session
-	line      []byte // what is not sent yet
-	err       error  // the connection ended while it was being sent; nil: it goes on
+	look      look     // how it is shown
+	command   *command // what is answered; nil: there is no such command
+	line      []byte   // what is not sent yet
+	err       error    // the connection ended while it was being sent; nil: it goes on
 	streaming bool
 	then      func() // runs once the reply is on its way; nil: nothing does
 }
 
 // ret begins the reply to a command.
 func (r *reply) ret(what string, cells ...cell) {
+	if r.look == lookPlain {
+		return // people see what follows
+	}
 	r.line = appendLine(append(r.line, "@ret #"...), what, cells)
 	r.flushFull()
 }
@@ -28,7 +33,11 @@ func (r *reply) list(what string, n int) { r.ret(what, num(int64(n))) }
 
 // row adds a line of cells.
 func (r *reply) row(cells ...cell) {
-	r.line = appendLine(r.line, "", cells)
+	if r.look == lookPlain && r.command.row != nil {
+		r.line = append(append(r.line, r.command.row(cells)...), '\r', '\n')
+	} else {
+		r.line = appendLine(r.line, "", cells)
+	}
 	r.flushFull()
 }
 
@@ -75,9 +84,20 @@ func (r *reply) finish() error {
 		r.s.out.endStream()
 		return err
 	case len(r.line) == 0:
-		return r.s.send(okLine)
+		return r.status(statusOK)
 	}
 	return r.flush()
+}
+
+// status answers with a status and nothing else.
+func (r *reply) status(code status) error {
+	switch {
+	case r.look == lookPlain:
+		return r.statusSentence(code)
+	case code == statusOK:
+		return r.s.send(okLine)
+	}
+	return r.s.send(statusLine(code))
 }
 
 // abandon forgets what a command wrote before it failed. It reports whether a

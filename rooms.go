@@ -206,7 +206,9 @@ func (s *session) cmdChangeRoom(words []string, _ *reply) error {
 func (s *session) cmdBroadcast(words []string, _ *reply) error {
 	room := s.room()
 	s.srv.counts.said(time.Since(s.srv.began))
-	room.talk.say(messFrame("broadcast", s.who.Load().name.shown, words[0]))
+	f := messFrame("broadcast", s.who.Load().name.shown, words[0])
+	f.at = s.srv.now()
+	room.talk.say(f)
 	s.unflushed = room
 	return nil
 }
@@ -218,7 +220,9 @@ func (s *session) cmdSendTo(words []string, _ *reply) error {
 		return fail(statusNotFound)
 	}
 	s.srv.counts.said(time.Since(s.srv.began))
-	other.put(messFrame("sendto", s.who.Load().name.shown, words[1]))
+	f := messFrame("sendto", s.who.Load().name.shown, words[1])
+	f.at = s.srv.now()
+	other.put(f)
 	return nil
 }
 

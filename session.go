@@ -24,6 +24,8 @@ type session struct {
 	lines     lineReader
 	post      *posting    // a message whose lines are coming; nil: none
 	greeted   bool        // the first line has come
+	hinted    bool        // before that an empty one came, and was told what to type
+	person    bool        // a person types, who is shown sentences
 	budget    budget      // of commands
 	exchange  *exchange   // a login by #auth that is half done; nil: none
 	challenge string      // of #challenge, not used yet; "": none
@@ -142,7 +144,7 @@ func (s *session) answer(err error, r *reply) error {
 	case err == nil:
 		return r.finish()
 	case errors.Is(err, errQuit):
-		return errors.Join(s.send(okLine), errQuit)
+		return errors.Join(r.status(statusOK), errQuit)
 	case errors.Is(err, errEnded):
 		r.abandon()
 		return err
@@ -158,7 +160,7 @@ func (s *session) answer(err error, r *reply) error {
 	if known.fatal {
 		return err
 	}
-	return s.send(statusLine(known.code))
+	return r.status(known.code)
 }
 
 // source is what counts as the session's address.

@@ -197,8 +197,8 @@ func TestTalkLooks(t *testing.T) {
 		room.flushOn(0, room.endRound(n))
 		program.wantNext(t, `@mess #broadcast ana "one"`, `@mess #broadcast ana "two"`, `@mess #broadcast ana "three"`,
 			`@mess #broadcast ana "four"`, `@mess #broadcast ana "five"`)
-		person.wantNext(t, "ana: two", "ana: three")
-		late.wantNext(t, "ana: five")
+		person.wantNext(t, "00:00 ana: two", "00:00 ana: three")
+		late.wantNext(t, "00:00 ana: five")
 		room.part(late.outbox)
 		say("six")
 		if room.streams[lookPlain].bytes != nil {

@@ -25,7 +25,7 @@ func TestServe(t *testing.T) {
 	settings := writeSettings(t, "[server]\nname = \"Annex\"\nlisten = \"127.0.0.1:1\"\ndata = \"elsewhere\"\n")
 	p := startProgram(t, path, "-config", settings, "-data", data, "-listen", "127.0.0.1:0")
 	c := p.Connect()
-	c.Expect(`@mess #hello "Annex" "type #help for help"`)
+	c.Expect(`@mess #hello "Annex" "type your name and press Enter; programs: #help"`)
 	c.Ask("#ping", "@ret #ping")
 	if code := p.terminate(); code != exitDone {
 		t.Errorf("exit code %d after SIGTERM, want %d; log:\n%s", code, exitDone, p.logged())

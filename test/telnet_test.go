@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,8 @@ func startTelnet(t *testing.T, addr string) *telnet {
 	return c
 }
 
+var timeOfDay = regexp.MustCompile(`^[012]\d:[0-5]\d `)
+
 // typeIn types a line and the enter key.
 func (c *telnet) typeIn(line string) {
 	c.t.Helper()
@@ -70,7 +73,8 @@ func (c *telnet) typeIn(line string) {
 	}
 }
 
-// shows waits until these lines stand on the screen, others between them.
+// shows waits until these lines stand on the screen, others between them. "hh:mm" is
+// whatever time of day a line begins with.
 func (c *telnet) shows(want ...string) {
 	c.t.Helper()
 	var seen []string
@@ -83,6 +87,7 @@ func (c *telnet) shows(want ...string) {
 				if !open {
 					c.t.Fatalf("telnet ended after %q, without %q", seen, w)
 				}
+				line = timeOfDay.ReplaceAllString(line, "hh:mm ")
 			case <-timeout:
 				c.t.Fatalf("telnet shows %q, not %q", seen, w)
 			}
@@ -96,7 +101,7 @@ func TestTelnet(t *testing.T) {
 	t.Parallel()
 	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", t.TempDir())
 	alice, bob := startTelnet(t, p.Addr), startTelnet(t, p.Addr)
-	hello := `@mess #hello "Homeroom" "type #help for help"`
+	hello := `@mess #hello "Homeroom" "type your name and press Enter; programs: #help"`
 	alice.shows(hello)
 	bob.shows(hello)
 	alice.typeIn("#login anon alice")
@@ -133,4 +138,31 @@ func TestTelnet(t *testing.T) {
 	alice.shows(`@mess #warning "the server is stopping"`)
 	for range alice.lines { // telnet ends when the server does
 	}
+}
+
+// TestTelnetPeople: two people with the telnet program type a name and a sentence, and
+// read each other.
+func TestTelnetPeople(t *testing.T) {
+	t.Parallel()
+	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", t.TempDir())
+	ana := startTelnet(t, p.Addr)
+	ana.typeIn("ana")
+	ana.shows("Hello ana. You are in Home; nobody else is.")
+	bo := startTelnet(t, p.Addr)
+	bo.typeIn("bo")
+	bo.shows("Hello bo. You are in Home with ana.")
+	ana.shows("* bo came in")
+	bo.typeIn(`who's for "lunch"?`)
+	ana.shows(`hh:mm bo: who's for "lunch"?`)
+	bo.shows(`hh:mm bo: who's for "lunch"?`)
+	ana.typeIn("at 12:30, canteen")
+	ana.shows("hh:mm ana: at 12:30, canteen")
+	bo.shows("hh:mm ana: at 12:30, canteen")
+	bo.typeIn("/who")
+	bo.shows("  ana, a guest", "  bo, a guest")
+	bo.typeIn("/quit")
+	bo.shows("Goodbye.")
+	for range bo.lines { // telnet ends with the connection
+	}
+	ana.shows("* bo left")
 }

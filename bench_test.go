@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"homeroom/uring"
 )
 
 // BenchmarkParse: one line from the socket to its words.
@@ -62,8 +64,8 @@ func BenchmarkBroadcast(b *testing.B) {
 	defer far.Close()
 	for _, members := range []int{1, 100, 10_000} {
 		b.Run(fmt.Sprint(members), func(b *testing.B) {
-			rings, _ := openRings(1) // none: each send is a system call
-			defer rings.close()
+			rings, _ := uring.Open(1) // none: each send is a system call
+			defer rings.Close()
 			room := &talk{rings: rings}
 			for range members {
 				o := newOutbox(newNetLink(near), new(atomic.Int64))

@@ -14,8 +14,8 @@ import (
 
 	"homeroom/datadir"
 	"homeroom/logbook"
-
 	"homeroom/store"
+	"homeroom/uring"
 )
 
 // server is a running chat server.
@@ -37,7 +37,7 @@ type server struct {
 	rooms     *rooms
 	groups    *groups
 	bans      *bans
-	rings     *ringSet // for what is said in rooms
+	rings     *uring.Set // for what is said in rooms
 	counts    counts
 	log       *logbook.Log // what administrators read
 
@@ -85,19 +85,19 @@ func newServer(cfg config, ask store.Asker) (*server, error) {
 		log: logbook.New(io.Discard), users: newUsers(),
 		doorway: newDoorway(&cfg), life: newLifecycle(folder),
 	}
-	if srv.rings, err = openRings(runtime.NumCPU()); err != nil {
+	if srv.rings, err = uring.Open(runtime.NumCPU()); err != nil {
 		slog.Debug("each line is sent with a system call of its own", "reason", err)
 	}
 	srv.live.Store(&cfg)
 	values, err := srv.openStore(ask)
 	if err != nil {
-		srv.rings.close()
+		srv.rings.Close()
 		return nil, errors.Join(err, folder.Release())
 	}
 	srv.accounts = newPasswords(cmp.Or(cfg.Auth.Iterations, int(values.Rounds)), cfg.Limits.LoginsPerMinute, values.Secret)
 	srv.doors = newPasswords(doorRounds, cfg.Limits.LoginsPerMinute, nil)
 	if err := srv.load(); err != nil {
-		srv.rings.close()
+		srv.rings.Close()
 		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), srv.store.Close(), folder.Release())
 	}
 	srv.life.run(srv.expirer.run)
@@ -160,7 +160,7 @@ func (srv *server) stop(why string) error {
 	srv.doorway.web.close()
 	failed := srv.closeControl()
 	srv.life.end()
-	srv.rings.close()
+	srv.rings.Close()
 	return errors.Join(srv.store.Close(), failed, srv.life.folder.Release())
 }
 

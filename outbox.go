@@ -174,6 +174,25 @@ func (o *outbox) write(send <-chan []byte) {
 	}
 }
 
+// writeAll writes a batch and counts it. Once a write has failed it throws the rest away.
+func (o *outbox) writeAll(b []byte) error {
+	o.written.Add(int64(len(b)))
+	if o.failed.Load() {
+		return nil
+	}
+	_, err := o.link.Write(b)
+	return err
+}
+
+// setBlocked notes whether the other end takes nothing: then the member is slow, not the
+// server, and nobody has to wait for it. The link calls it.
+func (o *outbox) setBlocked(yes bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.blocked = yes
+	o.drain()
+}
+
 // refill hands over what has come while the writer wrote, if its channel is empty. With
 // nothing left it closes the channel, and the writer ends: parked, the two would cost
 // each idle connection a third of its memory.
@@ -231,6 +250,14 @@ func (o *outbox) flushStaged() {
 
 // mayTry reports whether writing can be tried without waiting.
 func (o *outbox) mayTry() bool { return o.fd != noSocket }
+
+// tryWrite writes what the socket takes at once.
+func (o *outbox) tryWrite(b []byte) (int, error) {
+	if o.fd == noSocket || o.failed.Load() {
+		return 0, nil
+	}
+	return sendNow(o.fd, b)
+}
 
 // settle ends a try: the socket has taken n bytes of out. What it did not take, the
 // writer gets, before what has come meanwhile. o.mu is held.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"homeroom/store"
+	"homeroom/uring"
 )
 
 // homeName is the room that a login leads to. It is nobody's and never expires.
@@ -20,8 +21,8 @@ type room struct {
 type rooms struct {
 	places[*room]
 	home     *room
-	rings    *ringSet // for what is said in them; nil: none
-	changing turn     // of whoever changes a room's door
+	rings    *uring.Set // for what is said in them; nil: none
+	changing turn       // of whoever changes a room's door
 
 	moved atomic.Int64 // changes when a user enters or leaves one
 }

@@ -7,33 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writeAll writes a batch and counts it. Once a write has failed it throws the rest away.
-func (o *outbox) writeAll(b []byte) error {
-	o.written.Add(int64(len(b)))
-	if o.failed.Load() {
-		return nil
-	}
-	_, err := o.link.Write(b)
-	return err
-}
-
-// setBlocked notes whether the socket takes nothing: then the member is slow, not
-// the server, and nobody has to wait for it.
-func (o *outbox) setBlocked(yes bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.blocked = yes
-	o.drain()
-}
-
-// tryWrite writes what the socket takes at once.
-func (o *outbox) tryWrite(b []byte) (int, error) {
-	if o.fd == noSocket || o.failed.Load() {
-		return 0, nil
-	}
-	return sendNow(o.fd, b)
-}
-
 // sendNow writes what a socket takes at once, without setting a deadline. The
 // socket does not block, so the one system call is over in microseconds: RawSyscall
 // spares the scheduler's accounts of calls that might take long, a tenth of its cost;
@@ -53,7 +26,7 @@ func sendNow(fd int, b []byte) (int, error) {
 // only takes nothing now.
 func sendError(errno syscall.Errno) error {
 	switch errno {
-	case syscall.EAGAIN, syscall.EINTR, syscall.ENOSYS:
+	case 0, syscall.EAGAIN, syscall.EINTR, syscall.ENOSYS:
 		return nil
 	}
 	return errno

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"homeroom/uring"
 )
 
 const (
@@ -21,7 +23,7 @@ const (
 // An outbox knows how many lines it has heard. Before anything else goes into it, it
 // takes what is missing, so that everyone gets everything in the same order.
 type talk struct {
-	rings *ringSet // fixed when it is made; nil: none
+	rings *uring.Set // fixed when it is made; nil: none
 
 	mu        sync.Mutex
 	members   []*outbox  // whoever hears it; each outbox knows its seat
@@ -295,7 +297,7 @@ func (t *talk) bring(members []*outbox) {
 			v.add(o, fresh)
 		}
 	}
-	v.end(t.rings)
+	v.end()
 	if len(behind) > 0 {
 		waitFor(behind)
 	}

@@ -26,7 +26,7 @@ func TestSameOrder(t *testing.T) {
 			t.Parallel()
 			srv := startServer(t, func(cfg *config) { cfg.Limits.CommandsPerSecond = 0 })
 			if !rings {
-				srv.rings.close()
+				srv.rings.Close()
 			}
 			everybodyTalks(t, srv)
 		})

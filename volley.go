@@ -1,33 +1,36 @@
 package main
 
+import (
+	"sync"
+
+	"homeroom/uring"
+)
+
 // leastVolley is how many writes make it worth it to have a ring make them.
 const leastVolley = 3
 
-// sending is one write of a volley.
-type sending struct {
-	to   *outbox // its socket is ours until it has heard what came of the write
-	line []byte
-	took int // what the socket took
-	err  error
+// volley is the writes of a round on their way to the members' sockets: many in one
+// system call where the kernel can do that, and none that waits. It is lent to a round.
+type volley struct {
+	rings *uring.Set
+	ring  *uring.Ring // lent; nil: each write is a system call of its own
+
+	// the writes that it holds: their sockets are ours until the outboxes have been told
+	// what came of them
+	count int
+	sends [uring.Max]uring.Send
+	to    [uring.Max]*outbox
 }
 
-// volley is the writes of a round on their way to the members' sockets: many in one
-// system call where the kernel can do that, and none that waits.
-type volley struct {
-	ring  *ring // lent; nil: each write is a system call of its own
-	sends []sending
-}
+var volleys = sync.Pool{New: func() any { return new(volley) }}
 
 // newVolley makes one for writes to so many members.
-func newVolley(rings *ringSet, members int) volley {
-	if members < leastVolley {
-		return volley{}
+func newVolley(rings *uring.Set, members int) *volley {
+	v := volleys.Get().(*volley)
+	if members >= leastVolley {
+		v.rings, v.ring = rings, rings.Lend()
 	}
-	r := rings.lend()
-	if r == nil {
-		return volley{}
-	}
-	return volley{ring: r, sends: r.sends[:0]}
+	return v
 }
 
 // add takes a write into the volley. What is in it goes out when it is full.
@@ -37,31 +40,45 @@ func (v *volley) add(to *outbox, line []byte) {
 		to.tried(line, n, err)
 		return
 	}
-	v.sends = append(v.sends, sending{to: to, line: line})
-	if len(v.sends) == ringSends {
+	v.to[v.count] = to
+	v.sends[v.count] = uring.Send{FD: to.fd, Data: line}
+	if v.count++; v.count == uring.Max {
 		v.fire()
 	}
 }
 
-// fire makes the writes that are in the volley and tells the outboxes.
+// fire makes the writes that are in the volley and tells the outboxes. A ring that does
+// not work is not used again.
 func (v *volley) fire() {
-	if len(v.sends) >= leastVolley && !v.ring.broken {
-		v.ring.send(v.sends)
-	} else {
-		for i := range v.sends {
-			s := &v.sends[i]
-			s.took, s.err = s.to.tryWrite(s.line)
+	sends, to := v.sends[:v.count], v.to[:v.count]
+	v.count = 0
+	together := len(sends) >= leastVolley
+	working := !together || v.ring.Send(sends)
+	for i := range sends {
+		s := &sends[i]
+		n, err := s.N, sendError(s.Err)
+		if !together {
+			n, err = to[i].tryWrite(s.Data)
 		}
+		to[i].tried(s.Data, n, err)
 	}
-	for _, s := range v.sends {
-		s.to.tried(s.line, s.took, s.err)
+	clear(sends) // or the volley would keep the lines and the outboxes
+	clear(to)
+	if !working {
+		v.giveBack()
 	}
-	clear(v.sends) // or the ring would keep the outboxes
-	v.sends = v.sends[:0]
 }
 
-// end fires what is left and gives the ring back.
-func (v *volley) end(rings *ringSet) {
+// giveBack gives the ring back.
+func (v *volley) giveBack() {
+	v.rings.GiveBack(v.ring)
+	v.ring = nil
+}
+
+// end fires what is left.
+func (v *volley) end() {
 	v.fire()
-	rings.giveBack(v.ring)
+	v.giveBack()
+	v.rings = nil
+	volleys.Put(v)
 }

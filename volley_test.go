@@ -7,15 +7,17 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"homeroom/uring"
 )
 
 // oneRing is a set with a ring; it skips the test where the kernel has none.
-func oneRing(t *testing.T) *ringSet {
-	rings, err := openRings(1)
+func oneRing(t *testing.T) *uring.Set {
+	rings, err := uring.Open(1)
 	if err != nil {
 		t.Skip(err)
 	}
-	t.Cleanup(rings.close)
+	t.Cleanup(rings.Close)
 	return rings
 }
 
@@ -55,7 +57,7 @@ func newTCPMember(t *testing.T, room *talk) *tcpMember {
 func TestVolley(t *testing.T) {
 	t.Parallel()
 	for _, with := range []bool{true, false} {
-		for _, members := range []int{1, leastVolley - 1, leastVolley, ringSends - 1, ringSends, ringSends + 1, 3*ringSends + 1} {
+		for _, members := range []int{1, leastVolley - 1, leastVolley, uring.Max - 1, uring.Max, uring.Max + 1, 3*uring.Max + 1} {
 			t.Run(fmt.Sprintf("ring_%t/%d", with, members), func(t *testing.T) {
 				t.Parallel()
 				room := &talk{}
@@ -67,7 +69,7 @@ func TestVolley(t *testing.T) {
 					all = append(all, newTCPMember(t, room))
 				}
 				var want strings.Builder
-				for i := range 2*ringSends + 3 { // more sends than a ring has places
+				for i := range 2*uring.Max + 3 { // more sends than a ring has places
 					line := eventFrame("line", num(int64(i)))
 					want.Write(line.show(lookProgram))
 					room.say(line)
@@ -131,32 +133,5 @@ func TestVolleyMixed(t *testing.T) {
 				t.Errorf("who read late got %d of %d bytes (%v)", n, said, err)
 			}
 		})
-	}
-}
-
-// TestRingsEnd: rings that are lent when the set is closed are closed when they come
-// back, and so is a broken one; then there is none to lend.
-func TestRingsEnd(t *testing.T) {
-	t.Parallel()
-	rings := oneRing(t)
-	r := rings.lend()
-	if rings.lend() != nil {
-		t.Error("a ring was lent twice")
-	}
-	rings.giveBack(r)
-	if rings.lend() != r {
-		t.Error("a ring that came back is not lent again")
-	}
-	rings.close()
-	rings.giveBack(r)
-	if r.fd != noSocket {
-		t.Error("a ring that came back late was left open")
-	}
-	if rings.lend() != nil {
-		t.Error("a closed set lends")
-	}
-	var none *ringSet
-	if none.lend() != nil {
-		t.Error("no set lends")
 	}
 }

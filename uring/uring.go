@@ -1,4 +1,15 @@
-package main
+// Package uring makes many sends to sockets in one system call, none of which waits, by
+// Linux's io_uring.
+//
+// A Set has a fixed number of rings, opened at the start. A goroutine borrows one with
+// Lend, fills in up to Max of type Send, has Ring.Send make them, reads what came of each,
+// and gives the ring back. Nothing depends on it: where the kernel has no io_uring, is
+// older than 5.12, or does not allow it (as in most containers), Open fails, Lend returns
+// nil, and the caller makes its sends one by one.
+//
+// A ring reads the memory of the sends only during the call: every send has
+// MSG_DONTWAIT, so the kernel answers it at once.
+package uring
 
 import (
 	"errors"
@@ -13,8 +24,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ringSends is how many sends one system call makes, at the most.
-const ringSends = 32
+// Max is how many sends one system call makes, at the most.
+const Max = 32
+
+// Send is one send on a socket.
+type Send struct {
+	FD   int
+	Data []byte
+	N    int           // how many bytes the socket took
+	Err  syscall.Errno // why it took none; EAGAIN: it takes nothing now
+}
 
 // What is used of Linux's io_uring (io_uring(7), include/uapi/linux/io_uring.h).
 const (
@@ -23,13 +42,13 @@ const (
 
 	hasSingleMap     = 1 << 0 // both queues are in one piece of memory
 	hasNativeWorkers = 1 << 9 // since Linux 5.12
-	ringFeatures     = hasSingleMap | hasNativeWorkers
+	features         = hasSingleMap | hasNativeWorkers
 
-	ringEntries = 0x10000000 // where the entries to submit are mapped from
+	mapEntries = 0x10000000 // where the entries to submit are mapped from
 )
 
-// ringParams is io_uring_params: what a ring is to be like, and where its parts are.
-type ringParams struct {
+// params is io_uring_params: what a ring is to be like, and where its parts are.
+type params struct {
 	submissions, completions, flags, threadCPU, threadIdle, features, workers uint32
 
 	_          [3]uint32
@@ -58,9 +77,9 @@ type completion struct {
 	flags  uint32
 }
 
-// ring has the kernel make many sends in one system call, none of which waits. It is
-// for one goroutine at a time.
-type ring struct {
+// Ring has the kernel make many sends in one system call, none of which waits. It is for
+// one goroutine at a time.
+type Ring struct {
 	fd       int
 	queues   []byte // shared with the kernel
 	entries  []byte
@@ -71,19 +90,18 @@ type ring struct {
 	answers  uint32  // where they begin in queues
 	mask     uint32  // of their number
 	broken   bool
-	sends    [ringSends]sending // of the volley that has it
 }
 
 // openRing makes a ring. It fails where the kernel has none, is too old for it to be
 // trusted, or does not allow it.
-func openRing() (*ring, error) {
-	var p ringParams
-	fd, _, errno := syscall.Syscall(unix.SYS_IO_URING_SETUP, ringSends, uintptr(unsafe.Pointer(&p)), 0)
+func openRing() (*Ring, error) {
+	var p params
+	fd, _, errno := syscall.Syscall(unix.SYS_IO_URING_SETUP, Max, uintptr(unsafe.Pointer(&p)), 0)
 	if errno != 0 {
 		return nil, fmt.Errorf("making an io_uring: %w", errno)
 	}
-	r := &ring{fd: int(fd)}
-	if p.features&ringFeatures != ringFeatures || p.completions < ringSends {
+	r := &Ring{fd: int(fd)}
+	if p.features&features != features || p.completions < Max {
 		return nil, errors.Join(errors.New("making an io_uring: the kernel is older than Linux 5.12"), r.close())
 	}
 	if err := r.mapMemory(&p); err != nil {
@@ -93,14 +111,14 @@ func openRing() (*ring, error) {
 }
 
 // mapMemory makes the kernel's memory ours too.
-func (r *ring) mapMemory(p *ringParams) (err error) {
+func (r *Ring) mapMemory(p *params) (err error) {
 	size := p.completing.events + p.completions*uint32(unsafe.Sizeof(completion{}))
 	size = max(size, p.submit.array+4*p.submissions)
 	if r.queues, err = unix.Mmap(r.fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
 		return err
 	}
 	size = p.submissions * uint32(unsafe.Sizeof(submission{}))
-	if r.entries, err = unix.Mmap(r.fd, ringEntries, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
+	if r.entries, err = unix.Mmap(r.fd, mapEntries, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
 		return err
 	}
 	r.submit, r.taken = r.word(p.submit.tail), r.word(p.submit.head)
@@ -113,44 +131,50 @@ func (r *ring) mapMemory(p *ringParams) (err error) {
 }
 
 // word is a number in the queues.
-func (r *ring) word(at uint32) *uint32 { return (*uint32)(unsafe.Pointer(&r.queues[at])) }
+func (r *Ring) word(at uint32) *uint32 { return (*uint32)(unsafe.Pointer(&r.queues[at])) }
 
 // entry is the place of a submission.
-func (r *ring) entry(i uint32) *submission {
+func (r *Ring) entry(i uint32) *submission {
 	size := uint32(unsafe.Sizeof(submission{}))
 	return (*submission)(unsafe.Pointer(&r.entries[i%(uint32(len(r.entries))/size)*size]))
 }
 
 // answer is an answer of the kernel's.
-func (r *ring) answer(i uint32) completion {
+func (r *Ring) answer(i uint32) completion {
 	at := r.answers + i&r.mask*uint32(unsafe.Sizeof(completion{}))
 	return *(*completion)(unsafe.Pointer(&r.queues[at]))
 }
 
-// send makes up to ringSends sends and notes what came of each. What the kernel did
-// not even try counts as a socket that took nothing.
-func (r *ring) send(sends []sending) {
+// Send makes up to Max sends and notes what came of each. What the kernel did not even
+// try has taken nothing. It reports whether the ring can be used again.
+func (r *Ring) Send(sends []Send) bool {
+	if r.broken {
+		return false
+	}
 	first := *r.submit
 	for i := range sends {
 		s := &sends[i]
+		s.N, s.Err = 0, 0
 		*r.entry(first + uint32(i)) = submission{
-			op: opSend, fd: int32(s.to.fd), length: uint32(len(s.line)), number: uint64(i),
-			address:   uint64(uintptr(unsafe.Pointer(unsafe.SliceData(s.line)))),
+			op: opSend, fd: int32(s.FD), length: uint32(len(s.Data)), number: uint64(i),
+			address:   uint64(uintptr(unsafe.Pointer(unsafe.SliceData(s.Data)))),
 			sendFlags: syscall.MSG_NOSIGNAL | syscall.MSG_DONTWAIT,
 		}
 	}
 	atomic.StoreUint32(r.submit, first+uint32(len(sends)))
-	// No send waits, so the call is over in microseconds: see tryWrite.
+	// No send waits, so the call is over in microseconds. RawSyscall spares the
+	// scheduler's accounts of calls that might take long.
 	_, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(len(sends)), 0, 0, 0, 0)
 	taken := atomic.LoadUint32(r.taken) - first
 	r.broken = errno != 0 && errno != syscall.EINTR || taken != uint32(len(sends))
 	atomic.StoreUint32(r.submit, first+taken) // the others are not to be sent later
 	r.collect(sends, taken)
 	runtime.KeepAlive(sends) // the kernel read what is in it
+	return !r.broken
 }
 
 // collect notes the answers to so many sends.
-func (r *ring) collect(sends []sending, count uint32) {
+func (r *Ring) collect(sends []Send, count uint32) {
 	seen := *r.seen
 	for last := seen + count; seen != last; {
 		if seen == atomic.LoadUint32(r.answered) { // the kernel does it later; that was not seen yet
@@ -163,16 +187,16 @@ func (r *ring) collect(sends []sending, count uint32) {
 		a := r.answer(seen)
 		seen++
 		if a.result >= 0 {
-			sends[a.number].took = int(a.result)
+			sends[a.number].N = int(a.result)
 		} else {
-			sends[a.number].err = sendError(syscall.Errno(-a.result))
+			sends[a.number].Err = syscall.Errno(-a.result)
 		}
 		atomic.StoreUint32(r.seen, seen)
 	}
 }
 
 // close gives everything back.
-func (r *ring) close() error {
+func (r *Ring) close() error {
 	var err error
 	for _, memory := range [][]byte{r.queues, r.entries} {
 		if memory != nil {
@@ -180,67 +204,67 @@ func (r *ring) close() error {
 		}
 	}
 	err = errors.Join(err, unix.Close(r.fd))
-	r.fd, r.queues, r.entries = noSocket, nil, nil
+	r.fd, r.queues, r.entries = -1, nil, nil
 	return err
 }
 
-// ringSet is the server's rings. A nil one has none.
-type ringSet struct {
+// Set is some rings, to be borrowed. A nil one has none.
+type Set struct {
 	mu     sync.Mutex
-	free   []*ring
+	free   []*Ring
 	closed bool
 }
 
-// openRings makes so many rings. Where it fails, the set has those that it made before:
-// none, as a rule. Who finds no ring sends without.
-func openRings(count int) (*ringSet, error) {
-	rings := &ringSet{}
-	for range count {
+// Open makes n rings. Where that fails, the set has those that it made before: none, as
+// a rule.
+func Open(n int) (*Set, error) {
+	s := &Set{}
+	for range n {
 		r, err := openRing()
 		if err != nil {
-			return rings, err
+			return s, err
 		}
-		rings.free = append(rings.free, r)
+		s.free = append(s.free, r)
 	}
-	return rings, nil
+	return s, nil
 }
 
-// lend gives a ring that nobody uses; nil: there is none.
-func (rs *ringSet) lend() *ring {
-	if rs == nil {
+// Lend returns a ring that nobody uses; nil: there is none.
+func (s *Set) Lend() *Ring {
+	if s == nil {
 		return nil
 	}
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if len(rs.free) == 0 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.free) == 0 {
 		return nil
 	}
-	r := rs.free[len(rs.free)-1]
-	rs.free = rs.free[:len(rs.free)-1]
+	r := s.free[len(s.free)-1]
+	s.free = s.free[:len(s.free)-1]
 	return r
 }
 
-// giveBack takes a ring back that was lent, unless it is broken.
-func (rs *ringSet) giveBack(r *ring) {
+// GiveBack takes a ring back that was lent, unless it is broken; nil: there was none.
+func (s *Set) GiveBack(r *Ring) {
 	if r == nil {
 		return
 	}
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if rs.closed || r.broken {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || r.broken {
 		_ = r.close() // nothing depends on it
 		return
 	}
-	rs.free = append(rs.free, r)
+	s.free = append(s.free, r)
 }
 
-// close closes the rings, those that are lent when they come back.
-func (rs *ringSet) close() {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	rs.closed = true
-	for _, r := range rs.free {
+// Close closes the rings, those that are lent when they come back.
+func (s *Set) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, r := range s.free {
 		_ = r.close()
 	}
-	rs.free = nil
+	s.free = nil
 }

@@ -20,9 +20,10 @@ import (
 
 // Exit codes.
 const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitDone    = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitRestart = 3 // the service manager is to start the server anew
 )
 
 // subcommand is one word after homeroom.
@@ -34,6 +35,7 @@ type subcommand struct {
 // environment is what a command line has around it.
 type environment struct {
 	ctx            context.Context // ends when the process is told to
+	letGo          func()          // from then on a signal to end is not for ctx
 	stdin          io.Reader       // nil: not a terminal
 	ask            store.Asker     // nil: not a terminal
 	stdout, stderr io.Writer

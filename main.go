@@ -22,7 +22,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	env := environment{ctx: ctx, stdout: os.Stdout, stderr: os.Stderr}
+	env := environment{ctx: ctx, letGo: stop, stdout: os.Stdout, stderr: os.Stderr}
 	if term.IsTerminal(int(os.Stdin.Fd())) {
 		env.stdin, env.ask = os.Stdin, askTerminal(ctx, os.Stdin)
 	}
@@ -36,10 +36,20 @@ func runServe(env environment, flags *flag.FlagSet, args []string) int {
 	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, if there is one)")
 	data := flags.String("data", "", "`DIR` for everything that is written (server.data)")
 	listen := flags.String("listen", "", "`ADDR`ess and port (server.listen)")
+	supervised := flags.Bool("supervised", false, "a service manager starts the server anew: #restart ends it with exit code 3")
 	if code, done := parse(flags, args, 0); done {
 		return code
 	}
+	told := make(chan os.Signal, 1) // holds the first signal to end
+	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(told)
 	err := serve(env, *path, *data, *listen)
+	if errors.Is(err, errRestart) {
+		if *supervised {
+			return exitRestart
+		}
+		err = startAnew(env, told)
+	}
 	if err == nil {
 		return exitDone
 	}
@@ -59,14 +69,7 @@ func serve(env environment, path, data, listen string) error {
 	syscall.Umask(0o077)           // what is stored is nobody else's business
 	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go
 	makeRoomForDisk()
-	told := make(chan os.Signal, 1) // holds the first signal to end
-	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(told)
-	err = runLogged(env, cfg, reread)
-	if errors.Is(err, errRestart) {
-		return startAnew(told, env.stdin == nil)
-	}
-	return err
+	return runLogged(env, cfg, reread)
 }
 
 // runLogged is run with the log that the settings want.
@@ -96,7 +99,9 @@ func run(env environment, cfg config, log *logbook.Log, reread func() (config, e
 	if env.stdin == nil { // where there is a terminal, its end is the server's too
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer func() {
-			if !errors.Is(ended, errRestart) { // else none may end the program, which goes on
+			if errors.Is(ended, errRestart) {
+				signal.Ignore(syscall.SIGHUP) // none may end the program, which goes on
+			} else {
 				signal.Stop(hangups)
 			}
 		}()

@@ -11,9 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // order is what an administrator wants the whole program to do.
@@ -113,18 +110,15 @@ func (srv *server) command(ctx context.Context, line string, o order) (done bool
 	return false
 }
 
-// startAnew has the program on the disk, which may be a newer one, take the place
-// of this one in the same process; unless told holds a signal to end. One that
-// comes later ends the process at once, and no hangup does: Go would take both, and
-// then be gone.
-func startAnew(told chan os.Signal, ignoreHangup bool) error {
-	const byDefault, ignored = 0, 1 // SIG_DFL, SIG_IGN
-	setSignal(syscall.SIGINT, byDefault)
-	setSignal(syscall.SIGTERM, byDefault)
-	if ignoreHangup {
-		setSignal(syscall.SIGHUP, ignored)
-	}
-	signal.Stop(told) // what came before that is in told now
+// startAnew puts the program on the disk, which may be a newer one, in the place of
+// this one, in the same process, unless told holds a signal to end. One that comes
+// later ends the process at once, whichever of the two it finds. It is lost only in
+// the microseconds in which the system has handed it to a thread of this program and
+// then takes that thread away: the next program serves, and has to be told again. (A
+// service manager does not come here, see exitRestart.)
+func startAnew(env environment, told chan os.Signal) error {
+	env.letGo()
+	signal.Stop(told) // it was the last to get them; what came before that is in told now
 	if len(told) > 0 {
 		return nil
 	}
@@ -133,13 +127,6 @@ func startAnew(told chan os.Signal, ignoreHangup bool) error {
 		err = syscall.Exec(path, os.Args, os.Environ())
 	}
 	return fmt.Errorf("starting the program anew: %w", err)
-}
-
-// setSignal has the system act on a signal without asking Go, whose own way does
-// not go together with signals that come just then.
-func setSignal(s syscall.Signal, action uintptr) {
-	act := [8]uintptr{action} // a struct sigaction, which begins with that
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
 }
 
 // ending is why a server ends, as everybody is told, and what run is to return

@@ -161,8 +161,8 @@ func (sys *fakeSystem) wantSaid(want ...string) {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	for platform, places := range map[string][]string{
-		onSystemd: {programFile + " serve -config " + SettingsFile + "\n", "\nExecReload=" + programFile + " reload -config " + SettingsFile + "\n", "\nUser=homeroom\n", "\nStateDirectory=homeroom\n"},
-		onOpenRC:  {"command=" + programFile + "\n", "serve -config " + SettingsFile + `"`, "log=" + errorsFile + "\n", `"homeroom:homeroom"`},
+		onSystemd: {programFile + " serve -supervised -config " + SettingsFile + "\n", "\nExecReload=" + programFile + " reload -config " + SettingsFile + "\n", "\nUser=homeroom\n", "\nStateDirectory=homeroom\n"},
+		onOpenRC:  {"command=" + programFile + "\n", "serve -supervised -config " + SettingsFile + `"`, "log=" + errorsFile + "\n", `"homeroom:homeroom"`},
 		onSysV:    {"program=" + programFile + "\n", "settings=" + SettingsFile + "\n", "log=" + errorsFile + "\n", "user=homeroom\n"},
 	} {
 		script := scriptFor(platform, Data, "amd64")

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"homeroom/test/wire"
 )
@@ -39,8 +40,8 @@ func tryFolder(t testing.TB, folder string) *wire.Client {
 	return c
 }
 
-// TestOrders: the shipped program stops, starts anew in the same process, and runs
-// the settings' commands for the machine; everybody is told, and it was answered.
+// TestOrders: the shipped program stops, starts anew in the same process, or ends so
+// that a service manager starts it anew, and runs the settings' commands for the machine; everybody is told, and it was answered.
 func TestOrders(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
@@ -81,6 +82,11 @@ func TestOrders(t *testing.T) {
 	if _, err := os.Stat(ran); err != nil {
 		t.Errorf("the command did not run: %v", err)
 	}
+	p = startProgram(t, buildProgram(t), "-config", settings, "-data", data, "-supervised")
+	dialFolder(t, data).Ask("#restart", "@status 0", `@mess #warning "the server is starting anew (Host)"`)
+	if code := p.exitCode(); code != exitRestart {
+		t.Errorf("exit code %d", code)
+	}
 	p = startProgram(t, buildProgram(t), "-config", settings, "-data", data)
 	dialFolder(t, data).Ask("#shutdown", "@status 0", `@mess #warning "the server is stopping (Host)"`)
 	if code := p.exitCode(); code != exitDone {
@@ -89,19 +95,23 @@ func TestOrders(t *testing.T) {
 }
 
 // TestSignalWhileRestarting: a SIGTERM ends the program, also where it comes while
-// the one program gives way to the other.
+// the one program gives way to the other. One that the system loses in the middle of
+// that is as if it had not been sent.
 func TestSignalWhileRestarting(t *testing.T) {
 	t.Parallel()
 	path, settings := buildProgram(t), writeSettings(t, programSettings)
-	for range 5 {
+	for range 2 {
 		data := t.TempDir()
 		p := startProgram(t, path, "-config", settings, "-data", data)
 		dialFolder(t, data).Ask("#restart", "@status 0", `@mess #warning "the server is starting anew (Host)"`)
 		for !strings.Contains(p.logged(), "msg=stopped") {
 			runtime.Gosched()
 		}
+		const lost = 5 * time.Second
+		again := time.AfterFunc(lost, func() { _ = p.cmd.Process.Signal(syscall.SIGTERM) })
 		if code := p.terminate(); code != exitDone && code != -1 { // -1: before it listens for the signal
 			t.Errorf("exit code %d", code)
 		}
+		again.Stop()
 	}
 }

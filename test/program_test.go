@@ -36,9 +36,10 @@ func onlyLong(t testing.TB) {
 // What the program promises to whoever runs it: exit codes, and the names of the
 // files in its data folder.
 const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitDone    = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitRestart = 3
 
 	databaseFile = "homeroom.db"
 	keyFile      = "homeroom.key"

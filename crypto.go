@@ -21,8 +21,8 @@ import (
 // saltBytes is how long a verifier's salt is.
 const saltBytes = 16
 
-// verifier is what is kept of a password: enough to check it and to run
-// SCRAM-SHA-256 with it (RFC 5802 section 3, RFC 7677), not enough to log in.
+// verifier is the part of a password that is kept: enough to check the password and to
+// run SCRAM-SHA-256 with it (RFC 5802 section 3, RFC 7677), not enough to log in.
 type verifier struct {
 	salt      []byte
 	rounds    int
@@ -48,12 +48,14 @@ func makeVerifier(password string, salt []byte, rounds int) (*verifier, error) {
 	}, nil
 }
 
+// randomBytes are for salts, nonces and keys.
 func randomBytes(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // it never fails (crypto/rand)
 	return b
 }
 
+// hmacSHA256 is the only MAC that SCRAM-SHA-256 uses.
 func hmacSHA256(key []byte, text string) []byte {
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(text))
@@ -72,7 +74,7 @@ func (v *verifier) String() string {
 	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", v.rounds, b64(v.salt), b64(v.storedKey), b64(v.serverKey))
 }
 
-// packed is a verifier as it is stored; none is "".
+// packed is String, and "" for no verifier.
 func (v *verifier) packed() string {
 	if v == nil {
 		return ""
@@ -91,7 +93,7 @@ func (v *verifier) proves(proof []byte, authMessage string) bool {
 	return subtle.ConstantTimeCompare(v.storedKey, stored[:]) == 1
 }
 
-// signature is how the server shows that it knows the account too.
+// signature proves to a client that the server knows the account too.
 func (v *verifier) signature(authMessage string) []byte { return hmacSHA256(v.serverKey, authMessage) }
 
 // parseVerifier reads what String wrote.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -17,16 +18,16 @@ const maxName = 30
 
 var errBadName = fail(statusInvalidName)
 
-// The profiles of RFC 8265 sections 3.3 and 3.4, but for the directionality rule: the
-// package's own ones hold all names against it, and refuse 7日本.
+// The profiles of RFC 8265 sections 3.3 and 3.4 without the directionality rule: the
+// package's own ones apply it to every name, and refuse 7日本.
 var (
 	userShown = precis.NewIdentifier(precis.FoldWidth, precis.Norm(norm.NFC))
 	userKey   = precis.NewIdentifier(precis.FoldWidth, precis.LowerCase(), precis.Norm(norm.NFC))
 )
 
-// name is a prepared name: as it is shown, and as two of them are compared. What is
-// compared is made of what is shown, not of the word: the room Ϲ (U+03F9) is shown
-// as Σ, but in lower case it would become ς first, and be another name.
+// name is a prepared name: the form that is shown, and the key by which two names are
+// compared. The key is made from the shown form, not from the word: the room Ϲ (U+03F9)
+// is shown as Σ, but in lower case it would become ς first, and be another name.
 type name struct{ shown, key string }
 
 // userName prepares the name of a person: PRECIS UsernameCaseMapped (RFC 8265
@@ -67,7 +68,7 @@ func placeName(word string) (name, error) {
 // the other one than Νίκος is written with.
 func foldSigma(key string) string { return strings.ReplaceAll(key, "ς", "σ") }
 
-// checked holds a prepared name against the rules for all kinds of names.
+// checked applies the rules for all kinds of names to a prepared one.
 func (n name) checked() (name, error) {
 	if n.key == "" || n.key == "-" || tooLong(n.shown) || tooLong(n.key) {
 		return name{}, errBadName
@@ -75,10 +76,11 @@ func (n name) checked() (name, error) {
 	return n, nil
 }
 
+// tooLong reports whether a name has more than maxName code points.
 func tooLong(s string) bool { return utf8.RuneCountInString(s) > maxName }
 
-// isASCII reports whether s has only the ASCII characters from least to '~'; such
-// a string is what every profile makes of it (a test compares them).
+// isASCII reports whether s has only the ASCII characters from least to '~'. Every
+// profile leaves such a string as it is (a test compares them).
 func isASCII(s string, least byte) bool {
 	for i := range len(s) {
 		if s[i] < least || s[i] > '~' {
@@ -88,15 +90,15 @@ func isASCII(s string, least byte) bool {
 	return true
 }
 
-// mixesDirections reports whether s, with something in it that is read from right to
-// left, breaks the Bidi rule (RFC 5893 section 2). To other names it does not apply.
+// mixesDirections reports whether s breaks the Bidi rule (RFC 5893 section 2), which
+// applies only to names with something in them that is read from right to left.
 func mixesDirections(s string) bool {
 	return bidirule.DirectionString(s) == bidi.RightToLeft && !bidirule.ValidString(s)
 }
 
-// mixesScripts reports whether the letters of s, and the marks on them, some of which
-// nobody sees, come from more than one script.
-// Han goes with the Japanese scripts, and with Hangul.
+// mixesScripts reports whether the letters of s, and the marks on them (some of which
+// are invisible), come from more than one script. Han goes with the Japanese scripts,
+// and with Hangul.
 func mixesScripts(s string) bool {
 	const japanese, korean = "Japanese", "Korean"
 	seen := ""
@@ -122,16 +124,7 @@ func mixesScripts(s string) bool {
 
 // within reports whether both a and b are in the set.
 func within(a, b string, set ...string) bool {
-	found := 0
-	for _, s := range set {
-		if s == a {
-			found++
-		}
-		if s == b {
-			found++
-		}
-	}
-	return found == 2
+	return slices.Contains(set, a) && slices.Contains(set, b)
 }
 
 // scriptOf names the Unicode script of a letter or mark.

@@ -35,6 +35,7 @@ type passwords struct {
 	hasher  *hasher
 }
 
+// newPasswords makes a desk; secret is needed for madeUp only.
 func newPasswords(rounds, guessesPerMinute int, secret []byte) *passwords {
 	return &passwords{
 		rounds: rounds, secret: secret, noKey: randomBytes(32), guesses: newGuesses(guessesPerMinute), hasher: newHasher(),
@@ -152,6 +153,7 @@ type guessCount struct {
 	until time.Time     // its end
 }
 
+// newGuesses allows each address so many wrong guesses a minute; 0: any number.
 func newGuesses(perMinute int) *guesses {
 	return &guesses{perMinute: float64(perMinute), byIP: map[netip.Prefix]*guessCount{}, clock: time.Now}
 }
@@ -268,6 +270,7 @@ type hashTurn struct {
 	come chan error // gets nil when it is its turn, or 3006
 }
 
+// newHasher leaves one core to the chat, if there is more than one.
 func newHasher() *hasher {
 	cores := max(1, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))-1)
 	return &hasher{most: cores * hashQueue, free: cores}

@@ -12,15 +12,15 @@ import (
 	"homeroom/store"
 )
 
-// account is the head of an account, as memory holds it; the rest is stored.
+// account is the head of an account, as memory holds it; the body is in the store.
 type account struct {
 	id      int64
 	name    name
-	pending bool         // being stored, guarded by users.mu
+	pending bool         // being stored; guarded by users.mu
 	admin   atomic.Bool  // its role; users.changing is taken to change it
 	seen    atomic.Int64 // when it last logged in or out, Unix seconds
 	deleted atomic.Bool  // what it owned has no owner
-	changes atomic.Int64 // of its password
+	changes atomic.Int64 // how often its password has changed
 }
 
 // identity is who a session is after a login, until the next one.
@@ -32,16 +32,25 @@ type identity struct {
 	gone    atomic.Bool // the guest is no more; what it owned has no owner
 }
 
-// isAdmin tells whether it may administer the server: by its role, or as who has
-// the machine.
+// hostName is the operator's name, over the control socket and at the server's own
+// keyboard. Nobody else can have it (userName).
+const hostName = "Host"
+
+// hostIdentity is the operator on a connection: logged in, in no room.
+func hostIdentity() *identity {
+	return &identity{name: name{shown: hostName, key: "host"}, host: true}
+}
+
+// isAdmin reports whether it may administer the server: by its role, or because the
+// machine is its own.
 func (i *identity) isAdmin() bool {
 	return i.host || i.account != nil && i.account.admin.Load() && !i.account.deleted.Load()
 }
 
-// kind is how lists show whether it is a guest.
+// kind is the word in lists that says whether it is a guest.
 func (i *identity) kind() string { return whomWord(i.account != nil) }
 
-// owner is who made a room or group: an account, or a guest while it is there.
+// owner is the maker of a room or group: an account, or a guest while it is there.
 type owner struct {
 	account *account
 	guest   *identity
@@ -55,7 +64,7 @@ func ownerOf(i *identity) owner {
 	return owner{guest: i}
 }
 
-// name is how lists show the owner: "-" for what has none any more.
+// name is the owner in lists: "-" where there is none any more.
 func (o owner) name() string {
 	switch {
 	case o.account != nil && !o.account.deleted.Load():
@@ -66,7 +75,7 @@ func (o owner) name() string {
 	return "-"
 }
 
-// is tells whether i is the owner.
+// is reports whether i is the owner.
 func (o owner) is(i *identity) bool {
 	return o.account != nil && o.account == i.account || o.guest != nil && o.guest == i
 }
@@ -80,12 +89,12 @@ func (o owner) stored() int64 {
 	return o.account.id
 }
 
-// users is who may be and who is on the server: accounts by name, and the
-// sessions that are logged in by theirs.
+// users is everybody who may be and who is on the server: accounts by name, and
+// sessions by the name under which they are logged in.
 type users struct {
 	// fixed when it is made
 	changing turn         // of whoever changes an account's password or role
-	renewals chan renewal // accounts that wait for a new verifier
+	renewals chan renewal // accounts whose verifiers are to be made anew
 
 	mu       sync.Mutex
 	accounts map[string]*account
@@ -93,6 +102,7 @@ type users struct {
 	online   map[string]*session
 }
 
+// newUsers makes an empty registry.
 func newUsers() *users {
 	return &users{
 		changing: newTurn(), renewals: make(chan renewal, maxRenewals),
@@ -100,14 +110,14 @@ func newUsers() *users {
 	}
 }
 
-// add puts an account where it is found. u.mu is held.
+// add enters an account. u.mu is held.
 func (u *users) add(a *account) {
 	u.accounts[a.name.key] = a
 	i, _ := u.position(a.name.key)
 	u.sorted = slices.Insert(u.sorted, i, a)
 }
 
-// remove takes an account away again. u.mu is held.
+// remove strikes an account out. u.mu is held.
 func (u *users) remove(a *account) {
 	delete(u.accounts, a.name.key)
 	if i, found := u.position(a.name.key); found {
@@ -115,20 +125,51 @@ func (u *users) remove(a *account) {
 	}
 }
 
-// position is where a name is, or would be, among the sorted accounts. u.mu is
-// held.
+// position finds where a name is, or would be, among the sorted accounts. u.mu is held.
 func (u *users) position(key string) (at int, found bool) {
 	return slices.BinarySearchFunc(u.sorted, key, func(a *account, key string) int { return strings.Compare(a.name.key, key) })
 }
 
-// accountBody is what only logging in needs of an account.
+// count counts the users who are logged in, and the accounts.
+func (u *users) count() (online, accounts int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.online), len(u.accounts)
+}
+
+// findAccount looks an account up by a name as a user typed it; nil: there is none.
+func (srv *server) findAccount(word string) *account {
+	n, err := userName(word)
+	if err != nil {
+		return nil
+	}
+	srv.users.mu.Lock()
+	defer srv.users.mu.Unlock()
+	if a := srv.users.accounts[n.key]; a != nil && !a.pending {
+		return a
+	}
+	return nil
+}
+
+// findOnline finds the session that is logged in under a name; nil: there is none.
+func (srv *server) findOnline(word string) *session {
+	n, err := userName(word)
+	if err != nil {
+		return nil
+	}
+	srv.users.mu.Lock()
+	defer srv.users.mu.Unlock()
+	return srv.users.online[n.key]
+}
+
+// accountBody is the part of an account that only logging in needs.
 type accountBody struct {
 	verifier        *verifier
 	realName, email string
-	recoverable     string // the password itself, for #challenge; "": it is not kept
+	recoverable     string // the password itself, for #challenge; "": not kept
 }
 
-// pack is a body as it is stored, before it is sealed.
+// pack makes a body's record, before it is sealed.
 func (b *accountBody) pack() []byte {
 	fields := []string{b.verifier.String(), b.realName, b.email}
 	if b.recoverable != "" {
@@ -166,6 +207,7 @@ func accountHead(n name, admin bool) []byte {
 	return store.Pack(n.shown, n.key)
 }
 
+// roleWord is how records and commands spell a role.
 func roleWord(admin bool) string {
 	if admin {
 		return "admin"
@@ -173,7 +215,7 @@ func roleWord(admin bool) string {
 	return "user"
 }
 
-// bodyRecord packs what is stored anew when a password changes.
+// bodyRecord packs a body that takes the place of another one.
 func bodyRecord(id int64, b *accountBody) store.Record {
 	return store.Record{Kind: store.Account, ID: id, Body: b.pack()}
 }
@@ -198,7 +240,7 @@ func (srv *server) loadAccounts() (byID map[int64]*account, err error) {
 	return byID, err
 }
 
-// readAccount reads what is stored of an account.
+// readAccount reads an account's body.
 func (srv *server) readAccount(a *account) (*accountBody, error) {
 	r, err := srv.store.Get(store.Account, a.id)
 	if err != nil {
@@ -209,20 +251,6 @@ func (srv *server) readAccount(a *account) (*accountBody, error) {
 		return nil, &replyError{code: statusUnknown, cause: fmt.Errorf("reading account %d: %w", a.id, err)}
 	}
 	return b, nil
-}
-
-// findAccount looks an account up by what a user typed; nil: there is none.
-func (srv *server) findAccount(word string) *account {
-	n, err := userName(word)
-	if err != nil {
-		return nil
-	}
-	srv.users.mu.Lock()
-	defer srv.users.mu.Unlock()
-	if a := srv.users.accounts[n.key]; a != nil && !a.pending {
-		return a
-	}
-	return nil
 }
 
 // cmdCreateLogin is "#createlogin <name> <password> <real name> <email id>".
@@ -298,13 +326,13 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 	return s.storePassword(a, stored, password, changes)
 }
 
-// whateverChanged has storePassword store without a look at what was changed
-// meanwhile: an administrator needs no old password.
+// whateverChanged has storePassword ignore other changes: an administrator needs no
+// old password.
 const whateverChanged = -1
 
-// storePassword gives an account a new password, which is prepared. changes is what
-// account.changes was before the old one was read that was found right: where it was
-// changed since, it is wrong now, and 3002.
+// storePassword gives an account a new, prepared password. changes is account.changes
+// from before the old password was read and found right: if it has changed since, the
+// old password is wrong now, which is 3002.
 func (s *session) storePassword(a *account, stored *accountBody, password string, changes int64) (err error) {
 	srv := s.srv
 	stored.recoverable = srv.toRecover(password)
@@ -316,8 +344,8 @@ func (s *session) storePassword(a *account, stored *accountBody, password string
 	if changes != whateverChanged && a.changes.Load() != changes {
 		return fail(statusWrongPassword)
 	}
-	a.changes.Add(1)       // whoever checks the old one now must not get in,
-	defer a.changes.Add(1) // nor who reads it before the new one is stored
+	a.changes.Add(1)       // a login that is checking the old one must fail,
+	defer a.changes.Add(1) // and so must one that reads it before the new one is stored
 	return srv.store.Replace(bodyRecord(a.id, stored))
 }
 
@@ -329,7 +357,7 @@ func (s *session) cmdRmLogin(_ []string, _ *reply) error {
 	return s.logOut()
 }
 
-// removeAccount deletes an account; what it owned has no owner any more.
+// removeAccount deletes an account. Its rooms and groups have no owner from then on.
 func (srv *server) removeAccount(a *account) error {
 	if err := srv.store.Remove(store.Account, a.id); err != nil {
 		return err
@@ -358,17 +386,6 @@ func (s *session) cmdWhoami(_ []string, r *reply) error {
 	return nil
 }
 
-// findOnline finds who is logged in under a name; nil: nobody.
-func (srv *server) findOnline(word string) *session {
-	n, err := userName(word)
-	if err != nil {
-		return nil
-	}
-	srv.users.mu.Lock()
-	defer srv.users.mu.Unlock()
-	return srv.users.online[n.key]
-}
-
 // cmdPeer2Peer is "#peer2peer <uname> <port> <ip>", anywhere on the server.
 func (s *session) cmdPeer2Peer(words []string, _ *reply) error {
 	port, ok := parseNumber(words[1])
@@ -383,22 +400,6 @@ func (s *session) cmdPeer2Peer(words []string, _ *reply) error {
 	text := fmt.Sprintf("%s %s", strconv.FormatInt(port, 10), words[2])
 	other.put(messFrame("peer2peer", s.who.Load().name.shown, text))
 	return nil
-}
-
-// hostName is who speaks over the control socket and at the server's own
-// keyboard. Nobody else can have that name (names.go).
-const hostName = "Host"
-
-// hostIdentity is the operator on a connection: logged in, in no room.
-func hostIdentity() *identity {
-	return &identity{name: name{shown: hostName, key: "host"}, host: true}
-}
-
-// count is how many are logged in, and how many accounts there are.
-func (u *users) count() (online, accounts int) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return len(u.online), len(u.accounts)
 }
 
 // setRole stores an account's role and then has it hold. One change at a time:

@@ -27,6 +27,7 @@ type server struct {
 	reloading turn                   // of whoever reads them
 	began     time.Time
 	store     store.Store
+	saver     *saver // of what need not be stored at once
 	clock     *clock
 	now       wallClock  // for what people are shown
 	accounts  *passwords // of accounts
@@ -101,6 +102,7 @@ func newServer(cfg config, ask store.Asker) (*server, error) {
 		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), srv.store.Close(), folder.Release())
 	}
 	srv.life.run(srv.expirer.run)
+	srv.life.run(srv.saver.run)
 	srv.life.run(srv.renewVerifiers)
 	return srv, nil
 }
@@ -127,7 +129,7 @@ func (srv *server) wire() {
 	srv.groups.removed = func() { srv.expirer.set(&srv.messages.next, srv.clock.now()) }
 	srv.groups.removed() // what ended while the server was off, or was not deleted to the end
 	srv.timeDue.run = func() {
-		srv.store.KeepTime()
+		srv.saver.keepTime()
 		srv.expirer.set(&srv.timeDue, 2*srv.clock.now()-srv.clock.base)
 	}
 	if !srv.clock.sure {
@@ -161,7 +163,7 @@ func (srv *server) stop(why string) error {
 	failed := srv.closeControl()
 	srv.life.end()
 	srv.rings.Close()
-	return errors.Join(srv.store.Close(), failed, srv.life.folder.Release())
+	return errors.Join(srv.saver.stop(), srv.store.Close(), failed, srv.life.folder.Release())
 }
 
 // serve is the reader: it runs a connection from its first byte to its end.

@@ -24,7 +24,7 @@ var scale = flag.Int("scale", 100_000, "messages in the large store of the bench
 func largeFolder(b *testing.B, messages int) config {
 	cfg := testConfig(b)
 	cfg.Limits.Rooms = 0
-	o := store.Options{Folder: cfg.Server.Data, Key: store.NewKeySource(cfg.Server.Key, cfg.Server.Data, nil, newGCM), Periodic: true, Every: time.Second, Readers: 1, Fill: storetest.Values, Clock: storetest.Clock, Lost: func(store.Record) {}}
+	o := store.Options{Folder: cfg.Server.Data, Key: store.NewKeySource(cfg.Server.Key, cfg.Server.Data, nil, newGCM), Periodic: true, Readers: 1, Fill: storetest.Values, Clock: storetest.Clock, Lost: func(store.Record) {}}
 	st, err := store.OpenSQLite(o)
 	if err != nil {
 		b.Fatal(err)

@@ -297,6 +297,6 @@ func (srv *server) renew(r renewal) error {
 func (srv *server) noteSeen(a *account) {
 	now := srv.now().Unix()
 	if a.seen.Swap(now) != now && !a.deleted.Load() {
-		srv.store.Touch(store.Account, a.id, instant(now))
+		srv.saver.touch(store.Account, a.id, instant(now))
 	}
 }

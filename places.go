@@ -48,6 +48,7 @@ type placeKind struct {
 	wrong status                // what a wrong password is
 	order func(a, b *place) int // how they are listed
 	store store.Store
+	saver *saver
 	clock *clock
 	exp   *expirer
 }
@@ -167,7 +168,7 @@ func (ps *places[P]) restore(p P, now instant) {
 	b := p.base()
 	fresh := after(now, b.ttl)
 	if b.ends == never && fresh != never { // it was occupied when the server stopped
-		ps.store.Touch(ps.kind, b.id, fresh)
+		ps.saver.touch(ps.kind, b.id, fresh)
 	}
 	if b.ends = min(b.ends, fresh); b.ttl == 0 {
 		b.ends = never
@@ -318,7 +319,7 @@ func (p *place) setEnd(at instant) {
 	}
 	p.ends = at
 	p.exp.set(&p.expiry, at)
-	p.store.Touch(p.kind, p.id, at)
+	p.saver.touch(p.kind, p.id, at)
 }
 
 // tell gives the members that want events a frame. p.mu is held.

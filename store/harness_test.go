@@ -76,14 +76,14 @@ func (c aesCipher) Open(sealed, place []byte) ([]byte, error) {
 func commitStore(t testing.TB) Options {
 	folder := t.TempDir()
 	return Options{
-		Folder: folder, Key: KeySource{Path: filepath.Join(folder, KeyFile), Derive: testCipher}, Every: time.Hour, Readers: 2, Fill: testValues, Clock: testClock,
+		Folder: folder, Key: KeySource{Path: filepath.Join(folder, KeyFile), Derive: testCipher}, Readers: 2, Fill: testValues, Clock: testClock,
 		Lost: func(r Record) { t.Errorf("%s %d was acknowledged and is lost", r.Kind, r.ID) },
 	}
 }
 
-func periodicStore(t testing.TB, every time.Duration) Options {
+func periodicStore(t testing.TB) Options {
 	o := commitStore(t)
-	o.Periodic, o.Every = true, every
+	o.Periodic = true
 	return o
 }
 

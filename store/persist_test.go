@@ -139,73 +139,110 @@ func TestLargeBatch(t *testing.T) {
 	}
 }
 
-// TestPeriodicMode: a change is acknowledged before it is stored, is stored
-// within the period, and readers see it at once.
+// TestPeriodicMode: a change is acknowledged before it is stored, a save is due then, and
+// readers see the change at once.
 func TestPeriodicMode(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		o := periodicStore(t, 2*time.Second)
-		st := newStore(t, o)
-		group := addGroup(t, st)
-		first := addRecord(t, st, messageRecord(group, 0, "first"))
-		if n := countRows(t, o.Folder, "messages"); n != 0 {
-			t.Fatalf("%d messages are stored at once, want none", n)
-		}
-		time.Sleep(2*time.Second - time.Millisecond)
-		synctest.Wait()
-		if n := countRows(t, o.Folder, "messages"); n != 0 {
-			t.Errorf("%d messages are stored before the period is over, want none", n)
-		}
-		time.Sleep(time.Millisecond)
-		synctest.Wait()
-		if n := countRows(t, o.Folder, "messages"); n != 1 {
-			t.Errorf("%d messages are stored after the period, want 1", n)
-		}
-		second := addRecord(t, st, messageRecord(group, first, "second"))
-		if r, err := st.Get(Message, second); err != nil || r.Parent != first {
-			t.Errorf("a reader finds %+v (%v), want the answer that was just stored", r, err)
-		}
-		addRecord(t, st, messageRecord(group, first, "third"))
-		list, err := st.List(group, first)
-		if err != nil || list.Count != 2 {
-			t.Fatalf("a list of %d messages (%v), want 2", list.Count, err)
-		}
-		st.EndList(list)
-	})
-}
-
-// TestPeriodicCrash: a crash loses at most the last period, and no number is
-// given again.
-func TestPeriodicCrash(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		o := periodicStore(t, 2*time.Second)
-		st := newStore(t, o)
-		group := addGroup(t, st)
-		var saved, last, status int64
-		for i := range 50 {
-			last = addRecord(t, st, messageRecord(group, 0, "post"))
-			status = st.NextNumber()
-			time.Sleep(100 * time.Millisecond)
-			if i == 29 {
-				saved = last
+	o := periodicStore(t)
+	st := newStore(t, o)
+	wantDue := func(want bool) {
+		t.Helper()
+		select {
+		case <-st.Due():
+			if !want {
+				t.Error("a save is due, and nothing waits for one")
+			}
+		default:
+			if want {
+				t.Error("no save is due")
 			}
 		}
-		o.Folder = copyDatabase(t, o.Folder)
-		after := newStore(t, o)
-		if _, err := after.Get(Message, saved); err != nil {
-			t.Errorf("a message of two seconds ago is lost: %v", err)
+	}
+	group := addGroup(t, st)
+	first := addRecord(t, st, messageRecord(group, 0, "first"))
+	if n := countRows(t, o.Folder, "messages"); n != 0 {
+		t.Fatalf("%d messages are stored at once, want none", n)
+	}
+	wantDue(true)
+	addRecord(t, st, messageRecord(group, 0, "another"))
+	if err := st.Save(nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := countRows(t, o.Folder, "messages"); n != 2 {
+		t.Errorf("%d messages are stored by a save, want 2", n)
+	}
+	wantDue(false)
+	second := addRecord(t, st, messageRecord(group, first, "second"))
+	if r, err := st.Get(Message, second); err != nil || r.Parent != first {
+		t.Errorf("a reader finds %+v (%v), want the answer that was just stored", r, err)
+	}
+	addRecord(t, st, messageRecord(group, first, "third"))
+	list, err := st.List(group, first)
+	if err != nil || list.Count != 2 {
+		t.Fatalf("a list of %d messages (%v), want 2", list.Count, err)
+	}
+	st.EndList(list)
+}
+
+// TestSaveEnds: a save stores ends, also of what was acknowledged just before, and the
+// clock; ends of what is gone change nothing.
+func TestSaveEnds(t *testing.T) {
+	t.Parallel()
+	o := periodicStore(t)
+	st := newStore(t, o)
+	room := addRecord(t, st, Record{Kind: Room, Ends: 5, Head: []byte("room")})
+	gone := addRecord(t, st, Record{Kind: Room, Ends: 5, Head: []byte("gone")})
+	account := addRecord(t, st, Record{Kind: Account, Head: []byte("alice"), Body: []byte("body")})
+	if err := st.Remove(Room, gone); err != nil {
+		t.Fatal(err)
+	}
+	before := commits(t, o.Folder)
+	if err := st.Save(Ends{{Room, room}: 77, {Room, gone}: 78, {Account, account}: 79}); err != nil {
+		t.Fatal(err)
+	}
+	if n := commits(t, o.Folder) - before; n != 1 {
+		t.Errorf("%d transactions, want 1", n)
+	}
+	for k, want := range map[Kind]int64{Room: 77, Account: 79} {
+		var got []int64
+		if err := st.Load(k, func(r Record) error { got = append(got, r.Ends); return nil }); err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("%ss end at %v (%v), want %d", k, got, err, want)
 		}
-		if _, err := after.Get(Message, last); !errors.Is(err, ErrNotFound) {
-			t.Errorf("the copy was to be made before the last message was stored: %v", err)
+	}
+}
+
+// TestPeriodicCrash: a crash loses at most what came after the last save, and no number
+// is given again.
+func TestPeriodicCrash(t *testing.T) {
+	t.Parallel()
+	o := periodicStore(t)
+	st := newStore(t, o)
+	group := addGroup(t, st)
+	var saved, last, status int64
+	for i := range 50 {
+		last = addRecord(t, st, messageRecord(group, 0, "post"))
+		status = st.NextNumber()
+		if i == 29 {
+			saved = last
+			if err := st.Save(nil); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if next := addRecord(t, after, messageRecord(group, 0, "next")); next <= last {
-			t.Errorf("number %d was given after the crash; %d was given before", next, last)
-		}
-		if next := after.NextNumber(); next <= status {
-			t.Errorf("status number %d was given after the crash; %d was given before", next, status)
-		}
-	})
+	}
+	o.Folder = copyDatabase(t, o.Folder)
+	after := newStore(t, o)
+	if _, err := after.Get(Message, saved); err != nil {
+		t.Errorf("a message that was saved is lost: %v", err)
+	}
+	if _, err := after.Get(Message, last); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the copy was to be made before the last message was stored: %v", err)
+	}
+	if next := addRecord(t, after, messageRecord(group, 0, "next")); next <= last {
+		t.Errorf("number %d was given after the crash; %d was given before", next, last)
+	}
+	if next := after.NextNumber(); next <= status {
+		t.Errorf("status number %d was given after the crash; %d was given before", next, status)
+	}
 }
 
 // TestStatusNumbersSetAside: many more status numbers than are set aside at a
@@ -214,7 +251,6 @@ func TestStatusNumbersSetAside(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		o := commitStore(t)
-		o.Every = 2 * time.Second
 		st := newStore(t, o)
 		before := commits(t, o.Folder)
 		last := int64(0)
@@ -226,7 +262,6 @@ func TestStatusNumbersSetAside(t *testing.T) {
 				}
 				last = n
 			}
-			time.Sleep(o.Every)
 			synctest.Wait()
 		}
 		if n := commits(t, o.Folder) - before; n != 3 {
@@ -243,7 +278,7 @@ func TestStatusNumbersSetAside(t *testing.T) {
 // too.
 func TestTooMuchUnsaved(t *testing.T) {
 	t.Parallel()
-	o := periodicStore(t, time.Hour)
+	o := periodicStore(t)
 	st := newStore(t, o)
 	account := Record{Kind: Account, Head: []byte("alice"), Body: []byte("new")}
 	account.ID = addRecord(t, st, account)
@@ -269,7 +304,7 @@ func TestTooMuchUnsaved(t *testing.T) {
 // acknowledged before is saved once there is space again.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	o := periodicStore(t, time.Hour)
+	o := periodicStore(t)
 	st := newStore(t, o)
 	group := addGroup(t, st)
 	addRecord(t, st, messageRecord(group, 0, "first"))

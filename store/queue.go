@@ -5,7 +5,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // verb is what a change does.
@@ -16,6 +15,7 @@ const (
 	verbReplace
 	verbSwap
 	verbRemove
+	verbSave // the ends in ends, and the clock
 	verbPurge
 	verbSettle // nothing: it is done when all before it is
 )
@@ -26,6 +26,7 @@ type change struct {
 	rec    Record
 	was    []byte     // the body that a swap takes the place of
 	purged Purged     // what a purge did
+	ends   Ends       // what a save stores
 	done   chan error // gets the outcome, once; nil where nobody waits
 }
 
@@ -36,16 +37,9 @@ func (c *change) finish(err error) {
 	}
 }
 
-// touchKey names a room or group whose end changed.
-type touchKey struct {
-	kind Kind
-	id   int64
-}
-
 // batch is what one transaction does.
 type batch struct {
 	changes   []*change
-	touched   map[touchKey]int64
 	numbers   [Kinds]int64 // the last number of each kind that was given, at the end of the batch
 	reserved  bool         // more numbers are to be set aside than were given
 	statusDue bool         // more status numbers are to be set aside
@@ -53,7 +47,7 @@ type batch struct {
 
 // changesNothing tells whether all in a batch only waits for what was before it.
 func (b batch) changesNothing() bool {
-	return !b.statusDue && len(b.touched) == 0 &&
+	return !b.statusDue &&
 		!slices.ContainsFunc(b.changes, func(c *change) bool { return c.verb != verbSettle })
 }
 
@@ -62,26 +56,22 @@ const (
 	maxUnsaved  = 10000 // changes that wait for a saver before people have to wait for it
 	numberBlock = 1000  // numbers set aside in periodic mode: a crash skips them, it never gives one twice
 	statusBlock = 1 << 20
-
-	longestRetry = 5 * time.Second // until what could not be saved is tried again
 )
 
 // queue is what waits for the writer. Numbers are given in its order.
 type queue struct {
 	// fixed at start
 	periodic bool
-	every    time.Duration
 	wake     chan struct{} // the writer looks at the queue
+	due      chan struct{} // something acknowledged waits for a save
 
 	mu       sync.Mutex
 	changes  []*change
-	touched  map[touchKey]int64
 	numbers  [Kinds]int64 // the last one given
 	setAside [Kinds]int64 // what the database has as last given
 	unsaved  int          // changes that were acknowledged and are not saved
 	urgent   bool         // somebody waits
-	timer    *time.Timer  // runs while something waits for the savers; nil: nothing does
-	failing  bool         // the last save failed: what waits is tried again at the savers' pace
+	failing  bool         // the last save failed: what waits is tried again at the next one
 	moreDue  bool         // status numbers must be set aside
 
 	status     atomic.Int64 // the last status number given
@@ -91,7 +81,7 @@ type queue struct {
 // put adds a change and waits for it where the mode says so, or must.
 func (q *queue) put(c *change) error {
 	q.mu.Lock()
-	wait := !q.periodic || c.verb >= verbPurge || q.unsaved >= maxUnsaved
+	wait := !q.periodic || c.verb >= verbSave || q.unsaved >= maxUnsaved
 	if c.verb == verbAdd {
 		q.numbers[c.rec.Kind]++
 		c.rec.ID = q.numbers[c.rec.Kind]
@@ -111,30 +101,17 @@ func (q *queue) put(c *change) error {
 	return <-c.done
 }
 
-// signal wakes the writer now, or has the savers' timer do it. q.mu is held.
+// signal wakes the writer now, or says that a save is due. One signal is enough for all
+// that waits. q.mu is held.
 func (q *queue) signal(now bool) {
+	to := q.due
 	if now {
-		q.urgent = true
-		q.ring()
-	} else if q.timer == nil {
-		q.timer = time.AfterFunc(q.every, q.save)
+		to, q.urgent = q.wake, true
 	}
-}
-
-// ring tells the writer to look; one ring is enough for all that waits.
-func (q *queue) ring() {
 	select {
-	case q.wake <- struct{}{}:
+	case to <- struct{}{}:
 	default:
 	}
-}
-
-// save is the savers' turn.
-func (q *queue) save() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.timer, q.urgent = nil, true
-	q.ring()
 }
 
 // hurry has all that waits written now: the writer is about to look at the queue.
@@ -142,42 +119,13 @@ func (q *queue) hurry() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.urgent = true
-	q.stopTimer()
 }
 
 // giveUp tells how much will never be saved: the writer looks at the queue no more.
 func (q *queue) giveUp() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.stopTimer()
-	return len(q.changes) + len(q.touched)
-}
-
-// stopTimer ends the savers' turns. q.mu is held.
-func (q *queue) stopTimer() {
-	if q.timer != nil {
-		q.timer.Stop()
-		q.timer = nil
-	}
-}
-
-// touch notes an end that the savers store.
-func (q *queue) touch(k Kind, id int64, ends int64) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.touched == nil {
-		q.touched = map[touchKey]int64{}
-	}
-	q.touched[touchKey{k, id}] = ends
-	q.signal(false)
-}
-
-// keepTime has the savers store the state, and the clock with it.
-func (q *queue) keepTime() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.moreDue = true
-	q.signal(false)
+	return len(q.changes)
 }
 
 // settle waits until everything that was acknowledged is in the database, so
@@ -203,14 +151,14 @@ func (q *queue) notThere() error {
 }
 
 // nextStatus is a status number that was never given before. Long before those
-// set aside are used up it has the savers set more aside.
+// set aside are used up it has the writer set more aside.
 func (q *queue) nextStatus() int64 {
 	n := q.status.Add(1)
 	if n > q.statusMark.Load() {
 		q.mu.Lock()
 		q.statusMark.Store(math.MaxInt64) // once is enough
 		q.moreDue = true
-		q.signal(false)
+		q.signal(true)
 		q.mu.Unlock()
 	}
 	return n
@@ -220,7 +168,7 @@ func (q *queue) nextStatus() int64 {
 func (q *queue) next() (batch, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	waits := len(q.changes) > 0 || len(q.touched) > 0 || q.moreDue
+	waits := len(q.changes) > 0 || q.moreDue
 	if !q.urgent || !waits {
 		q.urgent = false
 		return batch{}, false
@@ -231,10 +179,13 @@ func (q *queue) next() (batch, bool) {
 		q.changes = b.changes[maxBatch:]
 		b.changes = b.changes[:maxBatch:maxBatch]
 		b.numbers = q.numbersAfter()
-	} else { // ends come after the places whose ends they are
-		b.touched, q.touched = q.touched, nil
 	}
-	q.urgent = len(q.changes) > 0
+	if q.urgent = len(q.changes) > 0; !q.urgent {
+		select { // nothing waits for a save any more
+		case <-q.due:
+		default:
+		}
+	}
 	return b, true
 }
 
@@ -277,7 +228,7 @@ func (q *queue) forget() {
 }
 
 // giveBack puts what was acknowledged, but could not be saved, in front of the
-// queue again; the savers try again at their pace. It tells whether this is the
+// queue again, for the next save. It tells whether this is the
 // first failure in a row, which is worth a line in the log.
 func (q *queue) giveBack(b batch, err error) (first bool) {
 	q.mu.Lock()
@@ -289,20 +240,12 @@ func (q *queue) giveBack(b batch, err error) (first bool) {
 		}
 	}
 	q.changes = append(keep, q.changes...)
-	if q.touched == nil {
-		q.touched = map[touchKey]int64{}
-	}
-	for key, ends := range b.touched {
-		if _, newer := q.touched[key]; !newer {
-			q.touched[key] = ends
-		}
-	}
 	q.moreDue = true
 	q.refuseWaiting(err)
 	first, q.failing = !q.failing, true
 	q.urgent = false
-	if q.timer == nil {
-		q.timer = time.AfterFunc(min(q.every, longestRetry), q.save)
+	if q.unsaved > 0 {
+		q.signal(false)
 	}
 	return first
 }
@@ -339,9 +282,11 @@ func (st *SQLite) Remove(k Kind, id int64) error {
 	return explain("deleting a "+k.String(), st.queue.put(c))
 }
 
-func (st *SQLite) Touch(k Kind, id int64, ends int64) { st.queue.touch(k, id, ends) }
+func (st *SQLite) Save(ends Ends) error {
+	return explain("saving what changed", st.queue.put(&change{verb: verbSave, ends: ends}))
+}
 
-func (st *SQLite) KeepTime() { st.queue.keepTime() }
+func (st *SQLite) Due() <-chan struct{} { return st.queue.due }
 
 // Heartbeat's own outcome does not matter: that there is one does.
 func (st *SQLite) Heartbeat() { _ = st.queue.put(&change{verb: verbSettle}) }

@@ -45,8 +45,8 @@ type Record struct {
 }
 
 // Store keeps records. In commit mode a method that changes something returns
-// when the change would survive a power cut; in periodic mode the savers do it
-// within the period. Its errors are errNotFound, errFull, errBroken, or others
+// when the change would survive a power cut; in periodic mode the next
+// Save does it. Its errors are errNotFound, errFull, errBroken, or others
 // with their cause.
 type Store interface {
 	// Load calls each with every account (without body), room, group and ban, at start;
@@ -62,9 +62,6 @@ type Store interface {
 	Swap(r Record, was []byte) error
 	// Remove deletes a record; a group's messages go with it, by and by.
 	Remove(k Kind, id int64) error
-	// Touch notes when an empty room or group ends, or when an account was last
-	// here; the savers store it.
-	Touch(k Kind, id int64, ends int64)
 	// Get finds an account or a message.
 	Get(k Kind, id int64) (Record, error)
 	// List begins to list a group's messages: those that answer parent, or all
@@ -79,13 +76,26 @@ type Store interface {
 	Purge() (Purged, error)
 	// NextNumber is a status number that was never given before.
 	NextNumber() int64
-	// KeepTime has the savers store the clock.
-	KeepTime()
+	// Save stores ends, the clock, and all that was acknowledged before. It returns
+	// when that is done.
+	Save(ends Ends) error
+	// Due says that something was acknowledged that a Save is to store.
+	Due() <-chan struct{}
 	// Heartbeat returns when the writer has come to it. It writes nothing.
 	Heartbeat()
 	// Stats is how the database is doing.
 	Stats() Stats
 	Close() error
+}
+
+// Ends says of accounts, rooms and groups when they end (of accounts: when they were last
+// here).
+type Ends map[Ref]int64
+
+// Ref names a record.
+type Ref struct {
+	Kind Kind
+	ID   int64
 }
 
 // All as a list's parent asks for all messages of the group.

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	_ "modernc.org/sqlite"
 
@@ -89,7 +88,6 @@ type Options struct {
 	Folder   string
 	Key      KeySource
 	Periodic bool
-	Every    time.Duration
 	Readers  int
 	Clock    func(saved, savedWall int64) Clock // continues from what was saved; 0: never
 	Fill     func(*Values)                      // makes those values that are not there yet

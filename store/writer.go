@@ -152,7 +152,7 @@ func (w *writer) readState(ctx context.Context) error {
 // aside (which shows that the database can be written) and starts the goroutine.
 func (w *writer) start(q *queue, c Clock, lists *listSet, o Options) error {
 	w.queue, w.clock, w.lists = q, c, lists
-	q.periodic, q.every, q.wake = o.Periodic, o.Every, make(chan struct{}, 1)
+	q.periodic, q.wake, q.due = o.Periodic, make(chan struct{}, 1), make(chan struct{}, 1)
 	q.numbers, q.setAside = w.saved.numbers, w.saved.numbers
 	q.status.Store(w.saved.status)
 	q.statusMark.Store(w.saved.status + statusBlock/2)
@@ -381,7 +381,7 @@ func (w *writer) transaction(b batch, status int64) error {
 
 // apply does what a batch says, inside the transaction.
 func (w *writer) apply(b batch, status int64) error {
-	w.changed = b.statusDue || len(b.touched) > 0
+	w.changed = b.statusDue
 	for _, c := range b.changes {
 		if err := w.change(c); err != nil {
 			if isChangesFault(err) {
@@ -393,11 +393,6 @@ func (w *writer) apply(b batch, status int64) error {
 	for id, g := range w.growth {
 		if _, err := w.stmts.growGroup.Exec(id, g.messages, g.tops); err != nil {
 			return fmt.Errorf("counting messages: %w", err)
-		}
-	}
-	for key, ends := range b.touched {
-		if _, err := w.stmts.touch(key.kind).Exec(key.id, ends); err != nil {
-			return fmt.Errorf("storing an end: %w", err)
 		}
 	}
 	if !w.changed {
@@ -424,6 +419,8 @@ func (w *writer) change(c *change) error {
 		return w.swap(c)
 	case verbRemove:
 		return w.remove(c.rec.Kind, c.rec.ID)
+	case verbSave:
+		return w.saveEnds(c.ends)
 	case verbPurge:
 		return w.purge(&c.purged)
 	}
@@ -440,8 +437,18 @@ func (w *writer) replace(r *Record) (err error) {
 	return err
 }
 
-// touch is the statement that stores what touch notes of a kind.
-func (s *writeStmts) touch(k Kind) *sql.Stmt {
+// saveEnds stores when things end. What was removed meanwhile has no row any more.
+func (w *writer) saveEnds(ends Ends) error {
+	for ref, end := range ends {
+		if _, err := w.stmts.setEnd(ref.Kind).Exec(ref.ID, end); err != nil {
+			return fmt.Errorf("storing an end: %w", err)
+		}
+	}
+	return nil
+}
+
+// setEnd is the statement that stores an end of a kind.
+func (s *writeStmts) setEnd(k Kind) *sql.Stmt {
 	switch k {
 	case Account:
 		return s.seenAccount

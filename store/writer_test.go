@@ -7,14 +7,13 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 )
 
 // storeWithUnsaved opens a store in periodic mode that has two acknowledged messages
 // to save, and finds no space for them until the disk is given some.
 func storeWithUnsaved(t *testing.T) (st *SQLite, folder string, makeSpace func()) {
 	t.Helper()
-	o := periodicStore(t, time.Hour)
+	o := periodicStore(t)
 	st, err := OpenSQLite(o)
 	if err != nil {
 		t.Fatalf("opening the store: %v", err)

@@ -73,7 +73,7 @@ func Clock(saved, _ int64) store.Clock {
 func In(t testing.TB, folder string) store.Options {
 	return store.Options{
 		Folder: folder, Key: store.KeySource{Path: filepath.Join(folder, store.KeyFile), Derive: Cipher},
-		Every: time.Hour, Readers: 2, Fill: Values, Clock: Clock,
+		Readers: 2, Fill: Values, Clock: Clock,
 		Lost: func(r store.Record) { t.Errorf("%s %d was acknowledged and is lost", r.Kind, r.ID) },
 	}
 }

@@ -75,8 +75,8 @@ func TestAdminCommands(t *testing.T) {
 	}
 }
 
-// TestBannedAddress: who comes from a banned network is disconnected, and 3005
-// then; the operator is not kept out.
+// TestBannedAddress: users from a banned network are disconnected, and get 3005 later;
+// the operator is not kept out.
 func TestBannedAddress(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)

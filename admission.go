@@ -33,9 +33,9 @@ type ipCount struct {
 	full time.Time // when its connections together will have all their commands again
 }
 
-// spend takes one of the commands that the connections of an address have together:
-// what so many would have that stay. A new connection has all its commands, so
-// without this who comes again and again would have as many as he likes.
+// spend takes a token out of the bucket that the connections of an address share, which
+// is as large as those of so many connections that stay. A new connection has a full
+// bucket of its own, so without this reconnecting would make commands unlimited.
 func (c *ipCount) spend(rate, burst, connections int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,7 +73,7 @@ func newAdmission(c *config) *admission {
 	return a
 }
 
-// configure takes over limits, which hold for who connects from now on.
+// configure takes over limits, which hold for connections from now on.
 func (a *admission) configure(c *config) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -145,8 +145,8 @@ func (a *admission) count(key netip.Prefix, t *ticket) (refusal string, old *tic
 }
 
 // longestAsking is the connection that has not logged in for longest, of the address
-// with the most of them, if that has more than so many; else nil. Who has several
-// addresses cannot keep everybody else out then. a.mu is held.
+// with the most of them, if that has more than so many; else nil. So a client with
+// several addresses cannot keep everybody else out. a.mu is held.
 func (a *admission) longestAsking(most int) (t *ticket) {
 	for _, ip := range a.byIP {
 		if len(ip.asking) > most {

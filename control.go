@@ -83,7 +83,7 @@ func (srv *server) closeControl() error {
 }
 
 // controlFile is the socket in the data folder through which this machine's
-// operator speaks to the running server. Who may open it may do everything.
+// operator speaks to the running server. Whoever may open it may do everything.
 const controlFile = "control.sock"
 
 // longestSocketPath is how long the path of a socket may be (unix(7)); one byte

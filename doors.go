@@ -198,5 +198,5 @@ func (p *place) access() string {
 	return "pub"
 }
 
-// whom is how listings show who may enter.
+// whom is the word for those who may enter, as lists show it.
 func (p *place) whom() string { return whomWord(p.regdOnly) }

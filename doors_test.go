@@ -85,7 +85,7 @@ func TestRoomBanOnTheWay(t *testing.T) {
 }
 
 // TestDoorsAreNotGuessed: wrong passwords of rooms and groups are counted for each
-// address, apart from those of accounts; who needs no password is not concerned.
+// address, apart from those of accounts; rooms without a password are not concerned.
 func TestDoorsAreNotGuessed(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
@@ -122,8 +122,8 @@ func TestDoorsAreNotGuessed(t *testing.T) {
 	})
 }
 
-// TestLoginsAndDoorsApart: who has guessed accounts' passwords may still go to a room,
-// and an owner who mistypes the room's password may delete it without one.
+// TestLoginsAndDoorsApart: an address that has guessed accounts' passwords may still go
+// to a room, and an owner who mistypes the room's password may delete it without one.
 func TestLoginsAndDoorsApart(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, func(c *config) { c.Limits.LoginsPerMinute = 2 })

@@ -36,8 +36,8 @@ func (b *bubble) lateReads() *lateStore {
 	return late
 }
 
-// TestResetBeatsChange: who was about to change the password when an administrator
-// gave the account another one does not undo that.
+// TestResetBeatsChange: a #changepass under way when an administrator gives the account
+// another password does not undo that.
 func TestResetBeatsChange(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {

@@ -157,7 +157,7 @@ func without(s, around string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(s, around), around)
 }
 
-// isReserved tells whether a name is one of the server's own.
+// isReserved reports whether a name is one of the server's own.
 func isReserved(key string) bool {
 	return key == "host" || key == "server" || key == "system" || key == "homeroom"
 }

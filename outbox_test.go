@@ -95,8 +95,8 @@ const (
 
 const tooSlowText = `@mess #warning "you read too slowly; the connection ends"`
 
-// TestStalledTooFarBehind: who does not read holds nobody up, is cut off when
-// 256 KiB wait, and hears why, after all that came before that.
+// TestStalledTooFarBehind: a user who does not read holds nobody up, is cut off when
+// 256 KiB wait, and is told why, after all that came before that.
 func TestStalledTooFarBehind(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
@@ -182,7 +182,7 @@ func TestSlowButReading(t *testing.T) {
 	})
 }
 
-// TestLastLines: who does not read when its session ends has a second to take
+// TestLastLines: a user who does not read when the session ends has a second to take
 // the last lines.
 func TestLastLines(t *testing.T) {
 	t.Parallel()

@@ -162,7 +162,7 @@ func TestGuessersApart(t *testing.T) {
 }
 
 // TestGuessersAreBounded: many addresses do not take much memory, and cannot make
-// the server forget who has to wait for long.
+// the server forget an address that has to wait for long.
 func TestGuessersAreBounded(t *testing.T) {
 	t.Parallel()
 	h := newHandClock(t, 3)
@@ -197,7 +197,7 @@ func TestGuessesUnlimited(t *testing.T) {
 	}
 }
 
-// hold takes all cores, so that who wants a password hashed waits until they are
+// hold takes all cores, so that every password to be hashed waits until they are
 // released. No password is being hashed.
 func (h *hasher) hold() (release func()) {
 	cores := h.free

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestReload: what can change holds at once, also for who is connected; what cannot
-// is named; and a bad file changes nothing.
+// TestReload: what can change holds at once, also for connected users; what cannot
+// change is named; and a bad file changes nothing.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)

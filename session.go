@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// session is one connection and who uses it. Its reader goroutine runs serve;
+// session is one connection and its user. Its reader goroutine runs serve;
 // its writer goroutine, where it needs one, runs out.write.
 type session struct {
 	// fixed when it is made
@@ -193,7 +193,7 @@ func (s *session) cut() {
 // lingerTime is how long an ended connection may stay half open.
 const lingerTime = 2 * time.Second
 
-// isFatal tells whether a failure ends the connection.
+// isFatal reports whether a failure ends the connection.
 func isFatal(err error) bool {
 	var known *replyError
 	return errors.As(err, &known) && known.fatal

@@ -198,7 +198,7 @@ func wantRestores(t *testing.T, file string, key []byte, least int) (messages in
 	}
 	c := ts.Dial()
 	c.Ask("#login regd alice pw", "@status 0")
-	c.Conn.Close() // a stop waits for who stays
+	c.Conn.Close() // a stop waits for those who stay
 	ts.stopNow()
 	return messages
 }

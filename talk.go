@@ -12,7 +12,7 @@ const (
 	catchUpTime  = time.Second          // what a round waits, at most, for members that read but were not served
 	longestPause = 2 * time.Millisecond // what a busy room's lines may wait for company
 	fewLines     = 16                   // lines that are always worth it to wait for, while that time is not over
-	mostUnheard  = 64 << 10             // bytes of a room past which who says more waits for a round
+	mostUnheard  = 64 << 10             // bytes of a room beyond which a speaker waits for a round
 )
 
 // talk is what is being said in a room. A line is kept once, for each look that a

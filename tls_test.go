@@ -88,7 +88,7 @@ func TestTLSPassword(t *testing.T) {
 	sealed.ClosedWell(`@mess #warning "logged in from another place"`)
 }
 
-// TestTLSOtherSpeech: who speaks no TLS is told so; a browser gets nothing.
+// TestTLSOtherSpeech: a client that speaks no TLS is told so; a browser gets nothing.
 func TestTLSOtherSpeech(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, withTLS)
@@ -102,7 +102,7 @@ func TestTLSOtherSpeech(t *testing.T) {
 	browser.ClosedWell()
 }
 
-// TestTLSHandshakeEnds: who does not finish the handshake counts, and has to go.
+// TestTLSHandshakeEnds: a client that does not finish the handshake counts, and has to go.
 func TestTLSHandshakeEnds(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, withTLS, func(c *config) {
@@ -261,7 +261,7 @@ func TestTLSOneRecord(t *testing.T) {
 	}
 }
 
-// TestTLSStalled: who does not read over TLS holds nobody up and loses its place.
+// TestTLSStalled: a client that does not read over TLS holds nobody up and is cut off.
 func TestTLSStalled(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, withTLS)

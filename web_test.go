@@ -87,8 +87,8 @@ func TestWebOff(t *testing.T) {
 	}
 }
 
-// TestConnectCommands: who asks for a host is told that one where it leads to the
-// port, and never what is no host.
+// TestConnectCommands: the page names the host that was asked for if it leads to the
+// port, and never a malformed host.
 func TestConnectCommands(t *testing.T) {
 	t.Parallel()
 	all := startServer(t, func(c *config) { c.Server.Listen, c.TLS.Listen = ":0", ":0" })

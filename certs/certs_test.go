@@ -243,7 +243,7 @@ func newPair(t testing.TB, host string) (text []byte) {
 	return text
 }
 
-// put writes a file in another's place, as who renews certificates does.
+// put writes a file in another's place, as programs that renew certificates do.
 func put(t testing.TB, path string, text []byte) {
 	t.Helper()
 	if err := datadir.WriteFile(path, bytes.NewReader(text), 0o600); err != nil {

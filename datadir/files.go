@@ -72,8 +72,8 @@ func Create(path string, content io.Reader, mode fs.FileMode) error {
 	return nil
 }
 
-// Rename gives a file its name once all of it is on the disk. What had the name
-// stays if that fails.
+// Rename gives a file its name once all of it is on the disk. If that fails, the file
+// that had the name stays.
 func Rename(fresh, name string) error {
 	if err := Sync(fresh); err != nil {
 		return err

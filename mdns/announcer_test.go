@@ -15,7 +15,7 @@ import (
 )
 
 // fakeNet is a network of announcers, each with its links to it. Like a real one
-// it gives each packet to everybody, to who sent it too.
+// it gives each packet to everybody, its sender included.
 type fakeNet struct {
 	t       testing.TB
 	mu      sync.Mutex
@@ -370,8 +370,8 @@ func sameLines(a, b string) bool {
 	return slices.Equal(as, bs)
 }
 
-// TestNoAddress: who asks for an address of a family that the machine has none of
-// is told so at once.
+// TestNoAddress: a question for an address of a family that the machine lacks is
+// answered with that at once.
 func TestNoAddress(t *testing.T) {
 	t.Parallel()
 	host := dnsName("homeroom.local.")
@@ -386,8 +386,8 @@ func TestNoAddress(t *testing.T) {
 	}
 }
 
-// TestAnswersAreFew: what who asks knows already is not told, and nothing is told
-// everybody more than once a second, however often it is asked.
+// TestAnswersAreFew: known answers are not repeated, and no record goes to everybody
+// more than once a second, however often it is asked for.
 func TestAnswersAreFew(t *testing.T) {
 	onNet(t, func(t *testing.T, n *fakeNet) {
 		m := n.join(fakeLink(1, "192.0.2.1/24"))

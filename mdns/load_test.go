@@ -49,8 +49,8 @@ func loadPackets(t testing.TB, a *announcer) map[string][]byte {
 	}
 }
 
-// handle has a packet handled as by one who still asks for the names or one who has
-// them: claims are for the former.
+// handle handles a packet as an announcer does that still probes for the names, or one
+// that has them: claims are for the former.
 func (a *announcer) handle(l *announcedLink, m *message, now time.Time) {
 	a.step = probes + announcements
 	if len(m.claims) > 0 {

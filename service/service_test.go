@@ -157,7 +157,7 @@ func (sys *fakeSystem) wantSaid(want ...string) {
 }
 
 // TestScripts: the texts arrive as they are, name the places that the program uses,
-// and can be read by who is to read them.
+// and can be read by their readers.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	for platform, places := range map[string][]string{

@@ -38,9 +38,9 @@ func openForReading(folder string) (db *sql.DB, release func() error, err error)
 	return db, func() error { return errors.Join(db.Close(), lock.Release()) }, nil
 }
 
-// Backup writes a folder's database, as it is at one moment, to a file. What is
-// sealed stays sealed, and the key is not in it. Until all is written and
-// checked, a file that is there stays. Names in reserved are the server's own.
+// Backup writes a snapshot of a folder's database to a file. Sealed columns stay
+// sealed, and the key is not in it. Until all is written and checked, a file that
+// is there stays. Names in reserved are the server's own.
 func Backup(ctx context.Context, out io.Writer, folder, file string, reserved ...string) error {
 	if err := checkTarget(folder, file, reserved); err != nil {
 		return err
@@ -203,7 +203,7 @@ func copyChecked(ctx context.Context, from, to string) error {
 	return nil
 }
 
-// existing tells whether any of these files is there.
+// existing reports whether any of these files is there.
 func existing(paths ...string) bool {
 	for _, path := range paths {
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {

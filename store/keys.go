@@ -42,7 +42,7 @@ func (c argonCost) derive(passphrase string, salt []byte) []byte {
 	return argon2.IDKey([]byte(passphrase), salt, c.passes, c.memory, c.lanes, masterBytes)
 }
 
-// bearable tells whether a cost from a database is one that a program made.
+// bearable reports whether a cost from a database is one that a program made.
 func (c argonCost) bearable() bool {
 	return c.passes >= 1 && c.passes <= 100 && c.memory >= 8 && c.memory <= 1<<20 && c.lanes >= 1
 }

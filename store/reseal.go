@@ -131,7 +131,7 @@ type querier interface {
 // walkSize is how many records are in memory while all are gone through.
 const walkSize = 100
 
-// hasTable tells whether a database has a table for a kind; one of an earlier
+// hasTable reports whether a database has a table for a kind; one of an earlier
 // version may not.
 func hasTable(q querier, k Kind) (there bool, err error) {
 	err = q.QueryRow("SELECT count(*) > 0 FROM sqlite_master WHERE type = 'table' AND name = ?", k.table()).Scan(&there)

@@ -237,7 +237,7 @@ func resealKind(ctx context.Context, db *sql.DB, k Kind, seal *sealer) (records 
 	return records, err
 }
 
-// sealedWith tells whether all of a record is sealed with a key already.
+// sealedWith reports whether all of a record is sealed with a key already.
 func (r Record) sealedWith(number uint32) bool {
 	head, err := sealedWith(r.Head)
 	if r.Body == nil || err != nil {

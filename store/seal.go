@@ -28,8 +28,8 @@ const (
 // String names a column as the database does.
 func (c column) String() string { return [...]string{"head", "body"}[c] }
 
-// cipher seals what is stored and opens it again. What is said of its place is
-// authenticated with it. Seal appends to dst; Open works in sealed's own memory. Any
+// Cipher seals what is stored and opens it again. Its place is authenticated with
+// it. Seal appends to dst; Open works in sealed's own memory. Any
 // number of goroutines may use one.
 type Cipher interface {
 	Seal(dst, clear, place []byte) []byte
@@ -160,7 +160,7 @@ func (m masterKey) keyMark() ([]byte, error) {
 	return check.Seal(nil, nil, m.header()), nil
 }
 
-// fits tells whether a mark is this key's.
+// fits reports whether a mark is this key's.
 func (m masterKey) fits(mark []byte) bool {
 	check, err := m.derive(m.secret, "check")
 	if err != nil {
@@ -170,8 +170,8 @@ func (m masterKey) fits(mark []byte) bool {
 	return err == nil
 }
 
-// wrap seals another key with this one, so that who has the newer key has the
-// older one too while both are needed.
+// wrap seals another key with this one, so that the newer key opens the older one
+// while both are needed.
 func (m masterKey) wrap(other masterKey) ([]byte, error) {
 	wrapper, err := m.derive(m.secret, "wrap")
 	if err != nil {

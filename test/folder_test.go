@@ -113,7 +113,7 @@ func fillFolder(t testing.TB, folder string, messages int) (all []string) {
 	for range messages {
 		c.Expect("@status 0")
 	}
-	c.Conn.Close() // a stop waits for who stays
+	c.Conn.Close() // a stop waits for those who stay
 	all = contents(p)
 	if code := p.terminate(); code != exitDone {
 		t.Fatalf("exit code %d", code)

@@ -114,7 +114,7 @@ func TestLoginRush(t *testing.T) {
 	}
 }
 
-// rush logs rushers people in at the same moment. Who gets 3006 tries again a
+// rush logs rushers people in at the same moment. Those that get 3006 try again a
 // little later, as a program does.
 func rush(p *program) (took []time.Duration, refused int64) {
 	var running sync.WaitGroup

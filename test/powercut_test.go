@@ -16,8 +16,8 @@ import (
 )
 
 // TestPowerCut cuts the power of a server that is storing what several clients
-// ask for. What was answered @status 0 is there afterwards, and nothing is that
-// was not asked for.
+// ask for. Everything that was answered @status 0 is there afterwards, and nothing
+// else.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	power := disk.NewPower(t)
@@ -63,7 +63,7 @@ func TestPowerCutFirstStart(t *testing.T) {
 		p = startProgram(t, path, args...)
 		c := p.Dial()
 		c.Ask("#login regd alice pw", "@status 0")
-		c.Conn.Close() // a stop waits for who stays
+		c.Conn.Close() // a stop waits for those who stay
 		if code := p.terminate(); code != exitDone {
 			t.Errorf("round %d: exit code %d", round, code)
 		}

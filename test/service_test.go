@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestServiceNeedsRoot: who is not root is told what to type, and nothing is done.
+// TestServiceNeedsRoot: users other than root are told what to type, and nothing is done.
 func TestServiceNeedsRoot(t *testing.T) {
 	t.Parallel()
 	path := buildProgram(t)

@@ -78,7 +78,7 @@ type faultTest struct {
 }
 
 // round runs a server on a fresh folder whose nth call fails, loads it, and
-// compares what a healthy server finds afterwards. It tells whether a call failed.
+// compares what a healthy server finds afterwards. It reports whether a call failed.
 func (f *faultTest) round(t *testing.T, n int) bool {
 	f.rounds++
 	c := newCrashTest(t, f.path, programSettings, t.TempDir(), false)

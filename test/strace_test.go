@@ -33,7 +33,7 @@ func callFaults() []callFault {
 }
 
 // eachCallFault has one call after the other go wrong: a few, or with -faults=all
-// each that there is. once tells whether there was such a call.
+// each that there is. once reports whether there was such a call.
 func eachCallFault(t *testing.T, once func(f callFault, n int) bool) {
 	t.Helper()
 	total := 0

@@ -86,32 +86,6 @@ func newBans(srv *server) (*bans, error) {
 	return bs, nil
 }
 
-// pack returns a ban as it is stored.
-func (b *ban) pack() []byte {
-	against := b.key.name
-	if b.key.what == banNet {
-		against = b.key.net.String()
-	}
-	return store.Pack(string(b.key.what), against, b.target, b.by, b.reason)
-}
-
-// unpackBan reads what pack wrote.
-func unpackBan(r store.Record) (*ban, error) {
-	fields, err := store.Unpack(r.Head, 5)
-	if err != nil {
-		return nil, err
-	}
-	b := &ban{id: r.ID, target: fields[2], by: fields[3], reason: fields[4], ends: r.Ends}
-	if b.key.what = banKind(fields[0]); b.key.what != banNet {
-		b.key.name = fields[1]
-		return b, nil
-	}
-	if b.key.net, err = netip.ParsePrefix(fields[1]); err != nil {
-		return nil, store.ErrDamaged
-	}
-	return b, nil
-}
-
 // nameBan makes a ban of a name.
 func nameBan(n name) *ban { return &ban{key: banKey{what: banName, name: n.key}, target: n.shown} }
 

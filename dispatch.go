@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"strings"
+
+	"homeroom/store"
 )
 
 // access is who may use a command.
@@ -144,4 +147,18 @@ func (s *session) run(c *command, args []string, r *reply) (err error) {
 		s.audit(c, who, args)
 	}
 	return err
+}
+
+// statusOf is how a failure that is no status of its own is shown. Those that the
+// operator should hear of keep their cause.
+func statusOf(err error) *replyError {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return &replyError{code: statusNotFound}
+	case errors.Is(err, store.ErrFull):
+		return &replyError{code: statusLimit, cause: err}
+	case errors.Is(err, store.ErrBroken): // which is in the log already
+		return &replyError{code: statusUnknown}
+	}
+	return &replyError{code: statusUnknown, cause: err}
 }

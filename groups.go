@@ -1,7 +1,6 @@
 package main
 
 import (
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -31,40 +30,6 @@ func newGroups(srv *server) *groups {
 
 // newGroup makes a group that has no name yet.
 func (gs *groups) newGroup() *group { return &group{place: place{placeKind: gs.placeKind}} }
-
-// pack is a group's record: as a room's, and its time to live in ms.
-func (g *group) pack(d *door) []byte {
-	return store.Pack(g.name.shown, g.name.key, d.lock.packed(), g.whom(), strconv.FormatInt(g.ttl.Milliseconds(), 10))
-}
-
-// loadGroups reads the stored groups.
-func (srv *server) loadGroups(accounts map[int64]*account) error {
-	now := srv.clock.now()
-	err := srv.store.Load(store.Group, func(r store.Record) error {
-		srv.messages.stored.Add(r.Total)
-		if r.Head == nil {
-			return nil
-		}
-		fields, err := store.Unpack(r.Head, 5)
-		if err != nil {
-			return err
-		}
-		g := srv.groups.newGroup()
-		if err := g.unpack(r, fields, accounts, nil); err != nil {
-			return err
-		}
-		ms, err := strconv.ParseInt(fields[4], 10, 64)
-		if err != nil {
-			return store.ErrDamaged
-		}
-		g.ttl = time.Duration(ms) * time.Millisecond
-		g.messages.Store(r.Total)
-		srv.groups.restore(g, now)
-		return nil
-	})
-	srv.groups.sort()
-	return err
-}
 
 // enter moves a session into a group, out of the one that it is in. It fails as
 // place.hold does; then it changes nothing.

@@ -31,12 +31,6 @@ func (s *session) answersChallenge(password string) (challenge string, sum []byt
 	return challenge, sum, marked && err == nil && len(sum) == md5.Size && challenge != ""
 }
 
-// answers reports whether a sum is the account's answer to a challenge. An account
-// without a recoverable password has none.
-func (b *accountBody) answers(challenge string, sum []byte) bool {
-	return b.recoverable != "" && md5Proves(challenge, b.recoverable, sum)
-}
-
 // toRecover returns the part of a prepared password that is kept beside its verifier:
 // nothing, unless the settings allow #challenge, which needs the password itself.
 func (srv *server) toRecover(password string) string {

@@ -148,15 +148,6 @@ func (s *session) checkPost(words []string) (postArgs, error) {
 	return a, err
 }
 
-// packMessage is a message's record: heading and author in the head, its lines in the
-// body.
-func packMessage(group int64, a postArgs, author string, lines []string) store.Record {
-	return store.Record{
-		Kind: store.Message, Group: group, Parent: a.parent, Ends: never,
-		Head: store.Pack(a.heading, author), Body: store.Pack(lines...),
-	}
-}
-
 // storePost stores a message and tells the group. The store looks for the parent again:
 // it may have expired while the lines came.
 func (s *session) storePost(p *posting) error {

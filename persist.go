@@ -1,13 +1,21 @@
 package main
 
 import (
-	"errors"
+	"fmt"
+	"net/netip"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"homeroom/store"
 )
+
+// What of the chat outlives the server, and how it gets to the disk: the opening of the
+// store, the saver, and how accounts, rooms, groups, messages and bans are packed into
+// records. Sealing them is crypto.go's, storing them the package store's.
 
 // openStore opens the store of the data folder, and sets the server's clock by what is
 // saved there.
@@ -136,16 +144,197 @@ func fillValues(v *store.Values, calibrate bool) {
 	}
 }
 
-// statusOf is how a failure that is no status of its own is shown. Those that the
-// operator should hear of keep their cause.
-func statusOf(err error) *replyError {
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return &replyError{code: statusNotFound}
-	case errors.Is(err, store.ErrFull):
-		return &replyError{code: statusLimit, cause: err}
-	case errors.Is(err, store.ErrBroken): // which is in the log already
-		return &replyError{code: statusUnknown}
+// accountBody is the part of an account that only logging in needs.
+type accountBody struct {
+	verifier        *verifier
+	realName, email string
+	recoverable     string // the password itself, for #challenge; "": not kept
+}
+
+// answers reports whether a sum is the account's answer to a challenge. An account
+// without a recoverable password has none.
+func (b *accountBody) answers(challenge string, sum []byte) bool {
+	return b.recoverable != "" && md5Proves(challenge, b.recoverable, sum)
+}
+
+// pack makes a body's record, before it is sealed.
+func (b *accountBody) pack() []byte {
+	fields := []string{b.verifier.String(), b.realName, b.email}
+	if b.recoverable != "" {
+		fields = append(fields, b.recoverable)
 	}
-	return &replyError{code: statusUnknown, cause: err}
+	return store.Pack(fields...)
+}
+
+// parseAccountBody reads what pack wrote.
+func parseAccountBody(packed []byte) (*accountBody, error) {
+	fields, err := store.Unpack(packed, 3)
+	if err != nil {
+		return nil, err
+	}
+	b := &accountBody{realName: fields[1], email: fields[2]}
+	if b.verifier, err = parseVerifier(fields[0]); err != nil {
+		return nil, err
+	}
+	if len(fields) > 3 {
+		b.recoverable = fields[3]
+	}
+	return b, nil
+}
+
+// accountRecord packs a new account: names in the head, the rest in the body.
+func accountRecord(n name, b *accountBody) store.Record {
+	return store.Record{Kind: store.Account, Head: accountHead(n, false), Body: b.pack()}
+}
+
+// accountHead packs names and role.
+func accountHead(n name, admin bool) []byte {
+	if admin {
+		return store.Pack(n.shown, n.key, roleWord(true))
+	}
+	return store.Pack(n.shown, n.key)
+}
+
+// bodyRecord packs a body that takes the place of another one.
+func bodyRecord(id int64, b *accountBody) store.Record {
+	return store.Record{Kind: store.Account, ID: id, Body: b.pack()}
+}
+
+// loadAccounts reads the heads of all accounts.
+func (srv *server) loadAccounts() (byID map[int64]*account, err error) {
+	byID = map[int64]*account{}
+	err = srv.store.Load(store.Account, func(r store.Record) error {
+		fields, err := store.Unpack(r.Head, 2)
+		if err != nil {
+			return err
+		}
+		a := &account{id: r.ID, name: name{fields[0], fields[1]}}
+		a.admin.Store(len(fields) > 2 && fields[2] == roleWord(true))
+		a.seen.Store(int64(r.Ends))
+		srv.users.accounts[a.name.key] = a
+		srv.users.sorted = append(srv.users.sorted, a)
+		byID[a.id] = a
+		return nil
+	})
+	slices.SortFunc(srv.users.sorted, func(a, b *account) int { return strings.Compare(a.name.key, b.name.key) })
+	return byID, err
+}
+
+// readAccount reads an account's body.
+func (srv *server) readAccount(a *account) (*accountBody, error) {
+	r, err := srv.store.Get(store.Account, a.id)
+	if err != nil {
+		return nil, err
+	}
+	b, err := parseAccountBody(r.Body)
+	if err != nil {
+		return nil, &replyError{code: statusUnknown, cause: fmt.Errorf("reading account %d: %w", a.id, err)}
+	}
+	return b, nil
+}
+
+// pack is a room's record: shown name, key, password, who may enter, and the keys of
+// the names that may not.
+func (r *room) pack(d *door) []byte {
+	return store.Pack(append([]string{r.name.shown, r.name.key, d.lock.packed(), r.whom()}, d.banned...)...)
+}
+
+// unpack reads what the records of rooms and groups have in common.
+func (p *place) unpack(r store.Record, fields []string, accounts map[int64]*account, banned []string) (err error) {
+	p.id, p.name, p.regdOnly, p.ends = r.ID, name{fields[0], fields[1]}, fields[3] == whomWord(true), r.Ends
+	d := &door{owner: owner{account: accounts[r.Parent]}, banned: banned}
+	if fields[2] != "" {
+		d.lock, err = parseVerifier(fields[2])
+	}
+	p.door.Store(d)
+	return err
+}
+
+// loadRooms reads the stored rooms.
+func (srv *server) loadRooms(accounts map[int64]*account) error {
+	now := srv.clock.now()
+	err := srv.store.Load(store.Room, func(rec store.Record) error {
+		fields, err := store.Unpack(rec.Head, 4)
+		if err != nil {
+			return err
+		}
+		r := srv.rooms.newRoom()
+		if err := r.unpack(rec, fields, accounts, fields[4:]); err != nil {
+			return err
+		}
+		r.ttl = srv.settings().Expiry.Room.Duration
+		srv.rooms.restore(r, now)
+		return nil
+	})
+	srv.rooms.sort()
+	return err
+}
+
+// pack is a group's record: as a room's, and its time to live in ms.
+func (g *group) pack(d *door) []byte {
+	return store.Pack(g.name.shown, g.name.key, d.lock.packed(), g.whom(), strconv.FormatInt(g.ttl.Milliseconds(), 10))
+}
+
+// loadGroups reads the stored groups.
+func (srv *server) loadGroups(accounts map[int64]*account) error {
+	now := srv.clock.now()
+	err := srv.store.Load(store.Group, func(r store.Record) error {
+		srv.messages.stored.Add(r.Total)
+		if r.Head == nil {
+			return nil
+		}
+		fields, err := store.Unpack(r.Head, 5)
+		if err != nil {
+			return err
+		}
+		g := srv.groups.newGroup()
+		if err := g.unpack(r, fields, accounts, nil); err != nil {
+			return err
+		}
+		ms, err := strconv.ParseInt(fields[4], 10, 64)
+		if err != nil {
+			return store.ErrDamaged
+		}
+		g.ttl = time.Duration(ms) * time.Millisecond
+		g.messages.Store(r.Total)
+		srv.groups.restore(g, now)
+		return nil
+	})
+	srv.groups.sort()
+	return err
+}
+
+// pack returns a ban as it is stored.
+func (b *ban) pack() []byte {
+	against := b.key.name
+	if b.key.what == banNet {
+		against = b.key.net.String()
+	}
+	return store.Pack(string(b.key.what), against, b.target, b.by, b.reason)
+}
+
+// unpackBan reads what pack wrote.
+func unpackBan(r store.Record) (*ban, error) {
+	fields, err := store.Unpack(r.Head, 5)
+	if err != nil {
+		return nil, err
+	}
+	b := &ban{id: r.ID, target: fields[2], by: fields[3], reason: fields[4], ends: r.Ends}
+	if b.key.what = banKind(fields[0]); b.key.what != banNet {
+		b.key.name = fields[1]
+		return b, nil
+	}
+	if b.key.net, err = netip.ParsePrefix(fields[1]); err != nil {
+		return nil, store.ErrDamaged
+	}
+	return b, nil
+}
+
+// packMessage is a message's record: heading and author in the head, its lines in the
+// body.
+func packMessage(group int64, a postArgs, author string, lines []string) store.Record {
+	return store.Record{
+		Kind: store.Message, Group: group, Parent: a.parent, Ends: never,
+		Head: store.Pack(a.heading, author), Body: store.Pack(lines...),
+	}
 }

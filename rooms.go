@@ -49,43 +49,6 @@ func (rs *rooms) newRoom() *room {
 	return &room{place: place{placeKind: rs.placeKind}, talk: talk{rings: rs.rings}}
 }
 
-// pack is a room's record: shown name, key, password, who may enter, and the keys of
-// the names that may not.
-func (r *room) pack(d *door) []byte {
-	return store.Pack(append([]string{r.name.shown, r.name.key, d.lock.packed(), r.whom()}, d.banned...)...)
-}
-
-// unpack reads what the records of rooms and groups have in common.
-func (p *place) unpack(r store.Record, fields []string, accounts map[int64]*account, banned []string) (err error) {
-	p.id, p.name, p.regdOnly, p.ends = r.ID, name{fields[0], fields[1]}, fields[3] == whomWord(true), r.Ends
-	d := &door{owner: owner{account: accounts[r.Parent]}, banned: banned}
-	if fields[2] != "" {
-		d.lock, err = parseVerifier(fields[2])
-	}
-	p.door.Store(d)
-	return err
-}
-
-// loadRooms reads the stored rooms.
-func (srv *server) loadRooms(accounts map[int64]*account) error {
-	now := srv.clock.now()
-	err := srv.store.Load(store.Room, func(rec store.Record) error {
-		fields, err := store.Unpack(rec.Head, 4)
-		if err != nil {
-			return err
-		}
-		r := srv.rooms.newRoom()
-		if err := r.unpack(rec, fields, accounts, fields[4:]); err != nil {
-			return err
-		}
-		r.ttl = srv.settings().Expiry.Room.Duration
-		srv.rooms.restore(r, now)
-		return nil
-	})
-	srv.rooms.sort()
-	return err
-}
-
 // enter moves a session into a room, out of the one that it is in. It fails as
 // place.hold does; then it changes nothing.
 func (rs *rooms) enter(r *room, s *session, through *door) error {

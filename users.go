@@ -162,95 +162,12 @@ func (srv *server) findOnline(word string) *session {
 	return srv.users.online[n.key]
 }
 
-// accountBody is the part of an account that only logging in needs.
-type accountBody struct {
-	verifier        *verifier
-	realName, email string
-	recoverable     string // the password itself, for #challenge; "": not kept
-}
-
-// pack makes a body's record, before it is sealed.
-func (b *accountBody) pack() []byte {
-	fields := []string{b.verifier.String(), b.realName, b.email}
-	if b.recoverable != "" {
-		fields = append(fields, b.recoverable)
-	}
-	return store.Pack(fields...)
-}
-
-// parseAccountBody reads what pack wrote.
-func parseAccountBody(packed []byte) (*accountBody, error) {
-	fields, err := store.Unpack(packed, 3)
-	if err != nil {
-		return nil, err
-	}
-	b := &accountBody{realName: fields[1], email: fields[2]}
-	if b.verifier, err = parseVerifier(fields[0]); err != nil {
-		return nil, err
-	}
-	if len(fields) > 3 {
-		b.recoverable = fields[3]
-	}
-	return b, nil
-}
-
-// accountRecord packs a new account: names in the head, the rest in the body.
-func accountRecord(n name, b *accountBody) store.Record {
-	return store.Record{Kind: store.Account, Head: accountHead(n, false), Body: b.pack()}
-}
-
-// accountHead packs names and role.
-func accountHead(n name, admin bool) []byte {
-	if admin {
-		return store.Pack(n.shown, n.key, roleWord(true))
-	}
-	return store.Pack(n.shown, n.key)
-}
-
 // roleWord is how records and commands spell a role.
 func roleWord(admin bool) string {
 	if admin {
 		return "admin"
 	}
 	return "user"
-}
-
-// bodyRecord packs a body that takes the place of another one.
-func bodyRecord(id int64, b *accountBody) store.Record {
-	return store.Record{Kind: store.Account, ID: id, Body: b.pack()}
-}
-
-// loadAccounts reads the heads of all accounts.
-func (srv *server) loadAccounts() (byID map[int64]*account, err error) {
-	byID = map[int64]*account{}
-	err = srv.store.Load(store.Account, func(r store.Record) error {
-		fields, err := store.Unpack(r.Head, 2)
-		if err != nil {
-			return err
-		}
-		a := &account{id: r.ID, name: name{fields[0], fields[1]}}
-		a.admin.Store(len(fields) > 2 && fields[2] == roleWord(true))
-		a.seen.Store(int64(r.Ends))
-		srv.users.accounts[a.name.key] = a
-		srv.users.sorted = append(srv.users.sorted, a)
-		byID[a.id] = a
-		return nil
-	})
-	slices.SortFunc(srv.users.sorted, func(a, b *account) int { return strings.Compare(a.name.key, b.name.key) })
-	return byID, err
-}
-
-// readAccount reads an account's body.
-func (srv *server) readAccount(a *account) (*accountBody, error) {
-	r, err := srv.store.Get(store.Account, a.id)
-	if err != nil {
-		return nil, err
-	}
-	b, err := parseAccountBody(r.Body)
-	if err != nil {
-		return nil, &replyError{code: statusUnknown, cause: fmt.Errorf("reading account %d: %w", a.id, err)}
-	}
-	return b, nil
 }
 
 // cmdCreateLogin is "#createlogin <name> <password> <real name> <email id>".

@@ -44,10 +44,12 @@ func (d *duration) UnmarshalTOML(value any) error {
 	return nil
 }
 
-// config is every setting; its keys are explained in chat.toml.
+// config is every setting; its keys are explained in chat.toml. What has the tag
+// reload:"start", or stands in a section that has it, changes only at a start.
 type config struct {
 	Server struct {
-		Name, Listen, Data, Key string
+		Name              string
+		Listen, Data, Key string `reload:"start"`
 	}
 	Limits struct {
 		Connections       int
@@ -73,15 +75,15 @@ type config struct {
 	Persist struct {
 		Mode  string
 		Every duration
-	}
+	} `reload:"start"`
 	Auth struct {
 		PlainPassword string `toml:"plain_password"`
 		ChallengeMD5  bool   `toml:"challenge_md5"`
-		Iterations    int
+		Iterations    int    `reload:"start"`
 	}
 	TLS struct {
 		Listen, Cert, Key string
-	}
+	} `reload:"start"`
 	Admin struct {
 		Reboot, Poweroff string
 	}
@@ -93,13 +95,14 @@ type config struct {
 	Find struct {
 		Announce bool
 		Name     string
-	}
+	} `reload:"start"`
 	Web struct {
-		Listen, Metrics string
+		Listen  string `reload:"start"`
+		Metrics string
 	}
 	SSH struct {
 		Listen string
-	}
+	} `reload:"start"`
 }
 
 // defaultConfig is what holds where chat.toml says nothing.
@@ -170,8 +173,9 @@ func (c *config) parse(name, text string) error {
 		}
 		return wrongType(name, err)
 	}
+	known := knownSettings()
 	for _, key := range meta.Keys() {
-		if !knownSettings()[key.String()] {
+		if !known[key.String()] {
 			return fmt.Errorf("%s, line %d: there is no setting %s; `homeroom config` shows them all",
 				name, lineOfKey(text, key), visible(key.String()))
 		}
@@ -207,7 +211,11 @@ func visible(text string) string {
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
-// knownSettings is every key of the sample file, with its sections.
+// maxRounds is the most that auth.iterations can be: more costs the server more than
+// a thief.
+const maxRounds = 600_000
+
+// knownSettings returns every key of the sample file, with its sections.
 func knownSettings() map[string]bool {
 	var any map[string]any
 	meta, err := toml.Decode(sampleConfig, &any)

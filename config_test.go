@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -8,6 +9,15 @@ import (
 	"strings"
 	"testing"
 )
+
+// settingsOf returns every setting by its key, as the values print.
+func settingsOf(c config) map[string]string {
+	all := map[string]string{}
+	for _, s := range c.all() {
+		all[s.key] = fmt.Sprint(s.value)
+	}
+	return all
+}
 
 // TestSampleIsDefault: chat.toml sets every key that there is to its default.
 func TestSampleIsDefault(t *testing.T) {

@@ -13,7 +13,6 @@ import (
 
 const (
 	maxPassword = 100                    // bytes of a password, after preparation
-	maxRounds   = 600_000                // more costs the server more than a thief
 	minRounds   = 15_000                 // what calibration goes down to on a slow machine
 	doorRounds  = 4096                   // of the passwords of rooms and groups (RFC 7677 section 4)
 	hashTime    = 250 * time.Millisecond // what one check of an account's password is to cost

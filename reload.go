@@ -13,29 +13,60 @@ import (
 // runs. Nobody changes it: a reload puts another one in its place.
 func (srv *server) settings() *config { return srv.live.Load() }
 
-// settingsOf is every setting by its key, as people read it.
-func settingsOf(c config) map[string]string {
-	all := map[string]string{}
-	v := reflect.ValueOf(c)
-	for i := range v.NumField() {
-		section := v.Field(i)
-		for j := range section.NumField() {
-			field := section.Type().Field(j)
-			key := field.Tag.Get("toml")
-			if key == "" {
-				key = strings.ToLower(field.Name)
-			}
-			all[strings.ToLower(v.Type().Field(i).Name)+"."+key] = fmt.Sprint(section.Field(j).Interface())
-		}
-	}
-	return all
+// setting is one field of a config.
+type setting struct {
+	key     string // as people read it: section.name
+	value   reflect.Value
+	atStart bool // it changes only at a start
 }
 
-// keepFixed puts what only a start can change back to what it was.
-func (c *config) keepFixed(was *config) {
-	c.Server.Listen, c.Server.Data, c.Server.Key = was.Server.Listen, was.Server.Data, was.Server.Key
-	c.Persist, c.Auth.Iterations, c.TLS = was.Persist, was.Auth.Iterations, was.TLS
-	c.Web.Listen, c.SSH, c.Find = was.Web.Listen, was.SSH, was.Find
+// all returns every setting, in an order that is always the same.
+func (c *config) all() (settings []setting) {
+	const tag, atStart = "reload", "start"
+	v := reflect.ValueOf(c).Elem()
+	for i := range v.NumField() {
+		section, fields := v.Type().Field(i), v.Field(i)
+		for j := range fields.NumField() {
+			field := fields.Type().Field(j)
+			name := field.Tag.Get("toml")
+			if name == "" {
+				name = strings.ToLower(field.Name)
+			}
+			settings = append(settings, setting{
+				key: strings.ToLower(section.Name) + "." + name, value: fields.Field(j),
+				atStart: section.Tag.Get(tag) == atStart || field.Tag.Get(tag) == atStart,
+			})
+		}
+	}
+	return settings
+}
+
+// String returns a setting's value in one line, of which an empty one is seen.
+func (s setting) String() string {
+	if text := visible(fmt.Sprint(s.value)); text != "" {
+		return text
+	}
+	return `""`
+}
+
+// reloaded returns the settings that hold once a reload has read wanted, and what
+// changes, or would at a start, a line each.
+func (c *config) reloaded(wanted config) (next config, changes []string) {
+	next = wanted
+	before := c.all()
+	for i, s := range next.all() {
+		was, now := before[i].String(), s.String()
+		switch {
+		case s.value.Equal(before[i].value):
+		case s.atStart:
+			changes = append(changes, fmt.Sprintf("%s stays %s until the server is started anew; then it is %s", s.key, was, now))
+			s.value.Set(before[i].value)
+		default:
+			changes = append(changes, fmt.Sprintf("%s is %s now; it was %s", s.key, now, was))
+		}
+	}
+	slices.Sort(changes)
+	return next, changes
 }
 
 // errNoReload is where a server was not started with a way to read settings anew.
@@ -54,9 +85,7 @@ func (srv *server) reload(by string) (changes []string, err error) {
 		slog.Error("the settings are refused; all stays as it was", "by", by, "error", oneLine(err))
 		return nil, err
 	}
-	was, next := srv.settings(), wanted
-	next.keepFixed(was)
-	changes = differences(was, &wanted, &next)
+	next, changes := srv.settings().reloaded(wanted)
 	srv.apply(&next)
 	if len(changes) == 0 {
 		slog.Info("the settings were read; nothing changed", "by", by)
@@ -74,30 +103,6 @@ func (srv *server) apply(next *config) {
 	srv.doors.configure(next.Limits.LoginsPerMinute)
 	srv.log.Configure(next.logOptions())
 	srv.live.Store(next)
-}
-
-// differences says which settings change, and which would at the next start.
-func differences(was, wanted, next *config) (lines []string) {
-	before, after, held := settingsOf(*was), settingsOf(*wanted), settingsOf(*next)
-	for key, value := range after {
-		switch {
-		case value == before[key]:
-		case held[key] == value:
-			lines = append(lines, fmt.Sprintf("%s is %s now; it was %s", key, shown(value), shown(before[key])))
-		default:
-			lines = append(lines, fmt.Sprintf("%s stays %s until the server is started anew; then it is %s", key, shown(before[key]), shown(value)))
-		}
-	}
-	slices.Sort(lines)
-	return lines
-}
-
-// shown is a setting's value as it is shown: one line, and an empty one is seen.
-func shown(value string) string {
-	if value == "" {
-		return `""`
-	}
-	return visible(value)
 }
 
 // cmdReload is "#reload": what changed, or why the settings are refused and 3504.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -48,6 +49,33 @@ func TestReload(t *testing.T) {
 		host.Read()
 	}
 	alice.Ask("#createroom two", "@status 0")
+}
+
+// TestReloadAtStart: these settings change only at a start, and all others at once.
+func TestReloadAtStart(t *testing.T) {
+	t.Parallel()
+	want := []string{
+		"server.listen", "server.data", "server.key", "persist.mode", "persist.every", "auth.iterations",
+		"tls.listen", "tls.cert", "tls.key", "find.announce", "find.name", "web.listen", "ssh.listen",
+	}
+	var got []string
+	was, wanted := defaultConfig(), config{}
+	next, changes := was.reloaded(wanted)
+	for i, s := range next.all() {
+		if s.atStart {
+			got = append(got, s.key)
+		}
+		kept := map[bool]*config{true: &was, false: &wanted}[s.atStart]
+		if !s.value.Equal(kept.all()[i].value) {
+			t.Errorf("%s is %v after a reload, want %v", s.key, s.value, kept.all()[i].value)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("at a start change\n%q, want\n%q", got, want)
+	}
+	if !slices.Contains(changes, `log.to is "" now; it was stderr`) {
+		t.Errorf("changes: %q", changes)
+	}
 }
 
 // TestReloadCommand: "homeroom reload" says what changed, or why nothing does.

@@ -15,7 +15,7 @@ import (
 	"homeroom/mdns"
 )
 
-// reachable is the addresses under which a listener can be reached: the one it
+// reachable returns the addresses under which a listener can be reached: the one it
 // has, or this machine's where it listens on all.
 func reachable(ip net.IP) []string {
 	if !ip.IsUnspecified() {
@@ -34,8 +34,11 @@ func reachable(ip net.IP) []string {
 	return hosts
 }
 
-// telnetTo is what to type to get to a server.
+// telnetTo is the command that connects to a server.
 func telnetTo(host, port string) string { return "telnet " + host + " " + port }
+
+// pageAt is the address of a server's web page.
+func pageAt(host, port string) string { return "http://" + net.JoinHostPort(host, port) + "/" }
 
 // addressOf is the IP address of one end of a connection; invalid if it has none.
 func addressOf(end net.Addr) netip.Addr {
@@ -109,18 +112,10 @@ func waysIn(listen string, write func(host, port string) string) (ways []string)
 
 // listeningText says where the server listens and what to type to get there.
 func listeningText(a net.Addr) string {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return "listening on " + a.String()
-	}
-	var try []string
-	for _, host := range reachable(tcp.IP) {
-		try = append(try, telnetTo(host, strconv.Itoa(tcp.Port)))
-	}
-	return fmt.Sprintf("listening on %s; to connect: %s", a, strings.Join(try, " or "))
+	return fmt.Sprintf("listening on %s; to connect: %s", a, strings.Join(waysIn(a.String(), telnetTo), " or "))
 }
 
-// machineNames is every name and address under which this machine is reached, on
+// machineNames are the names and addresses under which this machine is reached, on
 // a network or by itself; found is the name by which others find it, if any.
 func machineNames(found string) certs.Names {
 	n := certs.Names{Addrs: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}}
@@ -143,7 +138,7 @@ func machineNames(found string) certs.Names {
 	return n
 }
 
-// hostNames is what a machine with this host name is called.
+// hostNames are the names of a machine with this host name.
 func hostNames(host string) []string {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	short, _, _ := strings.Cut(host, ".")

@@ -15,7 +15,7 @@ const (
 	webService  = "_http._tcp"
 )
 
-// openPorts is where a server listens; not valid: not there.
+// openPorts are the addresses at which a server listens; not valid: not there.
 type openPorts struct{ plain, tls, web netip.AddrPort }
 
 // portsOf is where this server listens.
@@ -48,7 +48,7 @@ func (p openPorts) reach(ip netip.Addr) bool {
 	return false
 }
 
-// services is what is announced: where to chat, and the web page. Where only the
+// services are announced: the chat, and the web page. Where only the
 // port for TLS is open to the network, that is where to chat.
 func (p openPorts) services() (all []mdns.Service) {
 	if p.plain.IsValid() || p.tls.IsValid() {

@@ -32,7 +32,7 @@ type subcommand struct {
 	run              func(env environment, flags *flag.FlagSet, args []string) int
 }
 
-// environment is what a command line has around it.
+// environment is the process around a command line.
 type environment struct {
 	ctx            context.Context // ends when the process is told to
 	letGo          func()          // from then on a signal to end is not for ctx
@@ -190,17 +190,13 @@ func settingsFor(path, data, listen string) (config, error) {
 }
 
 // folderFlags declares the flags of every command that works on a data folder,
-// and returns what reads the settings with them.
+// and returns a function that reads the settings with them.
 func folderFlags(flags *flag.FlagSet) func() (config, error) {
 	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, else "+service.SettingsFile+", if there is one)")
 	data := flags.String("data", "", "the data folder `DIR` (server.data)")
 	return func() (config, error) {
-		cfg, err := loadConfig(settingsPath(*path, service.SettingsFile))
-		if err == nil && *data != "" {
-			cfg.Server.Data = *data
-		}
 		syscall.Umask(0o077) // what is written is nobody else's business
-		return cfg, err
+		return settingsFor(settingsPath(*path, service.SettingsFile), *data, "")
 	}
 }
 
@@ -213,7 +209,7 @@ func report(env environment, err error) int {
 	return exitDone
 }
 
-// rootHint is what to add to an error that root would not get.
+// rootHint is added to an error that root would not get.
 func rootHint(err error) string {
 	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
 		return "; for the installed service, use sudo"

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// runAdmin is "homeroom admin add|remove|list": who administers the server.
+// runAdmin is "homeroom admin add|remove|list".
 func runAdmin(env environment, flags *flag.FlagSet, args []string) int {
 	settings := folderFlags(flags)
 	file := flags.String("password-file", "", "make a new account, with the password in the first line of this `FILE`")
@@ -40,9 +40,9 @@ func runAdmin(env environment, flags *flag.FlagSet, args []string) int {
 	return report(env, errors.Join(err, closeAll()))
 }
 
-// addAdmin makes an account an administrator's; one that is not there is made. Who
-// names a file with the password wants a new one: somebody else may have taken the
-// name, and must not get the role with a password of theirs.
+// addAdmin makes an account an administrator's; one that is not there is made.
+// With a file that holds the password it must be a new one: somebody else may have
+// taken the name, and must not get the role with a password of theirs.
 func addAdmin(env environment, o *operator, name, file string) error {
 	if file != "" {
 		return newAdmin(env, o, name, file)
@@ -81,7 +81,7 @@ func newAdmin(env environment, o *operator, name, file string) error {
 	return nil
 }
 
-// isRefused tells whether the server did not do something for this reason.
+// isRefused reports whether the server did not do something for this reason.
 func isRefused(err error, why status) bool {
 	var refused *refusedError
 	return errors.As(err, &refused) && refused.status == why

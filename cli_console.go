@@ -14,7 +14,7 @@ import (
 	"golang.org/x/term"
 )
 
-// helpText is what HELP shows; exit is what EXIT does.
+// helpText is the text that HELP shows; exit says what EXIT does.
 func helpText(exit string) string {
 	return `Plain text goes to everybody. Commands:
   HELP                  this text; #help shows the server's commands
@@ -32,7 +32,7 @@ var (
 )
 
 // console is a terminal, or a script, at a server's control socket. One
-// connection asks; another one hears what the server says by itself.
+// connection asks; another one hears the announcements and the log.
 type console struct {
 	asks, hears *operator
 	help        string
@@ -90,7 +90,7 @@ func (srv *server) keyboard(in io.Reader, out io.Writer, stop func()) {
 	}
 }
 
-// errNotDone is that a line of a script was refused; the reason was shown.
+// errNotDone says that a line of a script was refused; the reason was shown.
 var errNotDone = errors.New("not everything was done")
 
 // script does lines until they end. It fails if one of them was refused.
@@ -109,7 +109,7 @@ func (c *console) script(in io.Reader) error {
 	return errors.Join(lines.Err(), failed)
 }
 
-// terminal does what somebody types, until EXIT, the end of the input, or the
+// terminal does the lines that somebody types, until EXIT, the end of the input, or the
 // server's.
 func (c *console) terminal(env environment, folder string) error {
 	var err error
@@ -159,7 +159,7 @@ func (c *console) typed(t *term.Terminal) error {
 	}
 }
 
-// hear shows what the server says by itself, until it ends.
+// hear shows announcements, warnings and the log, until the server ends.
 func (c *console) hear() error {
 	for {
 		line, err := c.hears.read()
@@ -233,7 +233,7 @@ func (c *console) line(line string) (done, leave bool, err error) {
 	return a.ok(), false, nil
 }
 
-// needsRoom tells whether a command is none for the console. The server would say
+// needsRoom reports whether a command is none for the console. The server would say
 // so too, but not before the lines of a #postmessage have come.
 func (c *console) needsRoom(word string) bool {
 	row := c.asks.table[strings.ToLower(word)]
@@ -286,7 +286,7 @@ func (c *console) complete(line string, pos int, key rune) (newLine string, newP
 	return line[:start] + whole + line[pos:], start + len(whole), true
 }
 
-// choices is what a word that was begun may become: a command at the start of a
+// choices are the words that a begun one may become: a command at the start of a
 // line, a name elsewhere.
 func (c *console) choices(begun string, first bool) (choices []string) {
 	var all []string
@@ -308,7 +308,7 @@ func (c *console) choices(begun string, first bool) (choices []string) {
 	return choices
 }
 
-// names is who is logged in, and some accounts from a name on.
+// names are those of everybody who is logged in, and of some accounts from a name on.
 func (c *console) names(from string) (names []string) {
 	for _, line := range []string{"#who", string(appendQuoted([]byte("#accounts "), from)) + " 20"} {
 		a, err := c.asks.ask(line)
@@ -322,8 +322,8 @@ func (c *console) names(from string) (names []string) {
 	return names
 }
 
-// commonStart is what all words start with, without regard to case; as the first
-// of them writes it.
+// commonStart is the longest start that all words have in common, without regard to
+// case, as the first of them writes it.
 func commonStart(words []string) string {
 	common := words[0]
 	for _, w := range words[1:] {

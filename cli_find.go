@@ -13,7 +13,7 @@ import (
 	"homeroom/mdns"
 )
 
-// maxFoundText is how many characters of what a server says of itself are shown.
+// maxFoundText is how many characters are shown of a server's text.
 const maxFoundText = 40
 
 // runFind lists the servers on the network; exit code 1: there are none.
@@ -39,7 +39,7 @@ func runFind(env environment, flags *flag.FlagSet, args []string) int {
 	return report(env, err)
 }
 
-// writeFound writes a line for each server, such that what it says of itself does
+// writeFound writes a line for each server. Its own texts are quoted, so that they do
 // nothing to a terminal.
 func writeFound(w io.Writer, found []mdns.Entry) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -60,7 +60,7 @@ func joinedAddresses(addrs []netip.Addr) string {
 	return dash(strings.Join(shown, " "))
 }
 
-// foundValue is what a server's text says for a key, or a dash.
+// foundValue is the value of a key in a server's text, or a dash.
 func foundValue(text []string, key string) string {
 	for _, pair := range text {
 		k, v, _ := strings.Cut(pair, "=")
@@ -72,7 +72,7 @@ func foundValue(text []string, key string) string {
 	return "-"
 }
 
-// dash stands for what is empty.
+// dash replaces an empty text.
 func dash(s string) string {
 	if s == "" {
 		return "-"

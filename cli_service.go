@@ -44,7 +44,7 @@ func runUninstall(env environment, flags *flag.FlagSet, args []string) int {
 	if err != nil {
 		return report(env, err)
 	}
-	settings, _ := serviceSettings(service.SettingsFile, m.HasJournal()) // what cannot be read names nothing to remove
+	settings, _ := serviceSettings(service.SettingsFile, m.HasJournal()) // a file that cannot be read names nothing to remove
 	if *purge {
 		err = m.Purge(settings, func(found []service.Leftover) error { return askPurge(env, found, *yes) })
 	} else {
@@ -103,7 +103,7 @@ func runControl(verb string) func(environment, *flag.FlagSet, []string) int {
 			return report(env, err)
 		}
 		settings, err := serviceSettings(service.SettingsFile, m.HasJournal())
-		if err == nil || verb == "stop" { // what cannot be read keeps nobody from stopping
+		if err == nil || verb == "stop" { // bad settings keep nobody from stopping it
 			err = m.Control(verb, settings)
 		}
 		return report(env, err)
@@ -137,8 +137,8 @@ func rootMachine(env environment, command string) (*service.Machine, error) {
 	return service.This(env.ctx, env.stdout, env.stderr)
 }
 
-// serviceSettings is what the service has for settings or, where the file is not
-// there, will have.
+// serviceSettings reads the settings of the service; where the file is not there,
+// those that it will have.
 func serviceSettings(path string, journal bool) (service.Settings, error) {
 	cfg, text := defaultConfig(), serviceSample(journal)
 	err := cfg.parse(path, text)
@@ -154,7 +154,7 @@ func serviceSettings(path string, journal bool) (service.Settings, error) {
 		Ready: func(ctx context.Context) error { return waitReady(ctx, &cfg) },
 	}
 	if cfg.Web.Listen != "" {
-		s.Pages = waysIn(cfg.Web.Listen, func(host, port string) string { return "http://" + net.JoinHostPort(host, port) + "/" })
+		s.Pages = waysIn(cfg.Web.Listen, pageAt)
 	}
 	return s, nil
 }

@@ -14,7 +14,7 @@ import (
 	"homeroom/service"
 )
 
-// runStatus tells whether a server runs on the data folder (exit code 0; 1: none
+// runStatus says whether a server runs on the data folder (exit code 0; 1: none
 // does) and which TLS certificate it shows.
 func runStatus(env environment, flags *flag.FlagSet, args []string) int {
 	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, else "+service.SettingsFile+", if there is one)")
@@ -67,7 +67,7 @@ func writeStatus(w io.Writer, cfg *config) (runs bool, err error) {
 	return runs, writeCertificate(w, cfg)
 }
 
-// writeCertificate writes what a client can compare with what it is shown.
+// writeCertificate writes the certificate's fingerprints, for clients to compare.
 func writeCertificate(w io.Writer, cfg *config) error {
 	pair, path, err := certs.Read(cfg.certificateOptions())
 	if err != nil {
@@ -114,7 +114,7 @@ func builtFor(info *debug.BuildInfo) string {
 	return kind
 }
 
-// buildSetting is what a build was made with, "" where that is not known.
+// buildSetting is the value of a setting of the build, "" where it is not known.
 func buildSetting(info *debug.BuildInfo, key string) string {
 	for _, s := range info.Settings {
 		if s.Key == key {
@@ -132,7 +132,7 @@ func runVersion(env environment, flags *flag.FlagSet, args []string) int {
 	return exitDone
 }
 
-// versionText says what this program is, for `homeroom version`.
+// versionText is the text of `homeroom version`.
 func versionText() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

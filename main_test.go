@@ -119,9 +119,6 @@ func TestListeningText(t *testing.T) {
 	if m := regexp.MustCompile(`telnet (\S+) (\d+)`).FindStringSubmatch(all); m == nil || net.ParseIP(m[1]).IsUnspecified() || m[2] != "6500" {
 		t.Errorf("on all addresses: %q names none to connect to", all)
 	}
-	if got := listeningText(&net.UnixAddr{Name: "sock", Net: "unix"}); got != "listening on sock" {
-		t.Errorf("got %q", got)
-	}
 }
 
 // TestEndingOutcome: what went wrong at a stop is returned, or in the log where the

@@ -25,7 +25,7 @@ type operator struct {
 	table map[string]*command
 }
 
-// answer is what the server answered to one line.
+// answer is the server's answer to one line.
 type answer struct {
 	status status
 	why    string   // the warning that came with a status; "": none did
@@ -36,10 +36,10 @@ type answer struct {
 // ok reports whether the command was done.
 func (a answer) ok() bool { return a.head != "" || a.status == statusOK }
 
-// errNoServer is that no server runs on a data folder.
+// errNoServer says that no server runs on a data folder.
 var errNoServer = errors.New("no server runs on that data folder")
 
-// noServer says so, and what to do.
+// noServer is errNoServer with advice.
 func noServer(folder string) error {
 	return fmt.Errorf("%w (%s); start it, or name the folder that it uses with -data", errNoServer, folder)
 }
@@ -100,7 +100,7 @@ func newOperator(conn net.Conn) *operator {
 
 func (o *operator) close() error { return o.conn.Close() }
 
-// ask sends one line, which must hold one command, and reads what it is answered.
+// ask sends one line, which must hold one command, and reads the answer.
 func (o *operator) ask(line string) (answer, error) {
 	if err := o.conn.SetDeadline(time.Now().Add(operatorPatience)); err != nil {
 		return answer{}, fmt.Errorf("asking the server: %w", err)
@@ -127,7 +127,7 @@ func (a answer) reason() string {
 	return fmt.Sprintf("%s (%d)", cmp.Or(a.why, a.status.text()), a.status)
 }
 
-// refusedError is that the server did not do something.
+// refusedError says that the server did not do something, and why.
 type refusedError struct {
 	doing string
 	answer

@@ -74,12 +74,7 @@ func (srv *server) sayWeb() {
 	if srv.doorway.web == nil {
 		return
 	}
-	tcp, ok := srv.doorway.web.listener.Addr().(*net.TCPAddr)
-	if !ok {
-		return
-	}
-	host := net.JoinHostPort(reachable(tcp.IP)[0], strconv.Itoa(tcp.Port))
-	slog.Info("web page: http://" + host + "/")
+	slog.Info("web page: " + waysIn(srv.doorway.web.listener.Addr().String(), pageAt)[0])
 }
 
 // routes is what there is to see.

@@ -37,7 +37,7 @@ const File = "tls.pem"
 type Options struct {
 	Cert, Key string       // the owner's files; "": the server makes one itself
 	Folder    string       // in which that is kept
-	Names     func() Names // what that is for
+	Names     func() Names // the names that it is for
 	Earliest  time.Time    // a clock that shows less is wrong
 	Log       *slog.Logger
 }
@@ -62,7 +62,7 @@ type Keeper struct {
 
 	mu     sync.Mutex // held while one goroutine looks; nobody waits for it
 	looked time.Time
-	failed string // what was wrong, and logged, last time
+	failed string // the error that was logged last
 }
 
 // Open finds or makes the certificate that is wanted. One that was damaged, or

@@ -29,7 +29,7 @@ const (
 
 // ownCert is a certificate that the server makes for itself, with the names and
 // addresses of its machine. It is made anew when one of these is not in it, or
-// when it is about to end. The key stays, so that who trusts that does not notice.
+// when it is about to end. The key stays, so that clients that trust it do not notice.
 type ownCert struct {
 	path     string
 	names    func() Names
@@ -38,7 +38,7 @@ type ownCert struct {
 	key      crypto.PrivateKey
 }
 
-// Names is what a machine is reached under.
+// Names are the names and addresses under which a machine is reached.
 type Names struct {
 	Hosts []string
 	Addrs []netip.Addr
@@ -49,7 +49,7 @@ func newOwnCert(o Options) *ownCert {
 }
 
 // look reads the certificate the first time, and makes it where it has to be
-// made. It can return both a certificate to use and what is wrong.
+// made. It can return both a certificate to use and an error.
 func (c *ownCert) look(now time.Time) (pair *tls.Certificate, wrong error) {
 	if c.leaf == nil {
 		if pair, wrong = c.read(); wrong != nil && !errors.Is(wrong, errDamagedCert) {
@@ -118,7 +118,7 @@ func (c *ownCert) renew(want Names, now time.Time) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// covers tells whether a certificate has these names and addresses.
+// covers reports whether a certificate has these names and addresses.
 func covers(leaf *x509.Certificate, want Names) bool {
 	has := Names{}.with(leaf)
 	for _, host := range want.Hosts {

@@ -19,7 +19,7 @@ const (
 	probeEvery    = 250 * time.Millisecond
 	announcements = 2
 	announceEvery = time.Second
-	yieldTime     = time.Second            // for who wants the same name at the same time and has more right to it
+	yieldTime     = time.Second            // for a prober of the same name that has more right to it
 	answerGap     = time.Second            // between two times that a record is sent to everybody
 	defenceGap    = 250 * time.Millisecond // the same, where somebody wants a name that is taken
 	sharedLeast   = 20 * time.Millisecond  // others may answer the same question: not all at once
@@ -32,8 +32,8 @@ const (
 	slowSearch     = time.Minute            // between tries, after so many conflicts
 	settleTime     = 500 * time.Millisecond // for changes of interfaces, which come in rows
 	quietPause     = 24 * time.Hour
-	maxDirect      = 20 // answers in a second to those who ask from ports of their own
-	maxDirectAsked = 4  // questions in one packet of theirs
+	maxDirect      = 20 // legacy unicast answers in a second
+	maxDirectAsked = 4  // questions in one of their packets
 )
 
 // link is a network interface, by IPv4 or by IPv6.
@@ -45,7 +45,7 @@ type link struct {
 	nets  []netip.Prefix // all its addresses there, each with the network that it is in
 }
 
-// datagram is what came over a link.
+// datagram is a packet that came in over a link.
 type datagram struct {
 	index int // of the interface
 	v6    bool
@@ -53,7 +53,7 @@ type datagram struct {
 	data  []byte
 }
 
-// announcedLink is a link and what is announced on it.
+// announcedLink is a link and the records that are announced on it.
 type announcedLink struct {
 	link
 	records []*record
@@ -76,12 +76,12 @@ type announcer struct {
 	scanAt    time.Time // zero: nothing has changed
 	conflicts int
 	conflict  time.Time // the last one
-	told      names     // what the log knows
+	told      names     // those that were logged last
 	directs   int       // answers to those with ports of their own
 	directEnd time.Time // until then
 }
 
-// newAnnouncer makes what announces these services, with no network yet.
+// newAnnouncer makes an announcer of these services that has no network yet.
 func newAnnouncer(o Options) *announcer {
 	first := names{host: strings.ToLower(o.Host), instance: o.Instance, hostNumber: 1, instanceNumber: 1}
 	return &announcer{log: o.Log, services: o.Services, names: first}
@@ -128,7 +128,7 @@ func (a *announcer) pause(now time.Time) time.Duration {
 	return next.Sub(now)
 }
 
-// tick does what is due.
+// tick sends whatever is due, and looks at the interfaces where they have changed.
 func (a *announcer) tick(now time.Time) {
 	if !a.scanAt.IsZero() && !now.Before(a.scanAt) {
 		a.scanAt = time.Time{}
@@ -167,7 +167,7 @@ func (a *announcer) restart(at time.Time) {
 	}
 }
 
-// owns tells whether nobody else had the names when they were asked for.
+// owns reports whether the names were probed for and nobody else had them.
 func (a *announcer) owns() bool { return a.step > probes }
 
 // advance sends the next probe or announcement.
@@ -215,7 +215,7 @@ func shownName(n dnsmessage.Name) string {
 	return s[:max(0, len(s)-1)]
 }
 
-// answer sends what is due on a link.
+// answer sends the records that are due on a link.
 func (a *announcer) answer(l *announcedLink, now time.Time) {
 	var due []*record
 	for _, r := range l.records {
@@ -229,7 +229,7 @@ func (a *announcer) answer(l *announcedLink, now time.Time) {
 	}
 }
 
-// goodbye takes back what was announced.
+// goodbye withdraws the records (RFC 6762, 10.1).
 func (a *announcer) goodbye() {
 	if !a.owns() {
 		return
@@ -274,14 +274,14 @@ func (a *announcer) receive(p datagram, now time.Time) {
 	}
 }
 
-// isNear tells whether an address is on the link.
+// isNear reports whether an address is on the link.
 func (l *link) isNear(ip netip.Addr) bool {
 	ip = ip.WithZone("")
 	return ip.IsLinkLocalUnicast() || slices.ContainsFunc(l.nets, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
-// asked sees to it that a question gets its answer, and that who wants a name
-// which is taken is told so.
+// asked schedules the answers to a question. A probe for a name that is taken is
+// answered as well, which defends the name.
 func (a *announcer) asked(l *announcedLink, m *message, now time.Time) {
 	if !a.owns() {
 		if a.yieldsTo(l, m.claims) {
@@ -316,8 +316,8 @@ func (r *record) sendAt(at time.Time, gap time.Duration) {
 	}
 }
 
-// askedDirect answers a program that asks from a port of its own: it alone gets
-// the answer.
+// askedDirect answers a program that asks from a port of its own, to that port only
+// (RFC 6762, 6.7: a legacy unicast response).
 func (a *announcer) askedDirect(l *announcedLink, m *message, from netip.AddrPort, now time.Time) {
 	if now.After(a.directEnd) {
 		a.directs, a.directEnd = 0, now.Add(time.Second)
@@ -335,7 +335,7 @@ func (a *announcer) askedDirect(l *announcedLink, m *message, from netip.AddrPor
 	}
 }
 
-// heard looks through what others say for what concerns this server's names.
+// heard looks through others' records for conflicts with this responder's names.
 func (a *announcer) heard(said []dnsmessage.Resource, l *announcedLink, now time.Time) {
 	host, instance := false, false
 	for _, s := range said {
@@ -347,7 +347,7 @@ func (a *announcer) heard(said []dnsmessage.Resource, l *announcedLink, now time
 			instance = instance || !sameName(s.Header.Name, a.names.hostName())
 			continue
 		}
-		for _, r := range l.records { // another server here takes back what both have
+		for _, r := range l.records { // another responder here withdraws a record that both have
 			if s.Header.TTL < r.Header.TTL/2 && a.owns() && sameName(s.Header.Name, r.Header.Name) && sameData(s, r.Resource) {
 				r.sendAt(now.Add(sharedLeast), answerGap)
 			}
@@ -356,7 +356,7 @@ func (a *announcer) heard(said []dnsmessage.Resource, l *announcedLink, now time
 	if !host && !instance {
 		return
 	}
-	if !a.owns() { // who is asked and answers has the name
+	if !a.owns() { // whoever answers a probe has the name
 		if host {
 			a.names.hostNumber++
 		}
@@ -383,22 +383,22 @@ func (a *announcer) clash(now time.Time, wait time.Duration) {
 	a.restart(now.Add(wait))
 }
 
-// clashes tells whether somebody else says something else of one of this server's
-// names.
+// clashes reports whether a record of somebody else's contradicts one of this
+// responder's names.
 func (a *announcer) clashes(s dnsmessage.Resource, l *announcedLink) bool {
 	return inNet(s.Header.Class) && slices.ContainsFunc(l.records, func(r *record) bool {
 		return r.isClaimed() && sameName(r.Header.Name, s.Header.Name) && sameFamily(r, s)
 	}) && !a.isOurs(s, l)
 }
 
-// sameFamily tells whether two records of one name say the same kind of thing: all
-// addresses do.
+// sameFamily reports whether two records of one name are of one kind; addresses
+// are, of either family.
 func sameFamily(r *record, s dnsmessage.Resource) bool {
 	address := s.Header.Type == dnsmessage.TypeA || s.Header.Type == dnsmessage.TypeAAAA
 	return address && isOfHost(r) || r.Header.Type == s.Header.Type
 }
 
-// isOurs tells whether a record says what this server says itself. Of its host it
+// isOurs reports whether this responder announces the same record. Of its host it
 // may be any address of this machine: two of its interfaces may be on one network.
 func (a *announcer) isOurs(s dnsmessage.Resource, l *announcedLink) bool {
 	if ip, ok := addressIn(s.Body); ok {
@@ -421,8 +421,8 @@ func addressIn(body dnsmessage.ResourceBody) (ip netip.Addr, ok bool) {
 	return ip, false
 }
 
-// yieldsTo tells whether somebody who asks for the same names at the same time has
-// more right to one of them. Each name is compared once, however many claims to it
+// yieldsTo reports whether a prober of the same names at the same time has more
+// right to one of them (RFC 6762, 8.2). Each name is compared once, however many claims to it
 // a packet holds.
 func (a *announcer) yieldsTo(l *announcedLink, claims []dnsmessage.Resource) bool {
 	compared := map[dnsmessage.Name]bool{}
@@ -437,8 +437,8 @@ func (a *announcer) yieldsTo(l *announcedLink, claims []dnsmessage.Resource) boo
 	return false
 }
 
-// yields tells whether others have more right to a name: whose records come later
-// in the alphabet.
+// yields reports whether others have more right to a name: those whose records
+// sort later.
 func (a *announcer) yields(name dnsmessage.Name, l *announcedLink, claims []dnsmessage.Resource) bool {
 	var ours, theirs []dnsmessage.Resource
 	clash := false

@@ -19,7 +19,7 @@ const (
 	maxFoundAddrs = 16  // of a host
 )
 
-// server is what others have said of a server.
+// server is a service that others have told of.
 type server struct {
 	instance dnsmessage.Name
 	host     dnsmessage.Name // of length 0: not known yet
@@ -28,13 +28,13 @@ type server struct {
 	told     bool // its text is known
 }
 
-// host is what others have said of a machine.
+// host is a machine that others have told of.
 type host struct {
 	name  dnsmessage.Name
 	addrs []netip.Addr
 }
 
-// finder gathers what others say.
+// finder gathers the services of one type from answers.
 type finder struct {
 	kind    dnsmessage.Name
 	servers []*server
@@ -80,7 +80,7 @@ func Browse(ctx context.Context, kind string) ([]Entry, error) {
 // newFinder makes a finder of services of a type.
 func newFinder(kind string) *finder { return &finder{kind: dnsName(kind + ".local.")} }
 
-// listen takes answers for a time, and tells whether to ask again.
+// listen takes answers for a time, and reports whether to ask again.
 func (f *finder) listen(ctx context.Context, packets <-chan datagram, links []link, pause time.Duration) bool {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -102,8 +102,8 @@ func (f *finder) listen(ctx context.Context, packets <-chan datagram, links []li
 	}
 }
 
-// question asks for servers, and for what is not known yet of those that were
-// found.
+// question packs a question for services, and for the records that are missing of
+// those that were found.
 func (f *finder) question() ([]byte, error) {
 	const most = 5 // questions, so that a packet holds them however long the names are
 	m := dnsmessage.Message{Questions: []dnsmessage.Question{question(f.kind, dnsmessage.TypePTR)}}
@@ -121,7 +121,7 @@ func (f *finder) question() ([]byte, error) {
 	return m.Pack()
 }
 
-// hear keeps what an answer from an interface says.
+// hear keeps the records of an answer that came in by an interface.
 func (f *finder) hear(said []dnsmessage.Resource, iface string) {
 	for _, r := range said { // first, so that the others have somewhere to go
 		if ptr, ok := r.Body.(*dnsmessage.PTRResource); ok && inNet(r.Header.Class) && sameName(r.Header.Name, f.kind) {
@@ -151,7 +151,7 @@ func (f *finder) hear(said []dnsmessage.Resource, iface string) {
 	}
 }
 
-// heardServer keeps a server's name, or forgets it where the server has gone.
+// heardServer keeps a service's name, or forgets it where the service has gone.
 func (f *finder) heardServer(instance dnsmessage.Name, ttl uint32) {
 	if ttl == 0 {
 		f.servers = slices.DeleteFunc(f.servers, func(s *server) bool { return sameName(s.instance, instance) })
@@ -178,7 +178,7 @@ func (f *finder) heardAddress(name dnsmessage.Name, ip netip.Addr, ttl uint32) {
 	}
 }
 
-// server is what is known of a server; nil: it is none that was found.
+// server finds a service by its name; nil: nobody has told of it.
 func (f *finder) server(instance dnsmessage.Name) *server {
 	for _, s := range f.servers {
 		if sameName(s.instance, instance) {
@@ -188,7 +188,7 @@ func (f *finder) server(instance dnsmessage.Name) *server {
 	return nil
 }
 
-// addresses is what is known of a host's addresses.
+// addresses returns the addresses of a host that are known.
 func (f *finder) addresses(host dnsmessage.Name) []netip.Addr {
 	for _, h := range f.hosts {
 		if sameName(h.name, host) {
@@ -198,7 +198,7 @@ func (f *finder) addresses(host dnsmessage.Name) []netip.Addr {
 	return nil
 }
 
-// entries is the servers that told where they are.
+// entries returns the services whose host is known.
 func (f *finder) entries() (all []Entry) {
 	for _, s := range f.servers {
 		if s.host.Length == 0 {

@@ -33,7 +33,7 @@ type sockets struct {
 	readers sync.WaitGroup
 }
 
-// group is where those who speak multicast DNS listen.
+// group is the address of multicast DNS.
 func group(v6 bool) netip.AddrPort {
 	if v6 {
 		return netip.AddrPortFrom(netip.MustParseAddr("ff02::fb"), Port)
@@ -112,7 +112,7 @@ func (s *sockets) close() {
 	s.readers.Wait()
 }
 
-// read gives what comes to whoever takes packets, so many in a second.
+// read passes packets on, so many in a second.
 func (s *sockets) read(conn *net.UDPConn, v6 bool) {
 	buf, oob := make([]byte, maxPacket), make([]byte, 128)
 	taken, second := 0, time.Now()
@@ -141,7 +141,7 @@ func (s *sockets) read(conn *net.UDPConn, v6 bool) {
 	}
 }
 
-// sleep waits, and tells whether there is anything to go on for.
+// sleep waits, and reports whether packets are still wanted.
 func (s *sockets) sleep(t time.Duration) bool {
 	timer := time.NewTimer(t)
 	defer timer.Stop()
@@ -211,8 +211,7 @@ func (s *sockets) links(wanted func(netip.Addr) bool) (links []link) {
 	return links
 }
 
-// join has a socket hear what is sent to everybody on an interface. It has joined
-// already, where the interface was there before.
+// join has a socket receive the group on an interface, unless it does already.
 func (s *sockets) join(index int, v6 bool) bool {
 	conn := s.conns[familyIndex(v6)]
 	if conn == nil {
@@ -270,8 +269,8 @@ func announcedAddrs(nets []netip.Prefix, wanted func(netip.Addr) bool) (addrs []
 	return addrs[:min(len(addrs), maxLinkAddrs)]
 }
 
-// watchInterfaces opens what tells of every change to the machine's interfaces and
-// addresses: it waits for the kernel and costs nothing meanwhile.
+// watchInterfaces opens a netlink socket on which the kernel tells of every change to
+// the machine's interfaces and addresses. Waiting for it costs nothing.
 func watchInterfaces() (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -285,8 +284,8 @@ func watchInterfaces() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "netlink"), nil
 }
 
-// tellChanges puts a word into changed for whatever the kernel tells, until the
-// file is closed. What it tells is not looked at: the interfaces are.
+// tellChanges signals each message of the kernel on changed, until the file is
+// closed. The messages are not looked at: the interfaces are.
 func tellChanges(kernel *os.File, changed chan<- struct{}) {
 	buf := make([]byte, 16<<10)
 	for {
@@ -301,8 +300,8 @@ func tellChanges(kernel *os.File, changed chan<- struct{}) {
 	}
 }
 
-// inet6List is what the kernel says of this machine's IPv6 addresses; "" where
-// there is no IPv6.
+// inet6List is the kernel's list of this machine's IPv6 addresses; "" where there is
+// no IPv6.
 func inet6List() string {
 	list, _ := os.ReadFile("/proc/net/if_inet6")
 	return string(list)
@@ -312,7 +311,7 @@ func inet6List() string {
 // changes daily for privacy: nobody should be told to connect to it.
 func Fleeting(ip netip.Addr) bool { return isFleeting(ip, inet6List()) }
 
-// isFleeting tells whether a list like /proc/net/if_inet6 shows an address as
+// isFleeting reports whether a list like /proc/net/if_inet6 shows an address as
 // temporary (IPv6 privacy): such ones change daily, and nobody connects to them.
 func isFleeting(ip netip.Addr, list string) bool {
 	const temporary = 0x01
@@ -320,7 +319,7 @@ func isFleeting(ip netip.Addr, list string) bool {
 	return flags&temporary != 0 && name != "lo"
 }
 
-// isTentative tells whether a list like /proc/net/if_inet6 shows an address as not
+// isTentative reports whether a list like /proc/net/if_inet6 shows an address as not
 // usable yet, or never: somebody else may have it.
 func isTentative(ip netip.Addr, list string) bool {
 	const tentative, failed = 0x40, 0x08
@@ -328,7 +327,7 @@ func isTentative(ip netip.Addr, list string) bool {
 	return flags&(tentative|failed) != 0
 }
 
-// inet6Flags is what a list like /proc/net/if_inet6 says of an IPv6 address: its
+// inet6Flags looks an IPv6 address up in a list like /proc/net/if_inet6, for its
 // flags and the interface that has it.
 func inet6Flags(ip netip.Addr, list string) (flags uint, name string) {
 	if !ip.Is6() {

@@ -41,7 +41,7 @@ import (
 	"sync"
 )
 
-// Port is the UDP port of multicast DNS, of responders and of those who ask.
+// Port is the UDP port of multicast DNS, for questions and answers.
 const Port = 5353
 
 // MaxLabel is how many bytes a part of a name can have.
@@ -54,7 +54,7 @@ type Service struct {
 	Text []string // key=value
 }
 
-// Options is what to announce.
+// Options says what to announce, and where.
 type Options struct {
 	Host     string // the machine's name, without .local
 	Instance string // the services' name
@@ -94,8 +94,7 @@ func Announce(o Options) (*Responder, error) {
 	return r, nil
 }
 
-// Close takes back what was announced, and returns when nothing of the responder
-// runs any more.
+// Close withdraws the announcement, and returns when the responder has ended.
 func (r *Responder) Close() {
 	close(r.stop)
 	r.tasks.Wait()

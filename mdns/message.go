@@ -26,8 +26,8 @@ type message struct {
 	id        uint16
 	response  bool
 	questions []dnsmessage.Question
-	answers   []dnsmessage.Resource // of a question: what it knows already
-	claims    []dnsmessage.Resource // of a probe: what its sender wants to have
+	answers   []dnsmessage.Resource // of a question: those that its sender knows already
+	claims    []dnsmessage.Resource // of a probe: those that its sender wants to announce
 	more      []dnsmessage.Resource
 }
 
@@ -72,7 +72,7 @@ func parse(packet []byte) (*message, error) {
 	return m, nil
 }
 
-// readSection reads what can be read of a section.
+// readSection reads a section, without the records that cannot be read.
 func readSection[T any](read func() (T, error), skip func() error) (all []T, err error) {
 	for range maxRecords {
 		one, err := read()
@@ -134,14 +134,13 @@ func (m *message) records() []dnsmessage.Resource {
 // same.
 func sameName(a, b dnsmessage.Name) bool { return strings.EqualFold(a.String(), b.String()) }
 
-// inNet tells whether a record or question is of the only class that there is.
+// inNet reports whether a record or question is of the Internet class.
 func inNet(c dnsmessage.Class) bool {
 	c &= classBits
 	return c == dnsmessage.ClassINET || c == dnsmessage.ClassANY
 }
 
-// usualData is how long a record's content is as a rule; what is longer costs
-// memory to compare.
+// usualData is the length up to which contents are compared without taking memory.
 const usualData = 512
 
 // appendData appends the content of a record in a form that can be compared;
@@ -186,13 +185,13 @@ func appendLabels(b []byte, name dnsmessage.Name) []byte {
 	return append(b, 0)
 }
 
-// sameData tells whether two records of one name say the same.
+// sameData reports whether two records of one name have the same content.
 func sameData(a, b dnsmessage.Resource) bool {
 	return a.Header.Type == b.Header.Type && compareData(a.Body, b.Body) == 0
 }
 
-// compareRecords is the order in which those who want the same name compare what
-// they want it for (RFC 6762, 8.2.1).
+// compareRecords is the order by which simultaneous probes are decided (RFC 6762,
+// 8.2.1).
 func compareRecords(a, b dnsmessage.Resource) int {
 	if a.Header.Type != b.Header.Type {
 		return int(a.Header.Type) - int(b.Header.Type)

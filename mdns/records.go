@@ -21,8 +21,8 @@ const (
 // typeNSEC is a record that says which records a name does not have.
 const typeNSEC dnsmessage.Type = 47
 
-// names is what the server is called on the network. Who finds a name taken
-// counts up.
+// names are the names on the network of a host and its services. The number of one
+// that is taken counts up.
 type names struct {
 	host, instance             string // as the settings have them
 	hostNumber, instanceNumber int    // 1: as they are
@@ -38,8 +38,8 @@ func (n names) hostName() dnsmessage.Name {
 	return dnsName(host + ".local.")
 }
 
-// instanceName is the name of a service, such as Homeroom (2). It may hold what it
-// likes, except that the DNS library cannot have a dot in it.
+// instanceName is the name of a service, such as Homeroom (2). Every character is
+// allowed, but the DNS library cannot have a dot in a label.
 func (n names) instanceName() string {
 	end := ""
 	if n.instanceNumber > 1 {
@@ -78,7 +78,7 @@ type record struct {
 	sent   time.Time // last
 }
 
-// isClaimed tells whether nobody else may have a record of this name and type.
+// isClaimed reports whether nobody else may have a record of this name and type.
 func (r *record) isClaimed() bool { return !r.shared && r.Header.Type != typeNSEC }
 
 // recordsFor is everything that is announced where a machine has these addresses.
@@ -112,7 +112,7 @@ func recordsFor(names names, services []Service, addrs []netip.Addr) []*record {
 }
 
 // onlyAddresses says that a host has these addresses, and none of another family:
-// who asks for one need not wait for an answer that never comes.
+// a question for one need not wait for an answer that never comes (RFC 6762, 6.1).
 func onlyAddresses(host dnsmessage.Name, addrs []netip.Addr) *dnsmessage.UnknownResource {
 	var bits [4]byte
 	for _, a := range addrs {
@@ -180,8 +180,8 @@ func answersToAll(questions []dnsmessage.Question, records []*record) (found []*
 	return found
 }
 
-// knows tells whether who asks has the record already, for at least half of its
-// time.
+// knows reports whether the sender of a question has the record already, for at
+// least half of its time to live (RFC 6762, 7.1).
 func (m *message) knows(r *record) bool {
 	for _, known := range m.answers {
 		if known.Header.TTL >= r.Header.TTL/2 && sameName(known.Header.Name, r.Header.Name) && sameData(known, r.Resource) {
@@ -191,8 +191,8 @@ func (m *message) knows(r *record) bool {
 	return false
 }
 
-// besides is what who gets these answers will ask for next: everything, but for
-// who asks for a host's address only the host.
+// besides returns the additional records for these answers (RFC 6763, 12): all the
+// others, or only the host's where the question was for its address.
 func besides(answers, records []*record) (more []*record) {
 	chosen := map[*record]bool{}
 	onlyHost := true
@@ -209,7 +209,7 @@ func besides(answers, records []*record) (more []*record) {
 	return more
 }
 
-// isOfHost tells whether a record is about the machine, not about a service.
+// isOfHost reports whether a record is about the machine, not about a service.
 func isOfHost(r *record) bool {
 	switch r.Header.Type {
 	case dnsmessage.TypeA, dnsmessage.TypeAAAA, typeNSEC:
@@ -256,8 +256,8 @@ func packDirect(asked *message, answers, more []*record) ([]byte, error) {
 	return m.Pack()
 }
 
-// packProbe is the packet that asks whether somebody has the names already, and
-// says what they are wanted for.
+// packProbe is the packet that asks whether somebody has the names already, with
+// the records that are to be announced for them.
 func packProbe(records []*record) ([]byte, error) {
 	var m dnsmessage.Message
 	asked := map[dnsmessage.Name]bool{}

@@ -37,7 +37,7 @@ func (m *Machine) Control(verb string, s Settings) error {
 }
 
 // ShowLog shows the last lines of the service's log, from a file if log names one,
-// and what follows if that is wanted.
+// and with follow those that come later, too.
 func (m *Machine) ShowLog(log string, lines int, follow bool) error {
 	if !m.installed() {
 		return ErrNotInstalled

@@ -171,7 +171,7 @@ func (m *Machine) writeUnit(manager manager, data string) error {
 	return nil
 }
 
-// enable does what the library leaves out.
+// enable has the service start at boot, where the library leaves that out.
 func (m *Machine) enable(upgrade bool) error {
 	switch {
 	case m.platform == onSystemd && upgrade:

@@ -13,10 +13,10 @@ import (
 // at is where a path is on the machine.
 func (m *Machine) at(path string) string { return m.root + path }
 
-// say tells what was done.
+// say prints a line for the user.
 func (m *Machine) say(format string, args ...any) { fmt.Fprintf(m.out, format+"\n", args...) }
 
-// runProgram runs a program of the system; its error holds what the program said.
+// runProgram runs a program of the system; its error holds the program's output.
 func runProgram(name string, args ...string) error {
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {

@@ -42,7 +42,7 @@ import (
 // ErrNotInstalled is that there is no service to do something with.
 var ErrNotInstalled = errors.New("the service is not installed; to install it: sudo homeroom install")
 
-// Settings is what the service's settings say, or will say.
+// Settings are those of the service that installing and controlling it depends on.
 type Settings struct {
 	Text      string                      // the file that a service without one gets
 	Data, Key string                      // the data folder; the file with its key, if the settings name one
@@ -55,7 +55,7 @@ type Settings struct {
 // Machine is the system that the service is on.
 type Machine struct {
 	ctx      context.Context
-	out      io.Writer // what was done
+	out      io.Writer // for the user
 	platform string    // its service manager
 	self     string    // the program that runs now
 

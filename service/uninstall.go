@@ -37,8 +37,8 @@ func (m *Machine) Uninstall(s Settings) error {
 	return nil
 }
 
-// Purge takes the service away with all that it has written, if agree says nothing
-// against that. It also removes what an earlier Uninstall has kept.
+// Purge takes the service away with all that it has written, if agree returns no
+// error. It also removes what an earlier Uninstall has kept.
 func (m *Machine) Purge(s Settings, agree func([]Leftover) error) error {
 	found := m.leftovers(s)
 	if len(found) > 0 {
@@ -124,14 +124,15 @@ func removeData(path string) error {
 	return os.RemoveAll(path)
 }
 
-// owns says whether a folder is the service's user's: another one is left alone.
+// owns reports whether a folder belongs to the service's user: another one is left
+// alone.
 func (m *Machine) owns(folder string) bool {
 	info, err := os.Stat(m.at(folder))
 	user, ok := m.user()
 	return err == nil && ok && int(info.Sys().(*syscall.Stat_t).Uid) == user.id
 }
 
-// leftovers is what the service has written, and its user: what a purge removes.
+// leftovers finds everything that the service has written, and its user.
 func (m *Machine) leftovers(s Settings) (found []Leftover) {
 	add := func(what, path string, remove func(path string) error) {
 		if exists(path) {

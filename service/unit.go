@@ -26,7 +26,7 @@ const (
 	SettingsFile = "/etc/homeroom/chat.toml"
 	Data         = "/var/lib/homeroom"
 	LogFile      = "/var/log/homeroom/homeroom.log" // where there is no journal;
-	errorsFile   = "/var/log/homeroom/stderr.log"   // and what the log has no place for
+	errorsFile   = "/var/log/homeroom/stderr.log"   // and for output that is not the log's
 	unitPath     = "/etc/systemd/system/homeroom.service"
 	scriptPath   = "/etc/init.d/homeroom"
 )
@@ -48,7 +48,8 @@ type manager interface {
 	Status() (kardianos.Status, error)
 }
 
-// connectManager is this machine's service manager; script is what Install gives it.
+// connectManager connects to this machine's service manager, which gets the script
+// at Install.
 func connectManager(script string) (manager, error) {
 	return kardianos.New(nil, &kardianos.Config{
 		Name:       homeroom,
@@ -57,7 +58,7 @@ func connectManager(script string) (manager, error) {
 	})
 }
 
-// scriptFor is what a service manager is told, for a server whose data is in a
+// scriptFor is the script for a service manager, of a server whose data is in a
 // folder. arch is the program's, as Go calls it.
 func scriptFor(platform, data, arch string) string {
 	switch platform {

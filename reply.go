@@ -34,7 +34,7 @@ func (r *reply) list(what string, n int) { r.ret(what, num(int64(n))) }
 // row adds a line of cells.
 func (r *reply) row(cells ...cell) {
 	if r.look == lookPlain && r.command.row != nil {
-		r.line = append(append(r.line, r.command.row(cells)...), '\r', '\n')
+		r.line = append(append(r.line, r.command.row(slices.Clone(cells))...), '\r', '\n') // cells stay on the stack
 	} else {
 		r.line = appendLine(r.line, "", cells)
 	}
@@ -48,7 +48,7 @@ func (r *reply) text(line string) {
 }
 
 // flushFull sends what has been written once it is a chunk, and waits for the socket
-// where it must. Once the connection has ended, what is written is thrown away.
+// if it must. Once the connection has ended, further output is thrown away.
 func (r *reply) flushFull() {
 	switch {
 	case r.err != nil:

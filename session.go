@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"homeroom/store"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -161,6 +162,20 @@ func (s *session) answer(err error, r *reply) error {
 		return err
 	}
 	return r.status(known.code)
+}
+
+// statusOf gives a failure of the store a status. Failures that belong in the log keep
+// their cause.
+func statusOf(err error) *replyError {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return &replyError{code: statusNotFound}
+	case errors.Is(err, store.ErrFull):
+		return &replyError{code: statusLimit, cause: err}
+	case errors.Is(err, store.ErrBroken): // which is in the log already
+		return &replyError{code: statusUnknown}
+	}
+	return &replyError{code: statusUnknown, cause: err}
 }
 
 // source is what counts as the session's address.

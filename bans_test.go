@@ -16,7 +16,7 @@ type gatedStore struct {
 	may chan struct{}
 }
 
-func (s *gatedStore) add(r *store.Record) error {
+func (s *gatedStore) Add(r *store.Record) error {
 	<-s.may
 	return s.Store.Add(r)
 }

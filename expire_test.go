@@ -350,7 +350,7 @@ type refusingStore struct {
 	refuses atomic.Bool
 }
 
-func (s *refusingStore) remove(k store.Kind, id int64) error {
+func (s *refusingStore) Remove(k store.Kind, id int64) error {
 	if s.refuses.Load() {
 		return errors.New("the disk is on fire")
 	}

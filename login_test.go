@@ -20,7 +20,7 @@ type lateStore struct {
 	now  chan struct{}
 }
 
-func (s *lateStore) get(k store.Kind, id int64) (store.Record, error) {
+func (s *lateStore) Get(k store.Kind, id int64) (store.Record, error) {
 	r, err := s.Store.Get(k, id)
 	if s.late.CompareAndSwap(true, false) {
 		<-s.now
@@ -228,7 +228,7 @@ type noSwap struct {
 	tried chan store.Record
 }
 
-func (s noSwap) swap(r store.Record, _ []byte) error {
+func (s noSwap) Swap(r store.Record, _ []byte) error {
 	s.tried <- r
 	return errors.New("the disk is on fire")
 }

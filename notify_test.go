@@ -40,7 +40,7 @@ type hungStore struct {
 	asked, release chan struct{}
 }
 
-func (s hungStore) heartbeat() {
+func (s hungStore) Heartbeat() {
 	s.asked <- struct{}{}
 	<-s.release
 }

@@ -179,7 +179,7 @@ type slowStore struct {
 	let   chan struct{}
 }
 
-func (s *slowStore) heartbeat() { s.asked.Add(1); <-s.let }
+func (s *slowStore) Heartbeat() { s.asked.Add(1); <-s.let }
 
 // TestHealth: 503 where the database's writer does not answer within five
 // seconds, whoever asks; it is asked once at a time.

@@ -42,11 +42,11 @@ func pageAt(host, port string) string { return "http://" + net.JoinHostPort(host
 
 // addressOf is the IP address of one end of a connection; invalid if it has none.
 func addressOf(end net.Addr) netip.Addr {
-	ap, err := netip.ParseAddrPort(end.String())
-	if err != nil {
+	ip, ok := end.(interface{ AddrPort() netip.AddrPort })
+	if !ok {
 		return netip.Addr{}
 	}
-	return ap.Addr().Unmap().WithZone("")
+	return ip.AddrPort().Addr().Unmap().WithZone("")
 }
 
 // localAddress is how a program on this machine reaches a listener.

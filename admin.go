@@ -109,15 +109,15 @@ type onlineUser struct {
 }
 
 // everybody lists the users that are logged in, by name.
-func (u *users) everybody() (online []onlineUser) {
+func (u *users) everybody() (online []*onlineUser) {
 	u.mu.Lock()
 	for _, s := range u.online {
 		if i := s.who.Load(); i != nil {
-			online = append(online, onlineUser{s, i})
+			online = append(online, &onlineUser{s, i})
 		}
 	}
 	u.mu.Unlock()
-	slices.SortFunc(online, func(a, b onlineUser) int { return strings.Compare(a.who.name.key, b.who.name.key) })
+	slices.SortFunc(online, func(a, b *onlineUser) int { return strings.Compare(a.who.name.key, b.who.name.key) })
 	return online
 }
 

@@ -198,8 +198,9 @@ func (f *finder) addresses(host dnsmessage.Name) []netip.Addr {
 	return nil
 }
 
-// entries returns the services whose host is known.
+// entries returns the services whose host is known, by name.
 func (f *finder) entries() (all []Entry) {
+	slices.SortFunc(f.servers, func(a, b *server) int { return strings.Compare(a.instance.String(), b.instance.String()) })
 	for _, s := range f.servers {
 		if s.host.Length == 0 {
 			continue
@@ -209,6 +210,5 @@ func (f *finder) entries() (all []Entry) {
 		slices.SortFunc(addrs, netip.Addr.Compare)
 		all = append(all, Entry{name, shownName(s.host), s.port, s.text, addrs})
 	}
-	slices.SortFunc(all, func(a, b Entry) int { return strings.Compare(a.Instance, b.Instance) })
 	return all
 }

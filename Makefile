@@ -2,7 +2,7 @@
 .PHONY: build test release clean
 
 build: # the program, for this machine
-	CGO_ENABLED=0 go build -trimpath
+	CGO_ENABLED=0 go build -trimpath -tags nethttpomithttp2
 
 test:
 	go test ./...

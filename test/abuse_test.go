@@ -63,6 +63,7 @@ func (p *program) dialFrom(address string) net.Conn {
 // TestSlowloris: 64 connections from one address that send a byte now and then
 // keep nobody else out, and are gone when their time to log in is over.
 func TestSlowloris(t *testing.T) {
+	onlyLong(t)
 	const connections, grace = 64, 4 * time.Second
 	p := abused(t, "waiting = 0\nwaiting_per_ip = 0", "login_grace = \""+grace.String()+"\"\nwaiting_per_ip = "+strconv.Itoa(connections))
 	start := time.Now()

@@ -63,6 +63,7 @@ func TestBackupCommands(t *testing.T) {
 // TestBackupSyncFails: a backup that does not get to the disk does not take the
 // place of the one from before.
 func TestBackupSyncFails(t *testing.T) {
+	onlyLong(t)
 	t.Parallel()
 	disk.NeedRoot(t, "strace")
 	path, data, folder := buildProgram(t), t.TempDir(), t.TempDir()

@@ -20,9 +20,6 @@ import (
 // TestPortTaken: where the port cannot be had, the server says so in one line and
 // serves.
 func TestPortTaken(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it needs a network of its own")
-	}
 	t.Parallel()
 	cable, path := newCable(t), buildProgram(t)
 	var holders []net.PacketConn

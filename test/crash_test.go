@@ -15,7 +15,7 @@ import (
 	"homeroom/test/wire"
 )
 
-// kills is how often TestKill9 kills the server: go test -run TestKill9 -kills=200.
+// kills is how often TestKill9 kills the server: go test -run TestKill9 ./test -kills=200.
 var kills = flag.Int("kills", 3, "how often TestKill9 kills the server")
 
 // fate is what a test knows of something that it asked the server to store.

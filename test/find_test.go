@@ -11,9 +11,7 @@ import (
 // and by its host name; a second one takes other names; one that stops is
 // forgotten; and a new address is announced.
 func TestFoundOverTheNetwork(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the servers take seconds to get their names")
-	}
+	onlyLong(t)
 	t.Parallel()
 	cable, path := newCable(t), buildProgram(t)
 	ip, err := exec.LookPath("ip")

@@ -18,6 +18,7 @@ import (
 // -2 and is nowhere, and reading and talking go on; once there is space, changes
 // are stored again. It drives the program as it is shipped.
 func TestFullDiskServed(t *testing.T) {
+	onlyLong(t)
 	t.Parallel()
 	folder := disk.Small(t)
 	c := newCrashTest(t, buildProgram(t), programSettings, filepath.Join(folder, "data"), false)

@@ -18,9 +18,7 @@ const goneTime = 25 * time.Second
 // so: idle ones, with TLS or without, and one to whom the server is sending. Their
 // names are free then.
 func TestHalfOpen(t *testing.T) {
-	if testing.Short() {
-		t.Skip("finding out takes the kernel 20 seconds")
-	}
+	onlyLong(t)
 	t.Parallel()
 	cable, data := newCable(t), t.TempDir()
 	const plainAddr, tlsAddr = "10.99.0.1:6500", "10.99.0.1:6501"

@@ -127,6 +127,7 @@ var idleFor = flag.Duration("idle", 2*time.Second, "how long the shipped program
 // fed and a log in the same folder, does not touch its folder while it is idle,
 // by any system call. (It is not parallel: it sets the environment.)
 func TestIdleProgram(t *testing.T) {
+	onlyLong(t)
 	disk.NeedRoot(t, "strace")
 	path := buildProgram(t)
 	for _, mode := range []string{"commit", "periodic"} {

@@ -62,9 +62,6 @@ func connectGuest(t testing.TB, addr, name string) (*wire.Client, error) {
 
 // TestManyConnections: 5000 people in one room, and one line reaches them all.
 func TestManyConnections(t *testing.T) {
-	if testing.Short() {
-		t.Skip("5000 connections take some seconds")
-	}
 	const people = 5000
 	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", t.TempDir())
 	empty := memoryOf(t, p)

@@ -98,6 +98,7 @@ func TestOrders(t *testing.T) {
 // the one program gives way to the other. One that the system loses in the middle of
 // that is as if it had not been sent.
 func TestSignalWhileRestarting(t *testing.T) {
+	onlyLong(t)
 	t.Parallel()
 	path, settings := buildProgram(t), writeSettings(t, programSettings)
 	for range 2 {

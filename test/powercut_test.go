@@ -19,6 +19,7 @@ import (
 // ask for. Everything that was answered @status 0 is there afterwards, and nothing
 // else.
 func TestPowerCut(t *testing.T) {
+	onlyLong(t)
 	t.Parallel()
 	power := disk.NewPower(t)
 	data := filepath.Join(power.Folder, "new", "data")
@@ -42,6 +43,7 @@ func TestPowerCut(t *testing.T) {
 // TestPowerCutFirstStart: where the power fails while a server makes its key,
 // certificate and database, the next start works, and what is stored then stays.
 func TestPowerCutFirstStart(t *testing.T) {
+	onlyLong(t)
 	t.Parallel()
 	power, path := disk.NewPower(t), buildProgram(t)
 	settings := writeSettings(t, programSettings+"[tls]\nlisten = \"127.0.0.1:0\"\n")
@@ -79,6 +81,7 @@ func TestPowerCutFirstStart(t *testing.T) {
 // TestPowerCutBackup: where the power fails during a backup of a busy server,
 // there is the backup from before, or the new one, whole.
 func TestPowerCutBackup(t *testing.T) {
+	onlyLong(t)
 	t.Parallel()
 	power, path := disk.NewPower(t), buildProgram(t)
 	data, file := filepath.Join(power.Folder, "data"), filepath.Join(power.Folder, "backup.db")
@@ -173,7 +176,7 @@ func (p *program) waitSome(whole time.Duration) {
 }
 
 // powercuts is how often each of the tests here cuts the power:
-// go test -run TestPowerCut -powercuts=200 -timeout 0.
+// go test -run TestPowerCut -timeout 0 ./test -powercuts=200.
 var powercuts = flag.Int("powercuts", 3, "how often each test of power cuts cuts the power")
 
 // wantRestores expects that a server starts with what a backup holds, which is so

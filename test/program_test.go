@@ -25,10 +25,13 @@ import (
 // they test.
 var long = flag.Bool("long", false, "run the tests that take long, too")
 
-// onlyLong skips a test that takes long.
+// onlyLong skips a test that takes long, unless -long is given, or another flag of
+// this folder, which says how long.
 func onlyLong(t testing.TB) {
 	t.Helper()
-	if !*long {
+	asked := *long
+	flag.Visit(func(f *flag.Flag) { asked = asked || !strings.HasPrefix(f.Name, "test.") })
+	if !asked {
 		t.Skip("only with -long")
 	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // shipped is a program of a release, and what runs it where this machine is of
-// another kind: go test -run TestShipped -shipped "qemu-arm-static -cpu arm1176 dist/homeroom-linux-arm6".
+// another kind: go test -run TestShipped ./test -shipped "qemu-arm-static -cpu arm1176 dist/homeroom-linux-arm6".
 var shipped = flag.String("shipped", "", "the program that TestShipped runs, with an emulator before it")
 
 // shippedSettings is what a test needs for itself; all else is as it is shipped.

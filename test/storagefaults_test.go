@@ -42,6 +42,7 @@ func faultKinds() []faultKind {
 // counts them for each thread). Nothing is acknowledged that is not there
 // afterwards; after a failed sync the server says so once and ends.
 func TestStorageFaults(t *testing.T) {
+	onlyLong(t)
 	t.Parallel()
 	disk.NeedRoot(t, "strace")
 	path := buildProgram(t)

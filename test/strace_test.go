@@ -77,5 +77,5 @@ func launchFaulty(t testing.TB, f callFault, n int, line ...string) (p *program,
 }
 
 // faults is how many calls of each kind TestStorageFaults lets fail, one after
-// the other: go test -run TestStorageFaults -faults=all -timeout 0.
+// the other: go test -run TestStorageFaults -timeout 0 ./test -faults=all.
 var faults = flag.String("faults", "few", "few, or all: how many system calls TestStorageFaults lets fail")

@@ -115,6 +115,7 @@ func (u *upgradeTest) wantOneVersion(t testing.TB, folder string) {
 // at, or meets an error in, one system call after the other that changes the disk.
 // What is left is of the old version or the new one, with all that it held.
 func TestUpgradeFaults(t *testing.T) {
+	onlyLong(t)
 	t.Parallel()
 	disk.NeedRoot(t, "strace")
 	u := newUpgradeTest(t, 100)
@@ -140,6 +141,7 @@ func TestUpgradeFaults(t *testing.T) {
 
 // TestPowerCutUpgrade: the same, with the power cut at any moment.
 func TestPowerCutUpgrade(t *testing.T) {
+	onlyLong(t)
 	t.Parallel()
 	power, u := disk.NewPower(t), newUpgradeTest(t, 300)
 	began := time.Now()

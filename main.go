@@ -48,7 +48,7 @@ func runServe(env environment, flags *flag.FlagSet, args []string) int {
 		if *supervised {
 			return exitRestart
 		}
-		err = startAnew(env, told)
+		err = startAnew(env.letGo, told)
 	}
 	if err == nil {
 		return exitDone

@@ -116,8 +116,8 @@ func (srv *server) command(ctx context.Context, line string, o order) (done bool
 // the microseconds in which the system has handed it to a thread of this program and
 // then takes that thread away: the next program serves, and has to be told again. (A
 // service manager does not come here, see exitRestart.)
-func startAnew(env environment, told chan os.Signal) error {
-	env.letGo()
+func startAnew(letGo func(), told chan os.Signal) error {
+	letGo()
 	signal.Stop(told) // it was the last to get them; what came before that is in told now
 	if len(told) > 0 {
 		return nil

@@ -9,9 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"homeroom/test/wire"
-
 	"homeroom/store"
+	"homeroom/test/wire"
 )
 
 // adminWords is, of each of B4's commands, words with which it does something, and

@@ -5,9 +5,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"homeroom/test/wire"
-
 	"homeroom/store"
+	"homeroom/test/wire"
 )
 
 // gatedStore is a store that adds nothing before it may.

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/term"
 
 	"homeroom/service"
-
 	"homeroom/store"
 )
 

@@ -12,7 +12,6 @@ import (
 
 	"homeroom/datadir"
 	"homeroom/service"
-
 	"homeroom/store"
 )
 

@@ -9,10 +9,9 @@ import (
 
 	"github.com/xdg-go/scram"
 
+	"homeroom/store"
 	"homeroom/test/storetest"
 	"homeroom/test/wire"
-
-	"homeroom/store"
 )
 
 // TestAuth logs in with a password that never crosses the network.

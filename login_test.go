@@ -7,9 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"homeroom/test/wire"
-
 	"homeroom/store"
+	"homeroom/test/wire"
 )
 
 // lateStore is a store that, while late is set, gives what it has read of an account

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/term"
 
 	"homeroom/logbook"
-
 	"homeroom/store"
 )
 

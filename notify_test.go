@@ -9,10 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"homeroom/store"
 	"homeroom/test/storetest"
 	"homeroom/test/wire"
-
-	"homeroom/store"
 )
 
 // TestNotifyElsewhere: what is for another process, or makes no sense, is left

@@ -13,10 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"homeroom/store"
 	"homeroom/test/storetest"
 	"homeroom/test/wire"
-
-	"homeroom/store"
 )
 
 // staller is a client whose connection takes nothing unless the test reads it.

@@ -8,9 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"homeroom/test/wire"
-
 	"homeroom/store"
+	"homeroom/test/wire"
 )
 
 // TestBusyDay: a day of 20 users, who talk and post each minute, leaves nothing

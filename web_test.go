@@ -13,9 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"homeroom/test/wire"
-
 	"homeroom/store"
+	"homeroom/test/wire"
 )
 
 // startWeb starts a server with a web listener, and returns where that is.

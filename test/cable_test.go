@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"homeroom/test/wire"
-
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
+
+	"homeroom/test/wire"
 )
 
 // TestPortTaken: where the port cannot be had, the server says so in one line and

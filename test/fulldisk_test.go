@@ -9,9 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"homeroom/test/wire"
-
 	"homeroom/test/disk"
+	"homeroom/test/wire"
 )
 
 // TestFullDiskServed: while the disk is full, what cannot be stored is answered

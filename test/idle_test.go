@@ -12,9 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"homeroom/test/wire"
-
 	"homeroom/test/disk"
+	"homeroom/test/wire"
 )
 
 // watchedProgram is the program under strace, with a service manager.

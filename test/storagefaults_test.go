@@ -12,9 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"homeroom/test/wire"
-
 	"homeroom/test/disk"
+	"homeroom/test/wire"
 )
 
 // faultsFrom is where -faults=all begins, so that it can be done in pieces.

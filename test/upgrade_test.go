@@ -11,9 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"homeroom/test/wire"
-
 	"homeroom/test/disk"
+	"homeroom/test/wire"
 )
 
 // newest is the version of the databases that the program makes.

@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"homeroom/test/wire"
-
 	"golang.org/x/sys/unix"
+
+	"homeroom/test/wire"
 )
 
 // Power is a disk whose power can be cut: an ext4 of its own, in a file.

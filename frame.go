@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"sync"
 	"time"
 )
@@ -60,4 +61,30 @@ func (f *frame) append(b []byte, l look) []byte {
 		return appendSentence(b, f)
 	}
 	return appendLine(append(b, "@mess #"...), f.what, f.cells)
+}
+
+// appendSentence appends what has happened in a form for people.
+func appendSentence(b []byte, f *frame) []byte {
+	text := func(i int) string { return f.cells[i].text }
+	switch f.what {
+	case "broadcast":
+		b = fmt.Appendf(b, "%s %s: %s", f.at.Format("15:04"), text(0), text(1))
+	case "sendto":
+		b = fmt.Appendf(b, "%s [%s to you] %s", f.at.Format("15:04"), text(0), text(1))
+	case "announce":
+		b = fmt.Appendf(b, "* %s announces: %s", text(0), text(1))
+	case "entered":
+		b = fmt.Appendf(b, "* %s came in", text(1))
+	case "left":
+		b = fmt.Appendf(b, "* %s left", text(1))
+	case "posted":
+		b = fmt.Appendf(b, "* %s posted to %s: %s", text(3), text(0), text(4))
+	case "deleted":
+		b = fmt.Appendf(b, "* message %d of %s is gone", f.cells[1].num, text(0))
+	case "warning", "log":
+		b = fmt.Appendf(b, "* %s", text(0))
+	default:
+		return appendLine(b, "* "+f.what, f.cells)
+	}
+	return append(b, '\r', '\n')
 }

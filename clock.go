@@ -1,5 +1,11 @@
 package main
 
+// Times to live run on a clock of the server's own, which nobody can set: a Pi without a
+// clock battery wakes up in 1970 and learns the time a minute later, and must delete
+// nothing early for that. It is monotonic while the server runs, and continues at start
+// from what was saved, plus the time that the machine was off, if the wall clock is
+// believable at both ends. The expirer (expire.go) is the only ticker that it has.
+
 import (
 	"math"
 	"time"

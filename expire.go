@@ -1,5 +1,11 @@
 package main
 
+// The tickers for expiry are one heap and one timer: an entry for each empty room and
+// group, for each ban that ends, and one for all messages, set to the next end. A ticker
+// for each kind would wake an idle machine for nothing, and be late on top of it. What has
+// expired is invisible at once, and deleted when its entry is due: messages 500 at a time,
+// so that posts do not wait behind a purge.
+
 import (
 	"container/heap"
 	"sync"

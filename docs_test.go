@@ -64,3 +64,58 @@ func TestManPage(t *testing.T) {
 		}
 	}
 }
+
+// TestArchitecture holds the table of files in docs/ARCHITECTURE.md against the folder:
+// it has every code file of the root and every folder with Go, and nothing else. The page
+// stays a page.
+func TestArchitecture(t *testing.T) {
+	page, err := os.ReadFile("docs/ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Count(string(page), "\n"); lines > 120 {
+		t.Errorf("docs/ARCHITECTURE.md has %d lines; it is to be one page, of 120", lines)
+	}
+	_, table, _ := strings.Cut(string(page), "\n## Files\n")
+	listed := map[string]bool{}
+	for _, row := range strings.Split(table, "\n") {
+		if cells := strings.Split(row, "|"); len(cells) > 2 {
+			for _, name := range regexp.MustCompile(`[\w/]+(?:\.go|/)`).FindAllString(cells[1], -1) {
+				if listed[name] {
+					t.Errorf("docs/ARCHITECTURE.md lists %s twice", name)
+				}
+				listed[name] = true
+			}
+		}
+	}
+	for name := range goFiles(t) {
+		if !listed[name] {
+			t.Errorf("docs/ARCHITECTURE.md does not list %s", name)
+		}
+		delete(listed, name)
+	}
+	for name := range listed {
+		t.Errorf("docs/ARCHITECTURE.md lists %s, which is not there", name)
+	}
+}
+
+// goFiles is every code file of the root, and every folder below it that has Go.
+func goFiles(t *testing.T) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		if folder := filepath.Dir(path); folder != "." {
+			found[folder+"/"] = true
+		} else if !strings.HasSuffix(path, "_test.go") {
+			found[path] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}

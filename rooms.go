@@ -11,7 +11,7 @@ import (
 // homeName is the room that a login leads to. It is nobody's and never expires.
 const homeName = "Home"
 
-// room is a place where what somebody says is heard by all.
+// room is a place whose members hear each other.
 type room struct {
 	place
 	talk talk
@@ -89,9 +89,8 @@ func (rs *rooms) countMove(r *room) {
 	rs.moved.Store(rs.store.NextNumber())
 }
 
-// comesTo reports whether a session is in r or on its way into it. Whoever keeps a user
-// out of r from now on asks this afterwards: one that r.hold has let in before is found
-// here.
+// comesTo reports whether a session is in r or on its way into it. A ban calls it after
+// the door has changed: a user that r.hold let in before that is found here.
 func (s *session) comesTo(r *room) bool {
 	return s.entering.Load() == r || s.room() == r // in this order: it goes from one to the other
 }
@@ -190,27 +189,30 @@ func (s *session) cmdSendTo(words []string, _ *reply) error {
 	return nil
 }
 
-// cmdArchStatus, cmdRoomStatus and cmdUserStatus are the rooms' three numbers.
+// cmdArchStatus is "#archstatus".
 func (s *session) cmdArchStatus(_ []string, r *reply) error {
 	r.ret("archstatus", num(s.srv.rooms.number.Load()))
 	return nil
 }
 
+// cmdRoomStatus is "#roomstatus".
 func (s *session) cmdRoomStatus(_ []string, r *reply) error {
 	r.ret("roomstatus", num(s.srv.rooms.moved.Load()))
 	return nil
 }
 
+// cmdUserStatus is "#userstatus".
 func (s *session) cmdUserStatus(_ []string, r *reply) error {
 	r.ret("userstatus", num(s.room().number.Load()))
 	return nil
 }
 
-// enteredFrame and leftFrame are what a room's members with events on see.
+// enteredFrame announces a user to the members that want events.
 func enteredFrame(r *room, i *identity) *frame {
 	return eventFrame("entered", named(r.name.shown), named(i.name.shown), word(i.kind()))
 }
 
+// leftFrame announces that a user has left.
 func leftFrame(r *room, i *identity) *frame {
 	return eventFrame("left", named(r.name.shown), named(i.name.shown))
 }

@@ -214,8 +214,10 @@ func (s *session) woken() error {
 		return errEnded
 	case s.putOut.Load() != nil:
 		return s.goHome()
-	case !s.loginBy.IsZero() && !time.Now().Before(s.loginBy):
+	case s.loginBy != 0 && time.Since(s.srv.began) >= s.loginBy:
 		return errTooLate
+	case s.loginBy != 0:
+		s.wakeAt(s.srv.began.Add(s.loginBy))
 	}
 	return nil
 }
@@ -230,7 +232,7 @@ func (s *session) tearDown(err error) {
 	if s.out.behind.Load() {
 		s.srv.counts.slowReaders.Add(1)
 	}
-	s.endGrace()
+	s.loginBy = 0
 	s.linger(err)
 	s.link.Close()
 	s.srv.doorway.gone(s)
@@ -238,8 +240,8 @@ func (s *session) tearDown(err error) {
 
 // greet says hello and starts the time to log in.
 func (s *session) greet() error {
-	hello := eventFrame("hello", quoted(s.srv.settings().Server.Name), quoted(firstHint))
-	if err := s.send(hello.show(lookProgram)); err != nil {
+	hello := appendLine(nil, "@mess #hello", []cell{quoted(s.srv.settings().Server.Name), quoted(firstHint)})
+	if err := s.send(hello); err != nil {
 		return err
 	}
 	s.out.flush()

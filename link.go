@@ -36,8 +36,10 @@ type link interface {
 	// EndBy gives all writes a last moment; the earliest one holds.
 	EndBy(last time.Time)
 
-	// Wake has the Receive that waits, or else the next one, come back at once.
+	// Wake has the Receive that waits, or else the next one, come back at once, and
+	// WakeAt at a moment; zero: not any more. Only the last of them counts.
 	Wake()
+	WakeAt(t time.Time)
 
 	// CloseWrite says that nothing more comes. What is received afterwards is to be
 	// thrown away.
@@ -76,12 +78,12 @@ type netLink struct {
 	stalled func(bool)
 
 	// the reader's
-	buf *[readBuffer]byte // borrowed
-	n   int
-	err error
+	buf   *[readBuffer]byte // borrowed
+	n     int
+	errno syscall.Errno // of the read
 
 	mu   sync.Mutex
-	last time.Time // of all writes; zero: none is set
+	last int64 // the last moment of all writes, Unix nanoseconds; 0: none is set
 }
 
 // newNetLink makes the link over a connection.
@@ -101,25 +103,24 @@ func newNetLink(conn net.Conn) *netLink {
 func (l *netLink) Open(time.Duration) error { return nil }
 
 // Receive waits for bytes. They hold until Release.
-func (l *netLink) Receive() ([]byte, error) {
-	l.n, l.err = 0, nil
+func (l *netLink) Receive() (came []byte, err error) {
+	l.n = 0
 	if l.raw == nil {
 		l.buf = readBuffers.Get().(*[readBuffer]byte)
-		l.n, l.err = l.conn.Read(l.buf[:])
-	} else if err := l.raw.Read(l.readFD); err != nil {
-		l.err = err
-	} else if l.n == 0 && l.err == nil {
-		l.err = io.EOF
+		l.n, err = l.conn.Read(l.buf[:])
+	} else if err = l.raw.Read(l.readFD); err == nil && l.n == 0 {
+		if err = io.EOF; l.errno != 0 {
+			err = l.errno
+		}
 	}
 	if l.n == 0 {
-		return nil, l.woken(l.err)
+		return nil, l.woken(err)
 	}
-	return l.buf[:l.n], l.err
+	return l.buf[:l.n], err
 }
 
 // woken is what an error of a read means to the reader. Only a Wake sets a deadline; it
-// is over when the reader has heard of it, and what it was woken for is looked at after
-// that, so no Wake is lost.
+// is taken back before the reader looks at what it was woken for, so no Wake is lost.
 func (l *netLink) woken(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		_ = l.conn.SetReadDeadline(time.Time{}) // the next read finds out why it fails
@@ -136,13 +137,13 @@ func (l *netLink) tryRead(fd uintptr) bool {
 	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(buf)), readBuffer)
 	switch errno {
 	case 0:
-		l.buf, l.n = buf, int(n)
+		l.buf, l.n, l.errno = buf, int(n), 0
 		return true
 	case syscall.EAGAIN, syscall.EINTR:
 		readBuffers.Put(buf)
 		return false
 	}
-	l.buf, l.err = buf, errno
+	l.buf, l.errno = buf, errno
 	return true
 }
 
@@ -183,8 +184,8 @@ func (l *netLink) Write(b []byte) (n int, err error) {
 func (l *netLink) patience(deadline time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.last.IsZero() && (deadline.IsZero() || l.last.Before(deadline)) {
-		deadline = l.last
+	if last := time.Unix(0, l.last); l.last != 0 && (deadline.IsZero() || last.Before(deadline)) {
+		deadline = last
 	}
 	return l.conn.SetWriteDeadline(deadline)
 }
@@ -196,14 +197,19 @@ func (l *netLink) OnStall(f func(bool)) { l.stalled = f }
 func (l *netLink) EndBy(last time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.last.IsZero() || last.Before(l.last) {
-		l.last = last
+	if l.last == 0 || last.UnixNano() < l.last {
+		l.last = last.UnixNano()
 		_ = l.conn.SetWriteDeadline(last) // the next write finds out why it fails
 	}
 }
 
 // Wake has the reader come back at once.
-func (l *netLink) Wake() { _ = l.conn.SetReadDeadline(time.Unix(1, 0)) }
+func (l *netLink) Wake() { l.WakeAt(time.Unix(1, 0)) }
+
+// WakeAt has the reader come back at a moment.
+func (l *netLink) WakeAt(t time.Time) {
+	_ = l.conn.SetReadDeadline(t) // where that fails the next read does
+}
 
 // CloseWrite says that nothing more comes. A pipe cannot be closed by half.
 func (l *netLink) CloseWrite() error {

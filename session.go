@@ -23,17 +23,16 @@ type session struct {
 
 	// owned by the reader
 	lines     lineReader
-	post      *posting    // a message whose lines are coming; nil: none
-	greeted   bool        // the first line has come
-	hinted    bool        // before that an empty one came, and was told what to type
-	person    bool        // a person types, who is shown sentences
-	budget    budget      // of commands
-	exchange  *exchange   // a login by #auth that is half done; nil: none
-	challenge string      // of #challenge, not used yet; "": none
-	loggedIn  bool        // just now
-	loginBy   time.Time   // when it must have logged in; zero: it has, or need not
-	grace     *time.Timer // wakes the reader then; nil: no need
-	watch     func()      // ends what #watchlog began; nil: nothing did
+	post      *posting      // a message whose lines are coming; nil: none
+	greeted   bool          // the first line has come
+	hinted    bool          // before that an empty one came, and was told what to type
+	person    bool          // a person types, who is shown sentences
+	budget    budget        // of commands
+	exchange  *exchange     // a login by #auth that is half done; nil: none
+	challenge string        // of #challenge, not used yet; "": none
+	loggedIn  bool          // just now
+	loginBy   time.Duration // since the server began: when it must have logged in; 0: it has, or need not
+	watch     func()        // ends what #watchlog began; nil: nothing did
 
 	putOut atomic.Pointer[room] // the room that its owner has put it out of; the reader obeys
 	cutOff atomic.Bool          // it is to end without lingering
@@ -84,16 +83,25 @@ var (
 func (s *session) startGrace() {
 	s.endGrace()
 	if grace := s.srv.settings().Limits.LoginGrace.Duration; grace > 0 && !s.host {
-		s.loginBy = time.Now().Add(grace)
-		s.grace = time.AfterFunc(grace, s.link.Wake)
+		s.loginBy = time.Since(s.srv.began) + grace
+		s.wakeAt(s.srv.began.Add(s.loginBy))
 	}
 }
 
 // endGrace lets it take its time.
 func (s *session) endGrace() {
-	if s.grace != nil {
-		s.grace.Stop()
-		s.grace, s.loginBy = nil, time.Time{}
+	if s.loginBy != 0 {
+		s.loginBy = 0
+		s.wakeAt(time.Time{})
+	}
+}
+
+// wakeAt has the reader come back at a moment. What it is to be woken for by then,
+// it is woken for again: that Wake would be forgotten.
+func (s *session) wakeAt(t time.Time) {
+	s.link.WakeAt(t)
+	if s.out.ending() || s.putOut.Load() != nil || s.cutOff.Load() {
+		s.link.Wake()
 	}
 }
 

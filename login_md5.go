@@ -39,3 +39,9 @@ func (srv *server) toRecover(password string) string {
 	}
 	return password
 }
+
+// answers reports whether a sum is the account's answer to a challenge. An account
+// without a recoverable password has none.
+func (b *accountBody) answers(challenge string, sum []byte) bool {
+	return b.recoverable != "" && md5Proves(challenge, b.recoverable, sum)
+}

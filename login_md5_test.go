@@ -72,7 +72,7 @@ func TestChallengeNeedsNewPassword(t *testing.T) {
 	})
 }
 
-// TestChallengeSwitchedOff: what was kept for it goes at the next login.
+// TestChallengeSwitchedOff: the password that was kept for it goes at the next login.
 func TestChallengeSwitchedOff(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {

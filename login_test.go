@@ -134,8 +134,8 @@ func (b *bubble) loginWaits(change string, login func(*wire.Client) string) {
 }
 
 // TestResetAtTheLastMoment: the password is changed after a login has looked at it for
-// the last time before it has its name. Who changes it sees nobody to disconnect, so
-// the login has to see it.
+// the last time before it has its name. Nobody is there to be disconnected then, so the
+// login has to see the change.
 func TestResetAtTheLastMoment(t *testing.T) {
 	t.Parallel()
 	for change, want := range map[string]string{"#resetpass alice other": "@status 3002", "#rmuser alice": "@status 3001"} {

@@ -23,7 +23,7 @@ func newHandClock(t *testing.T, perMinute int) *handClock {
 	return h
 }
 
-// sourceOf is what counts as an address that comes from the internet.
+// sourceOf is the source of an address that comes from the internet.
 func sourceOf(from string) netip.Prefix { return source(netip.MustParseAddr(from), netip.Addr{}) }
 
 // tries makes so many wrong tries from an address and returns how many of them
@@ -128,7 +128,7 @@ func TestWaitsAreForgotten(t *testing.T) {
 	h.wantWait(thief, 3*time.Second)
 }
 
-// TestGuessesUnderWay: what was being checked when the wait began does not make
+// TestGuessesUnderWay: passwords that were being checked when the wait began do not make
 // it longer.
 func TestGuessesUnderWay(t *testing.T) {
 	t.Parallel()

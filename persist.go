@@ -151,12 +151,6 @@ type accountBody struct {
 	recoverable     string // the password itself, for #challenge; "": not kept
 }
 
-// answers reports whether a sum is the account's answer to a challenge. An account
-// without a recoverable password has none.
-func (b *accountBody) answers(challenge string, sum []byte) bool {
-	return b.recoverable != "" && md5Proves(challenge, b.recoverable, sum)
-}
-
 // pack makes a body's record, before it is sealed.
 func (b *accountBody) pack() []byte {
 	fields := []string{b.verifier.String(), b.realName, b.email}

@@ -233,7 +233,7 @@ func (c *console) line(line string) (done, leave bool, err error) {
 	return a.ok(), false, nil
 }
 
-// needsRoom reports whether a command is none for the console. The server would say
+// needsRoom reports whether a command does not work in the console. The server would say
 // so too, but not before the lines of a #postmessage have come.
 func (c *console) needsRoom(word string) bool {
 	row := c.asks.table[strings.ToLower(word)]

@@ -458,7 +458,7 @@ func (c *config) checkWeb() *settingError {
 	return nil
 }
 
-// isNoHostLetter tells whether a character cannot be in one part of a host's name.
+// isNoHostLetter reports whether a character cannot be in one part of a host's name.
 func isNoHostLetter(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
 }

@@ -157,7 +157,7 @@ func (w *webServer) serveIndex(out http.ResponseWriter, in *http.Request) {
 // hostForm is what a browser's name for this machine looks like.
 var hostForm = regexp.MustCompile(`^[A-Za-z0-9.:-]{1,253}$`)
 
-// connectCommands is what to type to connect, for who has asked for that host.
+// connectCommands is what to type to connect, for a browser that asked for that host.
 func (srv *server) connectCommands(asked string) []string {
 	host, _, err := net.SplitHostPort(asked)
 	if err != nil {
@@ -229,7 +229,7 @@ func (w *webServer) serveMetrics(out http.ResponseWriter, in *http.Request) {
 	_, _ = io.WriteString(out, metricsText(w.srv.stats())) // who asked may be gone
 }
 
-// fromThisMachine tells whether a program on this machine asks, and not on behalf
+// fromThisMachine reports whether a program on this machine asks, and not on behalf
 // of another one.
 func fromThisMachine(in *http.Request) bool {
 	from, err := netip.ParseAddrPort(in.RemoteAddr)
@@ -237,8 +237,8 @@ func fromThisMachine(in *http.Request) bool {
 	return err == nil && from.Addr().Unmap().IsLoopback() && relayed == ""
 }
 
-// metricsText shows statistics in Prometheus' text format. What is no number is
-// a label of homeroom_info.
+// metricsText shows statistics in Prometheus' text format. A text becomes a
+// label of homeroom_info.
 func metricsText(stats []stat) string {
 	var text, info strings.Builder
 	for _, s := range stats {

@@ -100,8 +100,8 @@ func (k *Keeper) Get(now time.Time) *tls.Certificate {
 	return k.pair.Load()
 }
 
-// refresh takes a new certificate if there is one. What is wrong with it is
-// logged once, and the old one stays. k.mu is held.
+// refresh takes a new certificate if there is one. If something is wrong with it, that
+// is logged once, and the old one stays. k.mu is held.
 func (k *Keeper) refresh(now time.Time) {
 	pair, err := k.look(now)
 	if err != nil {

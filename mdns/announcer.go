@@ -254,7 +254,7 @@ func (a *announcer) packed(packet []byte, err error) []byte {
 	return packet
 }
 
-// receive handles a packet. What does not come from the link itself is dropped,
+// receive handles a packet. It drops packets that do not come from the link itself,
 // so that nobody can have answers sent elsewhere.
 func (a *announcer) receive(p datagram, now time.Time) {
 	i := slices.IndexFunc(a.links, func(l *announcedLink) bool { return l.index == p.index && l.v6 == p.v6 })

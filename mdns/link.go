@@ -170,8 +170,8 @@ func inInterface(oob []byte, v6 bool) int {
 	return 0
 }
 
-// send sends a packet over a link; to everybody, where to is not valid. What is
-// lost is asked for again, so an error is no matter.
+// send sends a packet over a link; to everybody, if to is not valid. Lost
+// packets are asked for again, so an error does not matter.
 func (s *sockets) send(l link, to netip.AddrPort, packet []byte) {
 	conn := s.conns[familyIndex(l.v6)]
 	oob := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(l.index)})

@@ -18,7 +18,7 @@ const (
 )
 
 // maxRecords is how many questions, and records of each kind, one packet may
-// hold. What is behind them is not looked at.
+// hold. The rest is ignored.
 const maxRecords = 200
 
 // message is a packet, as far as it can be understood.

@@ -45,7 +45,7 @@ type batch struct {
 	statusDue bool         // more status numbers are to be set aside
 }
 
-// changesNothing tells whether all in a batch only waits for what was before it.
+// changesNothing reports whether all in a batch only waits for what was before it.
 func (b batch) changesNothing() bool {
 	return !b.statusDue &&
 		!slices.ContainsFunc(b.changes, func(c *change) bool { return c.verb != verbSettle })
@@ -228,7 +228,7 @@ func (q *queue) forget() {
 }
 
 // giveBack puts what was acknowledged, but could not be saved, in front of the
-// queue again, for the next save. It tells whether this is the
+// queue again, for the next save. It reports whether this is the
 // first failure in a row, which is worth a line in the log.
 func (q *queue) giveBack(b batch, err error) (first bool) {
 	q.mu.Lock()

@@ -22,7 +22,7 @@ func (k Kind) String() string {
 	return [...]string{"account", "room", "group", "message", "ban", "?"}[k]
 }
 
-// hasBody tells whether records of a kind have a body.
+// hasBody reports whether records of a kind have a body.
 func (k Kind) hasBody() bool { return k == Account || k == Message }
 
 // table is where records of a kind are stored.

@@ -46,7 +46,7 @@ var Migrations = []string{
 		clean INTEGER NOT NULL);`,
 	// 3: what made-up salts come from; empty until the server is started.
 	`ALTER TABLE state ADD COLUMN secret BLOB NOT NULL DEFAULT X'';`,
-	// 4: when accounts were last here (Unix seconds), and who is kept out.
+	// 4: when accounts were last here (Unix seconds), and bans.
 	`ALTER TABLE accounts ADD COLUMN seen INTEGER NOT NULL DEFAULT 0;
 	ALTER TABLE state ADD COLUMN ban INTEGER NOT NULL DEFAULT 0;
 	CREATE TABLE bans (id INTEGER PRIMARY KEY, ends INTEGER NOT NULL, head BLOB NOT NULL);`,

@@ -278,7 +278,7 @@ func (w *writer) write(b batch) {
 	}
 }
 
-// drop tells who waits for a bad change that it failed. One that was already
+// drop tells whoever waits for a bad change that it failed. One that was already
 // acknowledged is lost: a reply whose parent has ended meanwhile, say.
 func (w *writer) drop(bad *badChange) {
 	if bad.change.done != nil {
@@ -305,7 +305,7 @@ func (w *writer) finish(b batch, status int64) {
 // refuse tells everyone who waits that a batch could not be stored.
 func (w *writer) refuse(b batch, err error) {
 	if w.broken != nil {
-		err = ErrBroken // who waits needs no line in the log of their own
+		err = ErrBroken // those who wait need no lines in the log of their own
 	}
 	w.refusal = err
 	if w.queue.giveBack(b, err) && w.broken == nil {
@@ -334,7 +334,7 @@ type badChange struct {
 	err    error
 }
 
-// isChangesFault tells whether err is about one change, and not about the disk
+// isChangesFault reports whether err is about one change, and not about the disk
 // or the database, which the next change would meet too.
 func isChangesFault(err error) bool {
 	var e *sqlite.Error

@@ -72,15 +72,15 @@ type outbox struct {
 	writer  sync.WaitGroup
 
 	mu        sync.Mutex
-	look      look // how lines are shown; not changed any more once it joins a talk
-	hands     hands
 	batch     []byte      // the newest of what waits
 	send      chan []byte // the older batches; nil: there is no writer
 	held      []byte      // what others sent during a long reply; it goes behind batch
-	streaming bool        // a long reply is being sent
-	closed    bool        // nothing is taken any more
-	blocked   bool        // the other end takes nothing: the writer waits for it
-	wantDrain bool        // somebody waits on drained
+	look      look        // how lines are shown; not changed any more once it joins a talk
+	hands     hands
+	streaming bool // a long reply is being sent
+	closed    bool // nothing is taken any more
+	blocked   bool // the other end takes nothing: the writer waits for it
+	wantDrain bool // somebody waits on drained
 	drained   chan struct{}
 
 	room  *talk  // whose lines it gets; nil: none

@@ -280,6 +280,7 @@ func TestLongReplyStalled(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		lists := &countedLists{Store: b.store}
+		synctest.Wait() // the expirer has looked into the store
 		b.store = lists
 		slow, other := b.stalled("#login anon slow", "#joingroup big"), b.guest("other")
 		slow.send("#listmessages")

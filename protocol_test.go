@@ -255,6 +255,9 @@ func TestHTTPIsClosed(t *testing.T) {
 		for _, before := range []string{"", "\r\n", "\x00"} {
 			c := srv.Dial()
 			c.Raw(before + method + "/ HTTP/1.1\r\nHost: x\r\n\r\n#login anon bob\r\n#broadcast spam\r\n")
+			if before == "\r\n" { // so far that is a person who has only pressed Enter
+				c.Expect(`@mess #warning "` + firstHint + `"`)
+			}
 			c.Ended()
 		}
 	}

@@ -16,11 +16,12 @@ func TestServiceNeedsRoot(t *testing.T) {
 	credential := &syscall.Credential{Uid: 65534, Gid: 65534}
 	if os.Geteuid() != 0 {
 		credential = nil
-	} else if err := errors.Join(os.Chmod(filepath.Dir(filepath.Dir(path)), 0o755), os.Chmod(filepath.Dir(path), 0o755), os.Chmod(path, 0o755)); err != nil {
+	} else if err := errors.Join(os.Chmod(filepath.Dir(filepath.Dir(path)), 0o755), os.Chmod(filepath.Dir(path), 0o777), os.Chmod(path, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	for _, verb := range []string{"install", "uninstall", "start", "stop", "restart"} {
 		cmd := exec.Command(path, verb)
+		cmd.Env = append(os.Environ(), "GOCOVERDIR="+filepath.Dir(path)) // where it may write
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
 		out, err := cmd.CombinedOutput()
 		want := "homeroom: this needs the rights of root: sudo homeroom " + verb + "\n"

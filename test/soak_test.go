@@ -17,8 +17,8 @@ import (
 	"homeroom/test/wire"
 )
 
-// soak is how long TestSoak keeps the program busy: go test -run TestSoak -timeout 0 -v ./test
-// -soak=1h
+// soak is how long TestSoak keeps the program busy:
+// go test -run TestSoak -timeout 0 -v ./test -soak=1h.
 var soak = flag.Duration("soak", 3*time.Second, "how long TestSoak keeps the program busy")
 
 // mostLog is how large the write-ahead log may get: what a checkpoint waits for, and

@@ -28,11 +28,11 @@ var firstWall = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // firstKept is when the time is first saved although nothing changed, in ms from
 // the start, where the wall clock cannot be right; then at twice that, and so
-// on. Else nothing would ever expire on a machine that wakes up in 1970 and is
+// on. Otherwise nothing would ever expire on a machine that wakes up in 1970 and is
 // switched off at the wall every evening.
 const firstKept = 600_000
 
-// clock is the server's own time: it goes on while the server runs, whatever
+// clock is the server's own time. While the server runs it is monotonic, whatever
 // happens to the wall clock, and over a restart it continues.
 type clock struct {
 	base    instant
@@ -58,15 +58,15 @@ func newClock(saved instant, savedWall int64, now time.Time) *clock {
 	return c
 }
 
-// wall is the time of day to save beside now. It goes on from the start as the
-// clock does: whoever sets the wall clock while the server runs, to the right
-// time or to a wrong one, does not change how long the server will have been off.
+// wall returns the time of day to save beside now. It advances as the clock does:
+// setting the wall clock while the server runs, to the right time or to a wrong one,
+// does not change how long the server will have been off.
 func (c *clock) wall() int64 { return c.wallMs + time.Since(c.started).Milliseconds() }
 
-// now is the time on the server's clock; it never goes back.
+// now returns the time on the server's clock, which never goes back.
 func (c *clock) now() instant { return c.base + time.Since(c.started).Milliseconds() }
 
-// after is the end of what lives for d from t on; 0 is for ever.
+// after returns when something ends that lives for d from t on; 0 is for ever.
 func after(t instant, d time.Duration) instant {
 	if d <= 0 {
 		return never
@@ -74,8 +74,8 @@ func after(t instant, d time.Duration) instant {
 	return t + d.Milliseconds()
 }
 
-// secondsUntil is how many seconds are left until end, at least 1 before it is
-// reached; 0 for what has no end.
+// secondsUntil returns how many seconds are left until end, rounded up, and at least
+// 1; 0 means that there is no end.
 func secondsUntil(end, now instant) int64 {
 	if end == never {
 		return 0
@@ -83,7 +83,7 @@ func secondsUntil(end, now instant) int64 {
 	return max((end-now+999)/1000, 1)
 }
 
-// seconds makes a duration of a number of seconds, without overflowing.
+// seconds converts a number of seconds to a duration without overflowing.
 func seconds(n int64) time.Duration {
 	return time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
 }

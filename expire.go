@@ -15,23 +15,24 @@ import (
 // expiry is one thing that can expire: an empty room, an empty group, or the
 // message that ends next. It is guarded by the expirer that it is set in.
 type expiry struct {
-	run   func() // what happens when it expires; it may take its time
+	run   func() // called when it expires, without locks; it may block
 	at    instant
 	index int // in the heap, from 1; 0: not in it
 }
 
-// expirer is one heap of all that expires, and one timer.
+// expirer calls what expires, each at its time on the clock.
 type expirer struct {
 	clock *clock
-	wake  chan struct{}
+	wake  chan struct{} // run is to look at the heap again
 
 	mu   sync.Mutex
 	heap expiryHeap
 }
 
+// newExpirer returns an expirer in which nothing is set.
 func newExpirer(c *clock) *expirer { return &expirer{clock: c, wake: make(chan struct{}, 1)} }
 
-// set says when e expires, in place of what was said before; never: not at all.
+// set sets when e expires, in place of an earlier time; never takes it out.
 func (x *expirer) set(e *expiry, at instant) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -51,10 +52,10 @@ func (x *expirer) move(e *expiry, at instant) {
 		e.at = at
 		heap.Push(&x.heap, e)
 	}
-	x.ring()
+	x.nudge()
 }
 
-// sooner lets e expire at that moment unless it does so earlier anyway.
+// sooner is set, unless e expires earlier anyway.
 func (x *expirer) sooner(e *expiry, at instant) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -63,21 +64,21 @@ func (x *expirer) sooner(e *expiry, at instant) {
 	}
 }
 
-// ring makes run look at the heap again. x.mu is held.
-func (x *expirer) ring() {
+// nudge makes run look at the heap again. x.mu is held.
+func (x *expirer) nudge() {
 	select {
 	case x.wake <- struct{}{}:
 	default:
 	}
 }
 
-// run lets things expire until stop is closed.
+// run calls what is due until stop is closed.
 func (x *expirer) run(stop <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
-		case <-stop: // also while there is more and more to delete
+		case <-stop: // also where there is always more to delete
 			return
 		default:
 		}
@@ -96,7 +97,7 @@ func (x *expirer) run(stop <-chan struct{}) {
 	}
 }
 
-// due takes what has expired off the heap, or says how long that will be.
+// due takes the first expiry off the heap, or returns how long it has left.
 func (x *expirer) due() (*expiry, time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// notifier tells the service manager how the server is: sd_notify(3).
+// notifier reports to the service manager by sd_notify(3).
 type notifier struct {
-	socket   string        // "": there is none, and nothing is told
-	watchdog time.Duration // within which it must hear that the server is well; 0: it need not
+	socket   string        // "": there is no service manager that listens
+	watchdog time.Duration // the manager restarts a server that is silent for so long; 0: it does not watch
 }
 
-// newNotifier reads what the service manager has left in the environment.
+// newNotifier takes the address of the service manager from the environment.
 func newNotifier() notifier {
 	n := notifier{socket: os.Getenv("NOTIFY_SOCKET")}
 	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
@@ -26,14 +26,14 @@ func newNotifier() notifier {
 	return n
 }
 
-// tell sends a state, such as READY=1.
+// tell sends a state such as READY=1.
 func (n notifier) tell(state string) {
 	if n.socket == "" {
 		return
 	}
 	name := n.socket
 	if strings.HasPrefix(name, "@") {
-		name = "\x00" + name[1:] // in the abstract name space
+		name = "\x00" + name[1:] // an abstract socket
 	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err == nil {
@@ -41,13 +41,13 @@ func (n notifier) tell(state string) {
 		conn.Close()
 	}
 	if err != nil {
-		slog.Warn("cannot tell the service manager how the server is", "state", state, "error", err)
+		slog.Warn("cannot tell the service manager the state of the server", "state", state, "error", err)
 	}
 }
 
-// feedWatchdog tells the service manager, again and again, that the server is
-// well, after it has seen so. Where something hangs it tells nothing, and the
-// service manager starts the server afresh.
+// feedWatchdog checks the server three times in each period of the watchdog, and
+// reports it alive where the check succeeds. A server that hangs is not reported, and
+// the service manager restarts it.
 func (srv *server) feedWatchdog(n notifier, stop <-chan struct{}) {
 	pace := time.NewTicker(n.watchdog / 3)
 	defer pace.Stop()
@@ -65,8 +65,8 @@ func (srv *server) feedWatchdog(n notifier, stop <-chan struct{}) {
 	}
 }
 
-// prove sees that the database's writer answers through its own queue, and that a
-// line goes through the port and back. An answer that refuses is an answer too.
+// prove checks that the database's writer answers through its own queue, and that a
+// line goes through the port and back. A refusal counts as an answer.
 func (srv *server) prove(within time.Duration) error {
 	srv.store.Heartbeat()
 	return pingLine(srv.doorway.listener.Addr(), within)

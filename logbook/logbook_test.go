@@ -132,7 +132,7 @@ func TestRing(t *testing.T) {
 	}
 }
 
-// TestWatch: who watches hears each line from then on, may log itself, and
+// TestWatch: a watcher gets each line from then on, may log itself, and gets
 // hears none after it has stopped.
 func TestWatch(t *testing.T) {
 	t.Parallel()

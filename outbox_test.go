@@ -279,6 +279,7 @@ func (c *countedLists) EndList(l *store.List) {
 func TestLongReplyStalled(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
+		synctest.Wait() // until nobody uses the store
 		lists := &countedLists{Store: b.store}
 		synctest.Wait() // the expirer has looked into the store
 		b.store = lists

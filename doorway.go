@@ -127,7 +127,7 @@ func (c *config) certificateOptions() certs.Options {
 	}
 }
 
-// sayTLS logs where to connect with TLS, and what its certificate is.
+// sayTLS logs where to connect with TLS, and its certificate's fingerprint.
 func (srv *server) sayTLS() {
 	if srv.doorway.tlsListener == nil {
 		return
@@ -150,7 +150,7 @@ func (srv *server) accept() error {
 	return nil
 }
 
-// acceptOn serves who connects to one listener; with TLS where a config is
+// acceptOn serves the connections of one listener; with TLS where a config is
 // given.
 func (srv *server) acceptOn(l net.Listener, secure *tls.Config) {
 	patient := &patientListener{Listener: l}

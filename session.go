@@ -229,8 +229,8 @@ type budget struct {
 	refused int           // in a row
 }
 
-// spend takes one command off the budget: 3505 past it, and the end for those
-// who go on.
+// spend takes a token for one command: 3505 where there is none, and the end of sessions
+// that go on all the same.
 func (s *session) spend() error {
 	limits := &s.srv.settings().Limits
 	rate, burst := limits.CommandsPerSecond, limits.CommandBurst

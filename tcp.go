@@ -63,7 +63,7 @@ const (
 	acceptWarnEvery     = time.Minute
 )
 
-// patientListener is a listener that is tried again after an error, which may pass:
+// patientListener is a listener that tries again after an error, which may pass:
 // the limit of open files, say.
 type patientListener struct {
 	net.Listener

@@ -226,7 +226,7 @@ func (w *webServer) serveMetrics(out http.ResponseWriter, in *http.Request) {
 		return
 	}
 	out.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	_, _ = io.WriteString(out, metricsText(w.srv.stats())) // who asked may be gone
+	_, _ = io.WriteString(out, metricsText(w.srv.stats())) // the other end may be gone
 }
 
 // fromThisMachine reports whether a program on this machine asks, and not on behalf

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"strings"
 
 	"homeroom/logbook"
@@ -13,28 +12,6 @@ const (
 	usualAccounts = 100  // lines of #accounts where nobody asks for a number
 	mostAccounts  = 1000 // and at the most
 )
-
-// accountLine is what #accounts shows of an account.
-type accountLine struct {
-	account *account
-	online  *session // nil: nobody is logged in to it
-}
-
-// page returns the next accounts after a name, in order.
-func (u *users) page(after string, n int) (page []accountLine) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	i, found := u.position(after)
-	if found {
-		i++
-	}
-	for ; i < len(u.sorted) && len(page) < n; i++ {
-		if a := u.sorted[i]; !a.pending {
-			page = append(page, accountLine{a, u.online[a.name.key]})
-		}
-	}
-	return page
-}
 
 // cmdAccounts is "#accounts [after name] [n]". Whoever wants all asks again with
 // the last name, so nobody is held up however many there are.
@@ -100,25 +77,6 @@ func (s *session) cmdWho(_ []string, r *reply) error {
 		r.row(named(o.who.name.shown), word(o.who.kind()), word(from), named(room), named(group))
 	}
 	return nil
-}
-
-// onlineUser is a session and its user.
-type onlineUser struct {
-	session *session
-	who     *identity
-}
-
-// everybody lists the users that are logged in, by name.
-func (u *users) everybody() (online []*onlineUser) {
-	u.mu.Lock()
-	for _, s := range u.online {
-		if i := s.who.Load(); i != nil {
-			online = append(online, &onlineUser{s, i})
-		}
-	}
-	u.mu.Unlock()
-	slices.SortFunc(online, func(a, b *onlineUser) int { return strings.Compare(a.who.name.key, b.who.name.key) })
-	return online
 }
 
 // cmdKick is `#kick <uname> ["reason"]`.

@@ -388,15 +388,6 @@ func (b *ban) hits(i *identity, from netip.Addr) bool {
 	return b.key.net.Contains(from) || b.key.what == banName && i != nil && i.name.key == b.key.name
 }
 
-// endSessions ends every session for which a rule holds, with a last frame.
-func (srv *server) endSessions(last *frame, which func(*session, *identity) bool) {
-	srv.doorway.each(func(s *session) {
-		if which(s, s.who.Load()) {
-			s.end(last)
-		}
-	})
-}
-
 // cmdUnban is "#unban <uname or ip or ip/len>".
 func (s *session) cmdUnban(words []string, _ *reply) error {
 	if b := s.srv.bans.ofName(words[0]); b != nil {

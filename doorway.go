@@ -189,3 +189,12 @@ func refuse(l link, why string) {
 	}
 	l.Close()
 }
+
+// endSessions ends every session for which a rule holds, with a last frame.
+func (srv *server) endSessions(last *frame, which func(*session, *identity) bool) {
+	srv.doorway.each(func(s *session) {
+		if which(s, s.who.Load()) {
+			s.end(last)
+		}
+	})
+}

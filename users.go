@@ -329,3 +329,44 @@ func (srv *server) setRole(a *account, admin bool) error {
 	}
 	return err
 }
+
+// accountLine is what #accounts shows of an account.
+type accountLine struct {
+	account *account
+	online  *session // nil: nobody is logged in to it
+}
+
+// page returns the next accounts after a name, in order.
+func (u *users) page(after string, n int) (page []accountLine) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	i, found := u.position(after)
+	if found {
+		i++
+	}
+	for ; i < len(u.sorted) && len(page) < n; i++ {
+		if a := u.sorted[i]; !a.pending {
+			page = append(page, accountLine{a, u.online[a.name.key]})
+		}
+	}
+	return page
+}
+
+// onlineUser is a session and its user.
+type onlineUser struct {
+	session *session
+	who     *identity
+}
+
+// everybody lists the users that are logged in, by name.
+func (u *users) everybody() (online []*onlineUser) {
+	u.mu.Lock()
+	for _, s := range u.online {
+		if i := s.who.Load(); i != nil {
+			online = append(online, &onlineUser{s, i})
+		}
+	}
+	u.mu.Unlock()
+	slices.SortFunc(online, func(a, b *onlineUser) int { return strings.Compare(a.who.name.key, b.who.name.key) })
+	return online
+}

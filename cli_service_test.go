@@ -20,7 +20,7 @@ func TestServiceCommandLines(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
 		"install here": "too many arguments: here", "install -h": "-no-start", "uninstall now": "too many arguments: now",
-		"uninstall -h": "-purge", "start it": "too many", "stop it": "too many", "restart -h": "start the service anew",
+		"uninstall -h": "-purge", "start it": "too many", "stop it": "too many", "restart -h": "restart the service",
 		"logs more": "too many", "logs -n -1": "-n must not be negative", "logs -n x": "invalid value",
 	} {
 		code, stdout, stderr := runLine(strings.Fields(line)...)

@@ -133,7 +133,7 @@ func TestRing(t *testing.T) {
 }
 
 // TestWatch: a watcher gets each line from then on, may log itself, and gets
-// hears none after it has stopped.
+// none after it has stopped.
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	l, log := testLog(io.Discard)

@@ -137,7 +137,7 @@ func (srv *server) wire() {
 	}
 }
 
-// nameFree tells who waits for an ending session's name and place.
+// nameFree tells whoever waits for an ending session's name and place.
 func (srv *server) nameFree(s *session) {
 	srv.users.mu.Lock()
 	defer srv.users.mu.Unlock()

@@ -26,7 +26,7 @@ func openForReading(folder string) (db *sql.DB, release func() error, err error)
 	lock, err := datadir.Lock(folder)
 	var used *datadir.InUseError
 	if errors.As(err, &used) {
-		db, err = openURI(path, url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(5000)"}})
+		db, err = openURI(path, url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(5000)", "trusted_schema(OFF)"}})
 		return db, func() error { return db.Close() }, err
 	}
 	if err != nil {

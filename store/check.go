@@ -78,7 +78,19 @@ func checkStructure(out io.Writer, q querier) (wrong int, err error) {
 			fmt.Fprintln(out, "database:", found)
 		}
 	}
-	return wrong, rows.Err()
+	if err := rows.Err(); err != nil {
+		return wrong, err
+	}
+	var version int
+	if err := q.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
+		return wrong, err
+	}
+	foreign, err := foreignSchema(q, min(version, len(migrations)))
+	for _, part := range foreign {
+		wrong++
+		fmt.Fprintln(out, "schema:", part)
+	}
+	return wrong, err
 }
 
 // checkKind opens all records of a kind and says how many there are.

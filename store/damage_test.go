@@ -54,11 +54,11 @@ func TestSchemaIsFrozen(t *testing.T) {
 	old, fresh := openBeside(t, folder), openBeside(t, t.TempDir())
 	defer old.Close()
 	defer fresh.Close()
-	mustExec(t, fresh, Migrations[0])
+	mustExec(t, fresh, migrations[0])
 	if was, is := schemaOf(t, old), schemaOf(t, fresh); was != is {
 		t.Errorf("migration 1 was changed after it was released. It made\n%s\nand makes\n%s", was, is)
 	}
-	for _, step := range Migrations[1:] {
+	for _, step := range migrations[1:] {
 		mustExec(t, fresh, step)
 	}
 	if err := migrate(old); err != nil {
@@ -72,26 +72,26 @@ func TestSchemaIsFrozen(t *testing.T) {
 // TestMigrate: a step that is added is done once; one that fails changes
 // nothing. (It is not parallel: it changes the list of steps.)
 func TestMigrate(t *testing.T) {
-	released := Migrations
-	defer func() { Migrations = released }()
+	released := migrations
+	defer func() { migrations = released }()
 	folder := frozenDatabase(t)
 	db := openBeside(t, folder)
 	defer db.Close()
-	Migrations = append(slices.Clone(released), "CREATE TABLE extra (id INTEGER PRIMARY KEY); INSERT INTO nowhere VALUES (1)")
+	migrations = append(slices.Clone(released), "CREATE TABLE extra (id INTEGER PRIMARY KEY); INSERT INTO nowhere VALUES (1)")
 	before := schemaOf(t, db)
 	if err := migrate(db); err == nil || schemaOf(t, db) != before || userVersion(t, db) != 1 {
 		t.Errorf("a step that fails: %v, version %d, schema\n%s", err, userVersion(t, db), schemaOf(t, db))
 	}
-	Migrations = append(slices.Clone(released), "CREATE TABLE extra (id INTEGER PRIMARY KEY); INSERT INTO extra VALUES (1)")
+	migrations = append(slices.Clone(released), "CREATE TABLE extra (id INTEGER PRIMARY KEY); INSERT INTO extra VALUES (1)")
 	for range 2 {
 		if err := migrate(db); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := countRows(t, folder, "extra"); n != 1 || userVersion(t, db) != len(Migrations) {
+	if n := countRows(t, folder, "extra"); n != 1 || userVersion(t, db) != len(migrations) {
 		t.Errorf("the step was done %d times, to version %d", n, userVersion(t, db))
 	}
-	Migrations = released
+	migrations = released
 	before2 := fingerprint(t, folder)
 	newer := fmt.Sprintf("of a newer program (version %d, this one knows %d)", len(released)+1, len(released))
 	if _, err := OpenSQLite(Options{Folder: folder}); err == nil || !strings.Contains(err.Error(), newer) {

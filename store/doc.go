@@ -34,7 +34,7 @@
 // log that a killed server left is written again and synced at start, and checkpoints are
 // the writer's, after every caller has its answer, not SQLite's inside a commit.
 //
-// The schema changes by Migrations, in one transaction; a step is never changed, only
+// The schema changes by migrations, in one transaction; a step is never changed, only
 // appended. A reply inherits the end of its parent when it is stored, so that one look at
 // an index finds everything that has ended. Purge deletes it in pieces of 500, but not
 // before the lists that were begun earlier are read.
@@ -44,7 +44,8 @@
 // Heads and bodies are sealed as the last thing before they are written and opened as the
 // first after they are read. A sealed column begins with its format and the number of its
 // key; each table has a key of its own, derived from the master key, and the record's
-// number, table and column are authenticated, so that nothing opens in another place. The
+// number, table and column are authenticated, so that nothing opens in another place; so
+// are, since format 2, the group, parent, owner and end that stand beside it in clear. The
 // table keys has a row for each master key in use, with a mark that tells a wrong key, and
 // the salt and cost of a passphrase. A database without such a row was never sealed: that
 // is done at start, in one transaction, and then the file is written anew (VACUUM). A new

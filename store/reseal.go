@@ -89,7 +89,7 @@ func withRewriter(path string, rewrite func(*sql.DB) error) error {
 	}
 	db, err := openURI(path, url.Values{"_pragma": {
 		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-2000)",
-		"temp_store(FILE)", "secure_delete(ON)", // a copy of it all might not fit into memory
+		"temp_store(FILE)", "trusted_schema(OFF)", "secure_delete(ON)", // a copy of it all might not fit into memory
 	}})
 	if err != nil {
 		return err
@@ -156,20 +156,34 @@ func eachPage(q querier, k Kind, each func([]Record) error) error {
 	}
 }
 
+// beside is the columns of group, parent and end, which are authenticated with what is
+// sealed beside them; 0 where a kind has none.
+func (k Kind) beside() string {
+	switch k {
+	case Room, Group:
+		return "0, owner, ends"
+	case Message:
+		return "grp, parent, ends"
+	case Ban:
+		return "0, 0, ends"
+	}
+	return "0, 0, 0"
+}
+
 // pageOf reads the next records of a kind, as they are stored.
 func pageOf(q querier, k Kind, after int64) (page []Record, err error) {
 	body := "NULL"
 	if k.hasBody() {
 		body = "body"
 	}
-	rows, err := q.Query("SELECT id, head, "+body+" FROM "+k.table()+" WHERE id > ? ORDER BY id LIMIT ?", after, walkSize)
+	rows, err := q.Query("SELECT id, "+k.beside()+", head, "+body+" FROM "+k.table()+" WHERE id > ? ORDER BY id LIMIT ?", after, walkSize)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		r := Record{Kind: k}
-		if err := rows.Scan(&r.ID, &r.Head, &r.Body); err != nil {
+		if err := rows.Scan(&r.ID, &r.Group, &r.Parent, &r.Ends, &r.Head, &r.Body); err != nil {
 			return nil, err
 		}
 		r.Head = append([]byte{}, r.Head...) // SQL's empty is Go's nil

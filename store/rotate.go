@@ -221,7 +221,7 @@ func resealKind(ctx context.Context, db *sql.DB, k Kind, seal *sealer) (records 
 		records += len(page)
 		var old []Record
 		for _, r := range page {
-			if r.sealedWith(seal.ring.current) {
+			if r.isCurrent(seal.ring.current) {
 				continue
 			}
 			if err := seal.open(&r); err != nil {
@@ -237,12 +237,14 @@ func resealKind(ctx context.Context, db *sql.DB, k Kind, seal *sealer) (records 
 	return records, err
 }
 
-// sealedWith reports whether all of a record is sealed with a key already.
-func (r Record) sealedWith(number uint32) bool {
-	head, err := sealedWith(r.Head)
-	if r.Body == nil || err != nil {
-		return err == nil && head == number
+// isCurrent reports whether all of a record is sealed with a key, in the newest format,
+// already.
+func (r Record) isCurrent(number uint32) bool {
+	for _, sealed := range [][]byte{r.Head, r.Body} {
+		with, err := sealedWith(sealed)
+		if sealed != nil && (err != nil || with != number || sealed[0] != sealFormat) {
+			return false
+		}
 	}
-	body, err := sealedWith(r.Body)
-	return err == nil && head == number && body == number
+	return true
 }

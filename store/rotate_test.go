@@ -76,7 +76,7 @@ func wantRotated(t testing.TB, o Options, number uint32) {
 				if !k.hasBody() {
 					r.Body = nil
 				}
-				if !r.sealedWith(number) {
+				if !r.isCurrent(number) {
 					return fmt.Errorf("%s %d is not sealed with key %d", k, r.ID, number)
 				}
 			}

@@ -10,9 +10,13 @@ import (
 // A sealed column is: format (1 byte), number of the key (4 bytes), nonce (12),
 // what was sealed with AES-256-GCM, tag (16). Format, key number, the record's
 // number, its table and the column's name are authenticated with it, so that
-// what was copied to another place does not open there.
+// what was copied to another place does not open there. So are, since format 2, the
+// numbers that stand beside it in clear: a message's group, parent and end, a room's
+// or group's owner and end, a ban's end. Columns of format 1 are read until a change
+// of the key, or of the record, seals them anew.
 const (
-	sealFormat  = 1
+	firstFormat = 1
+	sealFormat  = 2
 	sealHeader  = 1 + 4
 	masterBytes = 32
 )
@@ -109,6 +113,19 @@ func (s *sealer) authenticate(header []byte, r *Record, c column) {
 	s.extra = append(s.extra[:0], header[:sealHeader]...)
 	s.extra = binary.BigEndian.AppendUint64(s.extra, uint64(r.ID))
 	s.extra = append(append(append(s.extra, r.Kind.table()...), '.'), c.String()...)
+	if header[0] == firstFormat {
+		return
+	}
+	switch r.Kind {
+	case Message:
+		s.extra = binary.BigEndian.AppendUint64(s.extra, uint64(r.Group))
+		fallthrough
+	case Room, Group:
+		s.extra = binary.BigEndian.AppendUint64(s.extra, uint64(r.Parent))
+		fallthrough
+	case Ban:
+		s.extra = binary.BigEndian.AppendUint64(s.extra, uint64(r.Ends))
+	}
 }
 
 // Open opens a record's columns in place, as they came from the database.
@@ -138,14 +155,14 @@ func (s *sealer) openColumn(r *Record, c column, sealed []byte) ([]byte, error) 
 	s.authenticate(sealed, r, c)
 	clear, err := ciphers[r.Kind].Open(sealed[sealHeader:], s.extra)
 	if err != nil {
-		return nil, fmt.Errorf("the %s of %s %d does not open with key %d: it is damaged or was moved here", c, r.Kind, r.ID, number)
+		return nil, fmt.Errorf("the %s of %s %d does not open with key %d: it is damaged, or was moved or changed by hand", c, r.Kind, r.ID, number)
 	}
 	return clear, nil
 }
 
 // sealedWith is the number of the key that a column is sealed with.
 func sealedWith(sealed []byte) (uint32, error) {
-	if len(sealed) < sealHeader || sealed[0] != sealFormat {
+	if len(sealed) < sealHeader || sealed[0] < firstFormat || sealed[0] > sealFormat {
 		return 0, errNotSealed
 	}
 	return binary.BigEndian.Uint32(sealed[1:]), nil
@@ -196,5 +213,5 @@ func (m masterKey) unwrap(number uint32, wrapped []byte) (masterKey, error) {
 
 // header is how a key's number is authenticated.
 func (m masterKey) header() []byte {
-	return binary.BigEndian.AppendUint32([]byte{sealFormat}, m.number)
+	return binary.BigEndian.AppendUint32([]byte{firstFormat}, m.number)
 }

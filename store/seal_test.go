@@ -116,6 +116,14 @@ func TestSealIsBound(t *testing.T) {
 	moved = original
 	moved.Head, moved.Body = original.Body, original.Head
 	refused("another column", moved)
+	for name, change := range map[string]func(*Record){
+		"another group": func(r *Record) { r.Group++ }, "another parent": func(r *Record) { r.Parent++ }, "another end": func(r *Record) { r.Ends++ },
+		"the first format": func(r *Record) { r.Head, r.Body = bytes.Clone(r.Head), nil; r.Head[0] = firstFormat },
+	} {
+		moved = original
+		change(&moved)
+		refused(name, moved)
+	}
 	moved = original
 	moved.Head = nil
 	moved.Body = []byte("in clear")

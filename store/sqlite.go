@@ -20,10 +20,10 @@ import (
 
 const DatabaseFile = "homeroom.db"
 
-// Migrations lead from each version of the schema to the next; PRAGMA
+// migrations lead from each version of the schema to the next; PRAGMA
 // user_version says how many a database has seen. Never change one that was
 // released: append.
-var Migrations = []string{
+var migrations = []string{
 	// 1: what a database starts as. Times are on the server's own clock, in ms.
 	`CREATE TABLE state (
 		one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -56,6 +56,8 @@ var Migrations = []string{
 	CREATE INDEX messages_tops ON messages (grp) WHERE parent = 0;
 	CREATE INDEX messages_answers ON messages (grp) WHERE parent > 0;
 	CREATE INDEX messages_replies ON messages (parent) WHERE parent > 0;`,
+	// 6: what is sealed from now on has format 2 (seal.go), which older programs cannot open.
+	`SELECT 1;`,
 }
 
 // SQLite is the store in one SQLite database (WAL, synchronous=FULL): one
@@ -233,9 +235,9 @@ func checkHeader(path string) error {
 }
 
 func checkVersion(path string, version int) error {
-	if version > len(Migrations) {
+	if version > len(migrations) {
 		return fmt.Errorf("the database %s is of a newer program (version %d, this one knows %d); use that program, or another folder",
-			path, version, len(Migrations))
+			path, version, len(migrations))
 	}
 	return nil
 }
@@ -244,7 +246,7 @@ func checkVersion(path string, version int) error {
 func openDatabase(path string) (*sql.DB, error) {
 	return openURI(path, url.Values{"_pragma": {
 		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "wal_autocheckpoint(0)",
-		"cache_size(-2000)", "temp_store(MEMORY)",
+		"cache_size(-2000)", "temp_store(MEMORY)", "trusted_schema(OFF)",
 	}})
 }
 
@@ -264,7 +266,7 @@ const quickCheckPages = 32 << 20 / pageSize
 // openUntouched opens a database that no server uses, with what a killed server
 // left beside it, and changes neither.
 func openUntouched(path string) (*sql.DB, error) {
-	how := url.Values{"mode": {"ro"}}
+	how := url.Values{"mode": {"ro"}, "_pragma": {"trusted_schema(OFF)"}}
 	if log, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) || err == nil && log.Size() == 0 {
 		how.Set("immutable", "1") // so that SQLite makes no files of its own
 	}
@@ -284,7 +286,10 @@ func inspect(path string) error {
 	if err != nil {
 		return explainDamage(err)
 	}
-	if err := checkVersion(path, version); err != nil || pages > quickCheckPages {
+	if err := checkVersion(path, version); err != nil {
+		return err
+	}
+	if err := checkSchema(db, version); err != nil || pages > quickCheckPages {
 		return err
 	}
 	var result string
@@ -304,19 +309,19 @@ func migrate(db *sql.DB) error {
 	if err := db.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
 		return explainDamage(err)
 	}
-	if version == len(Migrations) {
+	if version == len(migrations) {
 		return nil
 	}
 	tx, err := db.BeginTx(context.Background(), nil)
 	if err != nil {
 		return err
 	}
-	for _, step := range Migrations[version:] {
+	for _, step := range migrations[version:] {
 		if _, err := tx.Exec(step); err != nil {
 			return errors.Join(fmt.Errorf("updating the schema: %w", err), tx.Rollback())
 		}
 	}
-	if _, err := tx.Exec(fmt.Sprintf("PRAGMA user_version = %d", len(Migrations))); err != nil {
+	if _, err := tx.Exec(fmt.Sprintf("PRAGMA user_version = %d", len(migrations))); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()

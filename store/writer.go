@@ -70,6 +70,7 @@ type writeStmts struct {
 	setAccount, setRoom, account        *sql.Stmt
 	dropAccount, dropRoom, doomGroup    *sql.Stmt
 	touchRoom, touchGroup, growGroup    *sql.Stmt
+	room, group                         *sql.Stmt
 	endedMessages, doomedMessages, next *sql.Stmt
 	dropMessage, dropGroup, saveState   *sql.Stmt
 }
@@ -103,14 +104,16 @@ func (s *writeStmts) texts() map[**sql.Stmt]string {
 		&s.setAccount: "UPDATE accounts SET head = coalesce(?2, head), body = coalesce(?3, body) WHERE id = ?1",
 		&s.setRoom:    "UPDATE rooms SET owner = ?2, head = ?3 WHERE id = ?1",
 		&s.account:    "SELECT head, body FROM accounts WHERE id = ?",
+		&s.room:       "SELECT owner, ends, head FROM rooms WHERE id = ?",
+		&s.group:      "SELECT owner, ends, head FROM groups WHERE id = ?",
 
 		&s.dropAccount: "DELETE FROM accounts WHERE id = ?",
 		&s.dropRoom:    "DELETE FROM rooms WHERE id = ?",
 		&s.dropBan:     "DELETE FROM bans WHERE id = ?",
 		&s.doomGroup:   "UPDATE groups SET deleted = 1 WHERE id = ?",
 		&s.seenAccount: "UPDATE accounts SET seen = ?2 WHERE id = ?1",
-		&s.touchRoom:   "UPDATE rooms SET ends = ?2 WHERE id = ?1",
-		&s.touchGroup:  "UPDATE groups SET ends = ?2 WHERE id = ?1",
+		&s.touchRoom:   "UPDATE rooms SET ends = ?2, head = ?3 WHERE id = ?1",
+		&s.touchGroup:  "UPDATE groups SET ends = ?2, head = ?3 WHERE id = ?1",
 		&s.growGroup:   "UPDATE groups SET messages = messages + ?2, tops = tops + ?3 WHERE id = ?1",
 
 		&s.endedMessages: "SELECT id, grp, parent FROM messages INDEXED BY messages_ends WHERE ends <= ? ORDER BY ends LIMIT ?",
@@ -427,35 +430,62 @@ func (w *writer) change(c *change) error {
 	return nil
 }
 
-func (w *writer) replace(r *Record) (err error) {
-	head, body := w.seal.record(r)
-	if r.Kind == Room {
+func (w *writer) replace(r *Record) error {
+	if r.Kind == Account {
+		head, body := w.seal.record(r)
+		_, err := w.stmts.setAccount.Exec(r.ID, head, body)
+		return err
+	}
+	var was Record // the end stays as it is, and is sealed with the rest
+	err := w.stmts.room.QueryRow(r.ID).Scan(&was.Parent, &was.Ends, &was.Head)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err == nil {
+		r.Ends = was.Ends
+		head, _ := w.seal.record(r)
 		_, err = w.stmts.setRoom.Exec(r.ID, r.Parent, head)
-	} else {
-		_, err = w.stmts.setAccount.Exec(r.ID, head, body)
 	}
 	return err
 }
 
 // saveEnds stores when things end. What was removed meanwhile has no row any more.
-func (w *writer) saveEnds(ends Ends) error {
+func (w *writer) saveEnds(ends Ends) (err error) {
 	for ref, end := range ends {
-		if _, err := w.stmts.setEnd(ref.Kind).Exec(ref.ID, end); err != nil {
+		switch ref.Kind {
+		case Account:
+			_, err = w.stmts.seenAccount.Exec(ref.ID, end)
+		case Room:
+			err = w.saveEnd(ref, end, w.stmts.room, w.stmts.touchRoom)
+		case Group:
+			err = w.saveEnd(ref, end, w.stmts.group, w.stmts.touchGroup)
+		}
+		if err != nil {
 			return fmt.Errorf("storing an end: %w", err)
 		}
 	}
 	return nil
 }
 
-// setEnd is the statement that stores an end of a kind.
-func (s *writeStmts) setEnd(k Kind) *sql.Stmt {
-	switch k {
-	case Account:
-		return s.seenAccount
-	case Room:
-		return s.touchRoom
+// saveEnd stores when a room or group ends, and seals its head with that. A head that
+// does not open stays as it is: the next start says so.
+func (w *writer) saveEnd(ref Ref, end int64, find, set *sql.Stmt) error {
+	r := Record{Kind: ref.Kind, ID: ref.ID}
+	err := find.QueryRow(ref.ID).Scan(&r.Parent, &r.Ends, &r.Head)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
 	}
-	return s.touchGroup
+	if err != nil {
+		return err
+	}
+	if err := w.seal.open(&r); err != nil {
+		slog.Error("an end cannot be stored", "error", err)
+		return nil
+	}
+	r.Ends = end
+	head, _ := w.seal.record(&r)
+	_, err = set.Exec(ref.ID, end, head)
+	return err
 }
 
 // swap replaces an account if its body is still what it was. The bodies are
@@ -476,6 +506,9 @@ func (w *writer) swap(c *change) error {
 }
 
 func (w *writer) add(r *Record) (err error) {
+	if r.Kind == Message {
+		return w.addMessage(r)
+	}
 	head, body := w.seal.record(r)
 	switch r.Kind {
 	case Account:
@@ -486,15 +519,13 @@ func (w *writer) add(r *Record) (err error) {
 		_, err = w.stmts.addRoom.Exec(r.ID, r.Parent, r.Ends, head)
 	case Group:
 		_, err = w.stmts.addGroup.Exec(r.ID, r.Parent, r.Ends, head)
-	case Message:
-		err = w.addMessage(r, head, body)
 	}
 	return err
 }
 
-// addMessage stores a message with its sealed columns; a reply counts at its
-// parent and ends with it.
-func (w *writer) addMessage(r *Record, head, body []byte) error {
+// addMessage stores a message; a reply counts at its parent and ends with it, so it is
+// sealed when its end is known.
+func (w *writer) addMessage(r *Record) error {
 	growth := w.growth[r.Group]
 	growth.messages++
 	if r.Parent == 0 {
@@ -508,6 +539,7 @@ func (w *writer) addMessage(r *Record, head, body []byte) error {
 			return err
 		}
 	}
+	head, body := w.seal.record(r)
 	if _, err := w.stmts.addMessage.Exec(r.ID, r.Group, r.Parent, r.Ends, head, body); err != nil {
 		return err
 	}

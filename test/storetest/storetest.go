@@ -198,7 +198,7 @@ func WantRotated(t testing.TB, o store.Options, number uint32) {
 	}
 	db := OpenBeside(t, o.Folder)
 	defer db.Close()
-	want := binary.BigEndian.AppendUint32([]byte{1}, number)
+	want := binary.BigEndian.AppendUint32([]byte{2}, number)
 	for _, column := range []string{"accounts.head", "accounts.body", "rooms.head", "groups.head", "messages.head", "messages.body", "bans.head"} {
 		table, name, _ := strings.Cut(column, ".")
 		var others int

@@ -257,7 +257,7 @@ func (c *Client) Discard(command string) (size int64, err error) {
 
 // Patience is how long a test waits for what must come; it bounds a failure and
 // synchronises nothing.
-const Patience = 20 * time.Second
+const Patience = 60 * time.Second
 
 // Until waits for a change that comes by itself and that nobody announces.
 func Until(t testing.TB, what string, come func() bool) {

@@ -126,6 +126,8 @@ func (srv *server) load() error {
 // wire has what ends by itself tell the expirer, and the expirer do something about it.
 func (srv *server) wire() {
 	srv.messages.next.run = srv.expireMessages
+	srv.messages.unfinished.next.run = srv.expireUnfinished
+	srv.messages.unfinished.by = map[holder]*share{}
 	srv.groups.removed = func() { srv.expirer.set(&srv.messages.next, srv.clock.now()) }
 	srv.groups.removed() // what ended while the server was off, or was not deleted to the end
 	srv.timeDue.run = func() {
@@ -227,7 +229,7 @@ func (s *session) tearDown(err error) {
 	s.sayWhy(err)
 	s.forgetIdentity(nil)
 	s.srv.nameFree(s)
-	s.srv.dropParts(s.post)
+	s.srv.messages.unfinished.forget(s.post)
 	s.out.close()
 	if s.out.behind.Load() {
 		s.srv.counts.slowReaders.Add(1)

@@ -64,8 +64,10 @@ type config struct {
 		Rooms             int
 		Groups            int
 		Messages          int
-		MessageParts      int `toml:"message_parts"`
-		UnfinishedKiB     int `toml:"unfinished_kib"`
+		MessageParts      int      `toml:"message_parts"`
+		UnfinishedKiB     int      `toml:"unfinished_kib"`
+		UnfinishedKiBEach int      `toml:"unfinished_kib_each"`
+		UnfinishedTime    duration `toml:"unfinished_time"`
 		Bans              int
 		RoomBans          int `toml:"room_bans"`
 	}
@@ -117,7 +119,8 @@ func defaultConfig() config {
 	c.Limits.Accounts = 100000
 	c.Limits.Rooms, c.Limits.Groups = 1000, 1000
 	c.Limits.Messages, c.Limits.MessageParts = 1000000, 200
-	c.Limits.UnfinishedKiB = 16384
+	c.Limits.UnfinishedKiB, c.Limits.UnfinishedKiBEach = 16384, 2048
+	c.Limits.UnfinishedTime = duration{time.Minute}
 	c.Limits.Bans, c.Limits.RoomBans = 1000, 100
 	c.Expiry.Room, c.Expiry.Group = duration{30 * time.Minute}, duration{168 * time.Hour}
 	c.Expiry.Message, c.Expiry.Max = duration{720 * time.Hour}, duration{8760 * time.Hour}
@@ -304,7 +307,7 @@ func (c *config) checkLimits() *settingError {
 		{"logins_per_minute", l.LoginsPerMinute}, {"accounts", l.Accounts},
 		{"rooms", l.Rooms}, {"groups", l.Groups},
 		{"messages", l.Messages}, {"message_parts", l.MessageParts},
-		{"unfinished_kib", l.UnfinishedKiB}, {"bans", l.Bans}, {"room_bans", l.RoomBans},
+		{"unfinished_kib", l.UnfinishedKiB}, {"unfinished_kib_each", l.UnfinishedKiBEach}, {"bans", l.Bans}, {"room_bans", l.RoomBans},
 	} {
 		if limit.value < 0 {
 			return &settingError{"limits." + limit.key, "must not be negative; 0 switches it off"}
@@ -321,7 +324,7 @@ func (c *config) checkTimes() *settingError {
 		key   string
 		value duration
 	}{
-		{"limits.login_grace", c.Limits.LoginGrace}, {"expiry.room", c.Expiry.Room},
+		{"limits.login_grace", c.Limits.LoginGrace}, {"limits.unfinished_time", c.Limits.UnfinishedTime}, {"expiry.room", c.Expiry.Room},
 		{"expiry.group", c.Expiry.Group}, {"expiry.message", c.Expiry.Message},
 		{"expiry.max", c.Expiry.Max}, {"persist.every", c.Persist.Every},
 	} {

@@ -48,6 +48,7 @@ func TestSettingsInDesign(t *testing.T) {
 		"limits.waiting_per_ip": "32", "limits.login_grace": "2m0s", "limits.commands_per_second": "20",
 		"limits.command_burst": "60", "limits.logins_per_minute": "20", "limits.accounts": "100000", "limits.rooms": "1000",
 		"limits.groups": "1000", "limits.messages": "1000000", "limits.message_parts": "200", "limits.unfinished_kib": "16384",
+		"limits.unfinished_kib_each": "2048", "limits.unfinished_time": "1m0s",
 		"expiry.room": "30m0s", "expiry.group": "168h0m0s", "expiry.message": "720h0m0s", "expiry.max": "8760h0m0s",
 		"persist.mode": "commit", "persist.every": "2s",
 		"auth.plain_password": "lan", "auth.challenge_md5": "false", "auth.iterations": "0",
@@ -69,7 +70,7 @@ func TestEverySetting(t *testing.T) {
 	t.Parallel()
 	other := map[string]string{
 		"server.name": `"Annex"`, "server.listen": `"[::1]:7000"`, "server.data": `"elsewhere"`, "server.key": `"ask"`,
-		"limits.login_grace": `"90s"`, "limits.command_burst": "1",
+		"limits.login_grace": `"90s"`, "limits.unfinished_time": `"90s"`, "limits.command_burst": "1",
 		"expiry.room": `"1h"`, "expiry.group": "0", "expiry.message": `"1m30s"`, "expiry.max": `"0"`,
 		"persist.mode": `"periodic"`, "persist.every": `"10ms"`,
 		"auth.plain_password": `"never"`, "auth.challenge_md5": "true", "auth.iterations": "600000", "tls.listen": `"[::1]:7001"`,
@@ -126,6 +127,7 @@ func TestBadSettings(t *testing.T) {
 		{"[limits]\ncommand_burst = 0", "line 2: limits.command_burst must be at least 1"},
 		{"[limits]\nlogin_grace = 60", "60 is no time"},
 		{"[limits]\nlogin_grace = \"2 minutes\"", "2 minutes is no time"},
+		{"[limits]\nunfinished_time = \"-1s\"", "line 2: limits.unfinished_time must not be negative"},
 		{"[limits]\nlogin_grace = \"-1s\"", "line 2: limits.login_grace must not be negative"},
 		{"[expiry]\nroom = true", "true is no time"},
 		{"[expiry]\nroom = \"-1s\"", "line 2: expiry.room must not be negative"},
@@ -170,7 +172,7 @@ func TestBadSettings(t *testing.T) {
 		{"[server]\nname = \"\xff\"", "line 2: "},
 	}
 	for key := range settingsOf(defaultConfig()) {
-		if section, name, _ := strings.Cut(key, "."); section == "limits" && name != "login_grace" {
+		if section, name, _ := strings.Cut(key, "."); section == "limits" && name != "login_grace" && name != "unfinished_time" {
 			tests = append(tests, struct{ text, want string }{"[limits]\n" + name + " = -1", "line 2: " + key + " must not be negative"})
 		}
 	}

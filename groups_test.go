@@ -302,39 +302,125 @@ func TestMessageLimitIsFreed(t *testing.T) {
 	}
 }
 
-// TestUnfinishedMessages: the lines of messages that are not complete have a bound,
-// and are counted off when one is complete, is refused, or its user goes.
+// TestUnfinishedMessages: what is kept of messages that are not complete is counted off
+// when one is complete, is refused, or its user goes, and all of it together has a bound.
 func TestUnfinishedMessages(t *testing.T) {
 	inBubble(t, func(b *bubble) {
-		alice, bob := b.guest("alice"), b.guest("bob")
-		alice.Ask(`#creategroup talk "" anon`, "@status 0")
-		for _, c := range []*wire.Client{alice, bob} {
-			c.Ask("#joingroup talk", "@status 0")
-		}
-		unfinished := func(want int64) {
-			t.Helper()
-			if synctest.Wait(); b.messages.unfinished.Load() != want {
-				t.Errorf("%d bytes are unfinished, want %d", b.messages.unfinished.Load(), want)
-			}
-		}
+		alice, bob := b.inTalk("10.0.0.1"), b.inTalk("10.0.0.2")
 		half := strings.Repeat("x", 512-lineCost)
 		alice.Send("#postmessage first 0 2", half, half)
-		alice.Expect("@status 0")
-		unfinished(0)
+		alice.Expect("@status 0") // 1024 bytes are allowed
+		b.unfinished(0)
 		alice.Send("#postmessage second 0 4", half, half)
-		unfinished(1024)
-		bob.Send("#postmessage third 0 2", "", half)
-		bob.Expect("@status -2")
-		alice.Send("", half)
-		alice.Expect("@status -2") // the empty line was one too many
-		unfinished(0)
-		alice.Send("#postmessage fourth 0 3", half, half)
-		unfinished(1024)
-		alice.Conn.Close()
-		unfinished(0)
-		bob.Send("#postmessage fifth 0 2", half, half)
+		b.unfinished(1024)
+		bob.Send("#postmessage third 0 2", "", half) // one too many: alice holds most
 		bob.Expect("@status 0")
-	}, func(c *config) { c.Limits.UnfinishedKiB = 1 })
+		b.unfinished(0)
+		alice.Send("", half)
+		alice.Expect("@status -2")
+		alice.Send("#postmessage fourth 0 3", half, half)
+		b.unfinished(1024)
+		alice.Send("x")
+		alice.Expect("@status -2") // nobody holds more than she does herself
+		alice.Send("#postmessage fifth 0 3", half, half)
+		b.unfinished(1024)
+		alice.Conn.Close()
+		b.unfinished(0)
+	}, func(c *config) { c.Limits.UnfinishedKiB, c.Limits.UnfinishedKiBEach = 1, 0 })
+}
+
+// TestUnfinishedShare: one address has a bound of its own, at which the largest of its
+// messages is given up, and takes nothing from others; 0 switches it off.
+func TestUnfinishedShare(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		hostile, hostile2 := b.inTalk("10.0.0.1"), b.inTalk("10.0.0.1")
+		victim := b.inTalk("10.0.0.2")
+		half := strings.Repeat("x", 512-lineCost)
+		victim.Send("#postmessage mine 0 3", half, half)
+		b.unfinished(1024)
+		hostile.Send("#postmessage large 0 3", half, strings.Repeat("x", 256-lineCost))
+		b.unfinished(1024 + 768)
+		hostile2.Send("#postmessage small 0 2", strings.Repeat("x", 256-lineCost))
+		b.unfinished(2048) // each is at its bound
+		hostile2.Send("")
+		hostile2.Expect("@status 0")
+		hostile.Send("")
+		hostile.Expect("@status -2")
+		b.unfinished(1024)
+		b.settings().Limits.UnfinishedKiBEach = 0
+		hostile.Send("#postmessage larger 0 3", half, half, half)
+		hostile.Expect("@status 0")
+		b.settings().Limits.UnfinishedKiBEach = 2
+		victim.Send("")
+		victim.Expect("@status 0")
+		b.unfinished(0)
+	}, func(c *config) { c.Limits.UnfinishedKiB, c.Limits.UnfinishedKiBEach = 0, 1 })
+}
+
+// TestUnfinishedAccounts: an account has a share of its own, whatever is at its address.
+func TestUnfinishedAccounts(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		guest, member := b.inTalk("127.0.0.1"), b.dial()
+		guest.Ask("#createlogin member password Member -", "@status 0")
+		member.Ask("#login regd member password", "@status 0")
+		member.Ask("#joingroup talk", "@status 0")
+		half := strings.Repeat("x", 512-lineCost)
+		guest.Send("#postmessage a 0 3", half, half)
+		b.unfinished(1024)
+		member.Send("#postmessage b 0 2", half, half)
+		member.Expect("@status 0")
+		guest.Send("#postmessage is a line")
+		guest.Expect("@status -2")
+	}, func(c *config) { c.Limits.UnfinishedKiBEach = 1 })
+}
+
+// TestUnfinishedTime: a message for which no line comes for a minute is given up: nothing
+// is kept of it, and its last line is answered -2. Every line starts the minute anew.
+func TestUnfinishedTime(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		alice, bob := b.inTalk("10.0.0.1"), b.inTalk("10.0.0.2")
+		alice.Send("#postmessage slow 0 4", "one")
+		b.pass(30 * time.Second)
+		bob.Send("#postmessage silent 0 2", "1")
+		b.pass(29900 * time.Millisecond)
+		alice.Send("two")
+		b.pass(59900 * time.Millisecond) // bob's has been over for long
+		b.unfinished(2 * (3 + lineCost))
+		alice.Send("three")
+		bob.Send("2")
+		bob.Expect("@status -2")
+		alice.Send("four")
+		alice.Expect("@status 0")
+		alice.Send("#postmessage none 0 1")
+		b.pass(time.Minute)
+		alice.Send("#whoami") // still a line of it, not a command
+		alice.Expect("@status -2")
+		alice.Ask("#ping", "@ret #ping")
+
+		b.settings().Limits.UnfinishedTime = duration{}
+		alice.Send("#postmessage off 0 2", "one")
+		b.pass(time.Hour)
+		alice.Send("two")
+		alice.Expect("@status 0")
+	})
+}
+
+// inTalk connects a guest from an address, and leads it to the group talk.
+func (b *bubble) inTalk(address string) *wire.Client {
+	b.t.Helper()
+	c := b.dialFromGuest(address)
+	c.Send(`#creategroup talk "" anon`)
+	c.Read() // the first one makes it
+	c.Ask("#joingroup talk", "@status 0")
+	return c
+}
+
+// unfinished checks how many bytes are kept of messages that are not complete.
+func (b *bubble) unfinished(want int64) {
+	b.t.Helper()
+	if synctest.Wait(); b.messages.unfinished.held() != want {
+		b.t.Errorf("%d bytes are unfinished, want %d", b.messages.unfinished.held(), want)
+	}
 }
 
 func TestTimeToLive(t *testing.T) {

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,40 +17,201 @@ import (
 // groups.
 type messages struct {
 	stored     atomic.Int64 // how many
-	unfinished atomic.Int64 // bytes of those whose lines are still coming
 	next       expiry       // of the one that ends first
+	unfinished unfinished   // those whose lines are still coming
 }
 
 // posting is a message whose lines are still coming. Once it is known that the
 // answer is an error, the lines are counted and thrown away.
 type posting struct {
-	args  postArgs
-	err   error // the answer, if it is known already
-	left  int   // lines to come
+	args postArgs
+	err  error // the answer, if it is known already
+	left int   // lines to come
+
+	// guarded by unfinished.mu
+	share *share // what it is counted in; nil: nothing is kept of it, and nothing will be
 	lines []string
-	bytes int64 // counted in messages.unfinished
+	bytes int64
+	heard instant // when the last line came
 }
 
 // lineCost is what a kept line costs besides its bytes.
 const lineCost = 16
 
-// addPart adds a line to an unfinished message. Past what the settings allow for all
-// unfinished ones together, its lines are dropped, and the answer will be -2.
-func (srv *server) addPart(p *posting, line string) {
-	cost := int64(len(line) + lineCost)
-	p.bytes += cost
+// unfinished is what is kept of messages whose lines are still coming, by whom they are
+// of. Past a bound, the largest one of whoever holds most is given up: a client that
+// begins messages and never ends them takes nothing from those that do.
+type unfinished struct {
+	next expiry // of the one for which no line has come for longest
+
+	mu    sync.Mutex
+	bytes int64
+	by    map[holder]*share
+}
+
+// share is the unfinished messages of one holder.
+type share struct {
+	of    holder
+	bytes int64
+	posts []*posting // those that can be given up; the first one begun first
+}
+
+// holder is whose share something is counted in: an account, or else a guest's address.
+type holder struct {
+	account *account
+	from    netip.Prefix
+}
+
+// holder is whose share that counts in which the session takes of something.
+func (s *session) holder() holder {
+	if i := s.who.Load(); i != nil && i.account != nil {
+		return holder{account: i.account}
+	}
+	return holder{from: s.source()}
+}
+
+// begin counts a message in.
+func (u *unfinished) begin(p *posting, of holder, now instant) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	sh := u.by[of]
+	if sh == nil {
+		sh = &share{of: of}
+		u.by[of] = sh
+	}
+	p.share, p.heard = sh, now
+	sh.posts = append(sh.posts, p)
+}
+
+// add keeps a line of a message, and gives up what is then past the limits (0: none).
+func (u *unfinished) add(p *posting, line string, now instant, all, each int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if p.share == nil {
+		return
+	}
+	mine := p.share
+	p.heard = now
 	p.lines = append(p.lines, line)
-	if most := int64(srv.settings().Limits.UnfinishedKiB) << 10; srv.messages.unfinished.Add(cost) > most && most > 0 {
-		srv.dropParts(p)
-		p.err = fail(statusLimit)
+	u.count(p, int64(len(line)+lineCost))
+	for each > 0 && mine.bytes > each && p.share != nil {
+		u.drop(mine.largest())
+	}
+	for all > 0 && u.bytes > all && p.share != nil {
+		u.drop(u.most(mine).largest())
 	}
 }
 
-// dropParts forgets the lines of a message; nil: there is none.
-func (srv *server) dropParts(p *posting) {
-	if p != nil {
-		srv.messages.unfinished.Add(-p.bytes)
-		p.bytes, p.lines = 0, nil
+// count counts so many more bytes of a message. u.mu is held.
+func (u *unfinished) count(p *posting, bytes int64) {
+	p.bytes += bytes
+	p.share.bytes += bytes
+	u.bytes += bytes
+}
+
+// most is the share that holds most, of those with a message to give up; where two do, not
+// mine, which has one. u.mu is held.
+func (u *unfinished) most(mine *share) *share {
+	most := mine
+	for _, sh := range u.by {
+		if len(sh.posts) > 0 && (sh.bytes > most.bytes || sh.bytes == most.bytes && most == mine) {
+			most = sh
+		}
+	}
+	return most
+}
+
+// largest is the message of a share of which most is kept, the first of several. The
+// unfinished's mu is held.
+func (sh *share) largest() *posting {
+	return slices.MaxFunc(sh.posts, func(a, b *posting) int { return cmp.Compare(a.bytes, b.bytes) })
+}
+
+// drop forgets what is kept of a message. u.mu is held.
+func (u *unfinished) drop(p *posting) {
+	sh := p.share
+	if sh == nil {
+		return
+	}
+	u.count(p, -p.bytes)
+	sh.remove(p)
+	if sh.bytes == 0 && len(sh.posts) == 0 {
+		delete(u.by, sh.of)
+	}
+	p.share, p.lines = nil, nil
+}
+
+// remove takes a message off those that can be given up. The unfinished's mu is held.
+func (sh *share) remove(p *posting) {
+	sh.posts = slices.DeleteFunc(sh.posts, func(other *posting) bool { return other == p })
+}
+
+// complete returns the lines of a message of which all have come; false: it was given up.
+// What is kept of it counts until it is forgotten, but it is not given up any more.
+func (u *unfinished) complete(p *posting) (lines []string, whole bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if p.share == nil {
+		return nil, false
+	}
+	p.share.remove(p)
+	return p.lines, true
+}
+
+// forget counts a message out; nil: there is none.
+func (u *unfinished) forget(p *posting) {
+	if p == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.drop(p)
+}
+
+// giveUpSilent gives up the messages of which no line has come since a moment, and
+// returns when the last line of the next one came; never: there is none.
+func (u *unfinished) giveUpSilent(since instant) (next instant) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	next = never
+	for _, sh := range u.by {
+		for _, p := range slices.Clone(sh.posts) {
+			if p.heard <= since {
+				u.drop(p)
+			} else {
+				next = min(next, p.heard)
+			}
+		}
+	}
+	return next
+}
+
+// held is how many bytes are kept.
+func (u *unfinished) held() int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.bytes
+}
+
+// expireUnfinished gives up the messages whose lines do not come any more. One expiry
+// runs it for all of them.
+func (srv *server) expireUnfinished() {
+	wait := srv.settings().Limits.UnfinishedTime.Duration
+	if wait == 0 {
+		return
+	}
+	if next := srv.messages.unfinished.giveUpSilent(srv.clock.now() - wait.Milliseconds()); next != never {
+		srv.expirer.sooner(&srv.messages.unfinished.next, after(next, wait))
+	}
+}
+
+// beginPost counts a message in, and sets its time.
+func (s *session) beginPost(p *posting) {
+	srv := s.srv
+	now := srv.clock.now()
+	srv.messages.unfinished.begin(p, s.holder(), now)
+	if wait := srv.settings().Limits.UnfinishedTime.Duration; wait > 0 {
+		srv.expirer.sooner(&srv.messages.unfinished.next, after(now, wait))
 	}
 }
 
@@ -85,24 +250,32 @@ func (s *session) startPost(words []string, early error) error {
 	if early == nil {
 		s.post.args, s.post.err = s.checkPost(words)
 	}
+	if s.post.err == nil {
+		s.beginPost(s.post)
+	}
 	return nil
 }
 
 // takePart takes one line of a message; the last one brings the answer.
 func (s *session) takePart(line string, r *reply) error {
-	p := s.post
+	p, u := s.post, &s.srv.messages.unfinished
 	if p.err == nil {
-		s.srv.addPart(p, line)
+		limits := &s.srv.settings().Limits
+		u.add(p, line, s.srv.clock.now(), int64(limits.UnfinishedKiB)<<10, int64(limits.UnfinishedKiBEach)<<10)
 	}
 	if p.left--; p.left > 0 {
 		return nil
 	}
 	s.post = nil
-	defer s.srv.dropParts(p)
+	defer u.forget(p)
+	lines, whole := u.complete(p)
 	err := p.err
+	if err == nil && !whole {
+		err = fail(statusLimit)
+	}
 	if err == nil {
 		s.flush()
-		err = s.storePost(p)
+		err = s.storePost(p, lines)
 	}
 	return s.answer(err, r)
 }
@@ -150,9 +323,9 @@ func (s *session) checkPost(words []string) (postArgs, error) {
 
 // storePost stores a message and tells the group. The store looks for the parent again:
 // it may have expired while the lines came.
-func (s *session) storePost(p *posting) error {
+func (s *session) storePost(p *posting, lines []string) error {
 	srv, group, who := s.srv, s.group(), s.who.Load()
-	r := packMessage(group.id, p.args, who.name.shown, p.lines)
+	r := packMessage(group.id, p.args, who.name.shown, lines)
 	if r.Parent == 0 {
 		r.Ends = after(srv.clock.now(), srv.timeToLive(p.args.secs, srv.settings().Expiry.Message.Duration))
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -261,6 +262,9 @@ func (s *session) readOnce() error {
 			return err
 		}
 	}
+	if errors.Is(err, io.EOF) && s.lines.over() {
+		err = errors.Join(s.handle([]byte{'\n'}), err)
+	}
 	return err
 }
 
@@ -287,6 +291,9 @@ func (s *session) handle(data []byte) error {
 		if answers := s.lines.answers(); len(answers) > 0 {
 			err = errors.Join(err, s.send(answers))
 		}
+		if s.lines.wasAsked() { // after the answers: a client may hide what comes before those
+			err = errors.Join(err, s.send(stillHere.show(s.look())))
+		}
 		if err != nil {
 			return err
 		}
@@ -300,6 +307,9 @@ func (s *session) handle(data []byte) error {
 	return nil
 }
 
+// stillHere answers telnet's "are you there".
+var stillHere = warningFrame("yes, the server is here")
+
 // line runs one line.
 func (s *session) line(line string, work *scratch) error {
 	work.reply.look = lookProgram
@@ -308,6 +318,9 @@ func (s *session) line(line string, work *scratch) error {
 		return s.takePart(line, &work.reply)
 	case s.person:
 		return s.personLine(line, work)
+	}
+	if !s.greeted {
+		line = strings.TrimPrefix(line, "\ufeff") // a file of Windows' may begin with it
 	}
 	words := splitWords(line, work.words[:0])
 	if !s.greeted {

@@ -100,8 +100,8 @@ func newPassword(env environment, name, file string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("reading the password: %w", err)
 		}
-		first, _, _ := strings.Cut(string(text), "\n")
-		if first = strings.TrimSuffix(first, "\r"); first == "" {
+		first, _, _ := strings.Cut(strings.ReplaceAll(strings.TrimPrefix(string(text), "\ufeff"), "\r", "\n"), "\n")
+		if first == "" {
 			return "", fmt.Errorf("the first line of %s is empty; it must be the password", file)
 		}
 		return first, nil

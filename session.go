@@ -64,6 +64,14 @@ const (
 func (s *session) room() *room   { return s.inRoom.Load() }
 func (s *session) group() *group { return s.inGroup.Load() }
 
+// look is how lines are shown to its user.
+func (s *session) look() look {
+	if s.person {
+		return lookPlain
+	}
+	return lookProgram
+}
+
 // newSession makes a session on a link.
 func newSession(srv *server, l link) *session {
 	s := &session{srv: srv, link: l, out: newOutbox(l, &srv.counts.bytesOut)}

@@ -27,7 +27,7 @@ const (
 // listenTCP opens a port. Connections take over the listener's options, which
 // spares setting them on each.
 func listenTCP(ctx context.Context, address string) (net.Listener, error) {
-	config := net.ListenConfig{KeepAlive: -1, Control: setAlive}
+	config := net.ListenConfig{KeepAlive: -1, Control: setOptions}
 	l, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
@@ -35,11 +35,14 @@ func listenTCP(ctx context.Context, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// setAlive has the kernel watch over a listener's connections.
-func setAlive(_, _ string, raw syscall.RawConn) error {
+// setOptions has the kernel watch over a listener's connections, and leave urgent data
+// where it stands in the stream: telnet sends the second byte of its mark so, and without
+// that byte the first one would take the next.
+func setOptions(_, _ string, raw syscall.RawConn) error {
 	var failed error
 	err := raw.Control(func(fd uintptr) {
 		for _, option := range []struct{ level, name, value int }{
+			{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
 			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(aliveIdle / time.Second)},
 			{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(aliveEvery / time.Second)},
@@ -52,7 +55,7 @@ func setAlive(_, _ string, raw syscall.RawConn) error {
 		}
 	})
 	if err = errors.Join(err, failed); err != nil {
-		return fmt.Errorf("setting how dead connections are found: %w", err)
+		return fmt.Errorf("setting the options of a listener: %w", err)
 	}
 	return nil
 }

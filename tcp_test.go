@@ -42,6 +42,7 @@ func TestAliveOptions(t *testing.T) {
 	}
 	for s := range srv.doorway.sessions {
 		for name, option := range map[string]struct{ level, name, want int }{
+			"SO_OOBINLINE":     {unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
 			"SO_KEEPALIVE":     {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 			"TCP_KEEPIDLE":     {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 10},
 			"TCP_KEEPINTVL":    {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 5},
@@ -53,6 +54,28 @@ func TestAliveOptions(t *testing.T) {
 				t.Errorf("%s is %d, want %d", name, got, option.want)
 			}
 		}
+	}
+}
+
+// TestUrgentMark: telnet sends the second byte of its mark as urgent data, outside of
+// the stream, where the first byte would take what follows for it.
+func TestUrgentMark(t *testing.T) {
+	t.Parallel()
+	c := startServer(t).Guest("alice")
+	raw, err := c.Conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, text := range []string{"#pi\xff", "\xff", "#ping\xff"} {
+		c.Raw(text)
+		var sent error
+		if err := raw.Write(func(fd uintptr) bool {
+			sent = unix.Send(int(fd), []byte{242}, unix.MSG_OOB)
+			return true
+		}); err != nil || sent != nil {
+			t.Fatal(err, sent)
+		}
+		c.Ask([]string{"ng a", "#ping a", " a"}[i], "@ret #ping a")
 	}
 }
 

@@ -2,12 +2,14 @@ package test
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -165,4 +167,55 @@ func TestTelnetPeople(t *testing.T) {
 	for range bo.lines { // telnet ends with the connection
 	}
 	ana.shows("* bo left")
+}
+
+// TestTelnetInterrupt: whoever presses Ctrl-C in the telnet program, twice, still sees
+// what others say and loses nothing of what is typed next: the program asks for marks
+// in the stream, one of them as urgent data, and shows nothing until it is answered.
+func TestTelnetInterrupt(t *testing.T) {
+	t.Parallel()
+	path, err := exec.LookPath("telnet")
+	if err != nil {
+		t.Skip("this machine has no telnet program")
+	}
+	p := startProgram(t, buildProgram(t), "-config", writeSettings(t, programSettings), "-data", t.TempDir())
+	bo := p.Guest("bo")
+	host, port, err := net.SplitHostPort(p.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := openTerminal(t)
+	cmd := exec.Command(path, host, port)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = far, far, far
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // Ctrl-C is a signal of its terminal
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	far.Close()
+	watchdog := time.AfterFunc(wire.Patience, func() { _ = cmd.Process.Kill() })
+	defer watchdog.Stop()
+	ana := &screenReader{t: t, terminal: near}
+	ana.until("@mess #hello")
+	ana.keys("ana\r")
+	ana.until("Hello ana.")
+	for i := range 3 {
+		ana.keys("\x03\x03")
+		text := fmt.Sprint("after Ctrl-C ", i)
+		ana.keys(text + "\r")
+		for want := `@mess #broadcast ana "` + text + `"`; ; { // what was half typed may go with the keys
+			if got := bo.Read(); got == want {
+				break
+			} else if !strings.HasPrefix(got, "@mess #entered") {
+				t.Fatalf("bo hears %q, want %q", got, want)
+			}
+		}
+		ana.until(" ana: " + text)
+		bo.Ask("#broadcast you too", `@mess #broadcast bo "you too"`, "@status 0")
+		ana.until(" bo: you too")
+	}
+	ana.keys("\x1dtoggle crlf\r") // Enter is CR LF from now on, and no more CR NUL
+	ana.until("carriage return")
+	ana.keys("\r/quit\r")
+	ana.until("Goodbye.")
+	_ = cmd.Wait() // its exit code says how the connection ended, in its own way
 }

@@ -41,7 +41,8 @@ func (srv *server) toRecover(password string) string {
 }
 
 // answers reports whether a sum is the account's answer to a challenge. An account
-// without a recoverable password has none.
+// without a recoverable password, or with one that is never right, has none.
 func (b *accountBody) answers(challenge string, sum []byte) bool {
-	return b.recoverable != "" && md5Proves(challenge, b.recoverable, sum)
+	_, err := preparePassword(b.recoverable)
+	return err == nil && md5Proves(challenge, b.recoverable, sum)
 }

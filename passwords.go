@@ -5,8 +5,10 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/text/secure/precis"
 )
@@ -96,8 +98,12 @@ func (p *passwords) configure(guessesPerMinute int) {
 	p.guesses.perMinute = float64(guessesPerMinute)
 }
 
-// preparePassword is PRECIS OpaqueString (RFC 8265 section 4.2), 1 to 100 bytes.
+// preparePassword is PRECIS OpaqueString (RFC 8265 section 4.2), 1 to 100 bytes. Bytes
+// that are not UTF-8 have all become U+FFFD, which would make one password of many.
 func preparePassword(word string) (string, error) {
+	if strings.ContainsRune(word, utf8.RuneError) {
+		return "", fail(statusBadArgs)
+	}
 	prepared := word
 	if !isASCII(word, ' ') {
 		var err error

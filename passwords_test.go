@@ -250,3 +250,50 @@ func TestHashersTurns(t *testing.T) {
 		}
 	})
 }
+
+// TestPasswordsThatAreNotUTF8: all bytes that are not UTF-8 look the same to the server,
+// so a password with one is none: it cannot be set, and is never right.
+func TestPasswordsThatAreNotUTF8(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t, withChallenge)
+	alice, boss := ts.Member("alice"), ts.admin("boss")
+	for _, bad := range []string{"p\xe4ssw\xf6rd", "p\xe5ssw\xf8rd", "\xff\xff", "pw\xc3", "\ufffd", "\"p w\xed\xa0\x80\""} {
+		alice.Ask("#changepass "+bad+" pw", "@status 3504")
+		alice.Ask("#changepass new "+bad, "@status 3002")
+		alice.Ask("#login regd alice "+bad, "@status 3002")
+		alice.Ask("#createlogin carol "+bad+" r m", "@status 3504")
+		alice.Ask("#login regd carol "+bad, "@status 3001")
+		alice.Ask("#createroom den "+bad, "@status 3504")
+		alice.Ask("#creategroup talk "+bad, "@status 3504")
+		boss.Ask("#resetpass alice "+bad, "@status 3504")
+	}
+	alice.Ask("#createroom den pw", "@status 0")
+	alice.Ask("#creategroup talk pw", "@status 0")
+	alice.Ask("#changeroom den pw", "@status 0")
+	alice.Ask("#roompass p\xe4ss", "@status 3504")
+	boss.Ask("#changeroom den pw", "@status 0")
+	for _, bad := range []string{"p\xe4ss", "\ufffd"} {
+		boss.Ask("#changeroom Home", "@status 0")
+		boss.Ask("#changeroom den "+bad, "@status 3101")
+		boss.Ask("#joingroup talk "+bad, "@status 3201")
+	}
+}
+
+// TestPasswordsSetBefore: a password with U+FFFD in it that an earlier version has set
+// is never right, whatever it is compared with.
+func TestPasswordsSetBefore(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t, withChallenge)
+	alice := ts.Member("alice")
+	v, err := makeVerifier("p\ufffdss", []byte("salt"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := ts.findAccount("alice")
+	if err := ts.store.Replace(bodyRecord(a.id, &accountBody{verifier: v, recoverable: "p\ufffdss"})); err != nil {
+		t.Fatal(err)
+	}
+	alice.Ask("#login regd alice p\xe4ss", "@status 3002")
+	alice.Ask("#login regd alice p\ufffdss", "@status 3002")
+	alice.Ask("#login regd alice "+alice.Challenged("p\ufffdss"), "@status 3002")
+}

@@ -80,11 +80,21 @@ func TestBannedAddress(t *testing.T) {
 	t.Parallel()
 	ts := startServer(t)
 	alice, waiting, host := ts.Guest("alice"), ts.Dial(), ts.dialHost()
+	alice.Ask("#createlogin carol right real mail", "@status 0")
 	const banned = `@mess #warning "you are banned: no games"`
 	host.Ask("#ban 127.0.0.0/8 no games", "@status 0")
 	alice.Ended(banned)
 	waiting.Ended(banned)
 	ts.Dial().Ask("#login anon bob", banned, "@status 3005")
+	release := ts.accounts.hasher.hold() // no password is looked at: that would wait
+	c := ts.Dial()
+	for _, login := range []string{"#login regd carol right", "#login regd carol wrong", "#login regd nobody x", `#auth SCRAM-SHA-256 "n,,n=carol,r=x"`} {
+		c.Ask(login, banned, "@status 3005")
+	}
+	release()
+	if n := len(ts.accounts.guesses.byIP); n != 0 {
+		t.Errorf("the guesses of %d banned addresses were counted", n)
+	}
 	host.Ask("#listbans", "@ret #listbans 1", `127.0.0.0/8 0 Host "no games"`)
 	host.Ask("#unban 127.9.9.9/8", "@status 0")
 	ts.Guest("bob")

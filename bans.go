@@ -311,7 +311,22 @@ func (srv *server) refuse(s *session, i *identity) error {
 	if b == nil || code == statusSuspended && i.isAdmin() {
 		return nil
 	}
-	s.put(warningFrame(b.text(srv.clock, srv.now())))
+	return s.keptOut(b, code)
+}
+
+// refuseAddress fails with 3005 if a ban keeps out a session's address, whoever logs in.
+// It is asked before a password is looked at, so that a banned address can neither guess
+// nor have anything hashed.
+func (srv *server) refuseAddress(s *session) error {
+	if b := srv.bans.against("", s.addr); b != nil && !s.host {
+		return s.keptOut(b, statusBanned)
+	}
+	return nil
+}
+
+// keptOut warns a user with the reason of a ban, and is its status.
+func (s *session) keptOut(b *ban, code status) error {
+	s.put(warningFrame(b.text(s.srv.clock, s.srv.now())))
 	return fail(code)
 }
 

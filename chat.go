@@ -41,6 +41,7 @@ type server struct {
 	bans      *bans
 	rings     *uring.Set // for what is said in rooms
 	counts    counts
+	failures  loginFailures
 	log       *logbook.Log // what administrators read
 
 	users    *users
@@ -161,7 +162,10 @@ func (srv *server) announce(f *frame) {
 
 // stop tells everyone, ends all sessions, saves and closes.
 func (srv *server) stop(why string) error {
+	srv.accounts.hasher.close()
+	srv.doors.hasher.close()
 	srv.doorway.close(warningFrame(why))
+	srv.failures.close()
 	srv.doorway.web.close()
 	failed := srv.closeControl()
 	srv.life.end()

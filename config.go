@@ -111,8 +111,8 @@ type config struct {
 func defaultConfig() config {
 	var c config
 	c.Server.Name, c.Server.Listen, c.Server.Data = "Homeroom", ":6500", "data"
-	c.Limits.Connections, c.Limits.ConnectionsPerIP = 10000, 64
-	c.Limits.Waiting, c.Limits.WaitingPerIP = 256, 32
+	c.Limits.Connections, c.Limits.ConnectionsPerIP = 10000, 512
+	c.Limits.Waiting, c.Limits.WaitingPerIP = 512, 256
 	c.Limits.LoginGrace = duration{2 * time.Minute}
 	c.Limits.CommandsPerSecond, c.Limits.CommandBurst = 20, 60
 	c.Limits.LoginsPerMinute = 20

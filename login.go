@@ -4,6 +4,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"sync"
+	"time"
 
 	"homeroom/store"
 )
@@ -34,7 +36,7 @@ func (s *session) cmdLogin(words []string, _ *reply) error {
 	case words[0] == "anon" && len(words) == 2:
 		return s.loginGuest(words[1])
 	case words[0] == "regd" && len(words) == 3:
-		return s.loginAccount(words[1], words[2])
+		return s.noteFailure(words[1], s.loginAccount(words[1], words[2]))
 	}
 	return fail(statusBadArgs)
 }
@@ -54,6 +56,9 @@ func (s *session) loginAccount(word, password string) error {
 	challenge, sum, byChallenge := s.answersChallenge(password)
 	if !byChallenge && !s.takesPlain() {
 		return fail(statusDisabled)
+	}
+	if err := s.srv.refuseAddress(s); err != nil {
+		return err
 	}
 	i, stored, err := s.srv.candidate(word)
 	if err != nil {
@@ -90,6 +95,92 @@ func (srv *server) candidate(word string) (*identity, *accountBody, error) {
 		return nil, &accountBody{verifier: srv.accounts.madeUp(word)}, nil
 	}
 	return i, stored, err
+}
+
+// loginFailures is what the log says of logins that fail: one line an address and
+// minute, whoever guesses there, and how often.
+type loginFailures struct {
+	mu     sync.Mutex
+	since  map[netip.Prefix]int // how many came after an address's last line, within a minute of it
+	closed bool
+}
+
+// noteFailure logs a login to an account that has failed because of what was typed, and
+// gives its error back. A name that nobody has is not logged: it may be a password that
+// was typed too early.
+func (s *session) noteFailure(word string, err error) error {
+	var known *replyError
+	if !errors.As(err, &known) {
+		return err
+	}
+	switch known.code {
+	case statusNoAccount, statusWrongPassword, statusBanned, statusThrottled:
+	default:
+		return err
+	}
+	if s.srv.failures.first(s.source()) {
+		name := "-"
+		if a := s.srv.findAccount(word); a != nil {
+			name = a.name.shown
+		}
+		slog.Info("a login failed", "address", s.addr, "account", name, "status", known.code)
+	}
+	return err
+}
+
+// first counts a failure. It reports whether that is to be logged: whether an address has
+// had no line for a minute.
+func (f *loginFailures) first(from netip.Prefix) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n, recent := f.since[from]; recent {
+		f.since[from] = n + 1
+		return false
+	}
+	if f.closed || len(f.since) >= maxGuessers {
+		return false
+	}
+	if f.since == nil {
+		f.since = map[netip.Prefix]int{}
+	}
+	f.since[from] = 0
+	time.AfterFunc(time.Minute, func() { f.tell(from) })
+	return true
+}
+
+// tell logs how many failures came in the minute since an address's last line; where none
+// did, the address is forgotten.
+func (f *loginFailures) tell(from netip.Prefix) {
+	f.mu.Lock()
+	n := f.since[from]
+	if n > 0 {
+		f.since[from] = 0
+	} else {
+		delete(f.since, from)
+	}
+	f.mu.Unlock()
+	if n > 0 {
+		logFailures(from, n)
+		time.AfterFunc(time.Minute, func() { f.tell(from) })
+	}
+}
+
+// close logs what is counted and not logged yet: the server stops.
+func (f *loginFailures) close() {
+	f.mu.Lock()
+	counted := f.since
+	f.since, f.closed = nil, true
+	f.mu.Unlock()
+	for from, n := range counted {
+		if n > 0 {
+			logFailures(from, n)
+		}
+	}
+}
+
+// logFailures is the line about failures that had none of their own.
+func logFailures(from netip.Prefix, n int) {
+	slog.Info("more logins failed", "address", from, "times", n)
 }
 
 // become gives a session its new identity and puts it into Home. An account's

@@ -13,11 +13,23 @@ func (s *session) cmdAuth(words []string, r *reply) error {
 	if len(words) == 2 {
 		return s.beginAuth(words[0], words[1], r)
 	}
+	name := ""
+	if begun != nil && begun.who != nil {
+		name = begun.who.name.shown
+	}
+	return s.noteFailure(name, s.finishAuth(words, begun, r))
+}
+
+// finishAuth is the second step.
+func (s *session) finishAuth(words []string, begun *exchange, r *reply) error {
 	m, ok := parseClientFinal(words[0])
 	if !ok || begun == nil {
 		return fail(statusBadArgs)
 	}
 	var answer string
+	if err := s.srv.refuseAddress(s); err != nil {
+		return err
+	}
 	err := s.srv.accounts.prove(s.source(), func() (right bool) {
 		answer, right = begun.finish(m)
 		return right && begun.who.outdated() == nil
@@ -40,8 +52,11 @@ func (s *session) beginAuth(mechanism, message string, r *reply) error {
 	if !ok || mechanism != scramMechanism {
 		return fail(statusBadArgs)
 	}
+	if err := s.srv.refuseAddress(s); err != nil {
+		return s.noteFailure(m.user, err)
+	}
 	if err := s.srv.accounts.guesses.allow(s.source()); err != nil {
-		return err
+		return s.noteFailure(m.user, err)
 	}
 	i, stored, err := s.srv.candidate(m.user)
 	if err != nil {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -317,4 +319,51 @@ func TestDecoyCostsTheSame(t *testing.T) {
 	if got := srv.storedRounds(t, "alice"); decoy.rounds != got || len(decoy.salt) != saltBytes {
 		t.Errorf("the decoy has %d rounds, a new account %d", decoy.rounds, got)
 	}
+}
+
+// TestFailedLoginsAreLogged: one line an address and minute, with what was tried for a
+// name that there is, and how many more there were. (It is not parallel: it looks at the
+// log.)
+func TestFailedLoginsAreLogged(t *testing.T) {
+	log := captureLog(t)
+	inBubble(t, func(b *bubble) {
+		b.guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
+		thief, other, shown := b.dialFrom("10.0.0.66"), b.dialFrom("10.0.0.67"), 0
+		want := func(lines ...string) {
+			t.Helper()
+			synctest.Wait()
+			all := strings.SplitAfter(log.String(), "\n")
+			var got []string
+			for _, line := range all {
+				if _, text, ok := strings.Cut(strings.TrimSpace(line), " msg="); ok && strings.Contains(text, "failed") {
+					got = append(got, text)
+				}
+			}
+			if got = got[shown:]; !slices.Equal(got, lines) {
+				t.Errorf("logged:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(lines, "\n"))
+			}
+			shown += len(got)
+		}
+		for range 3 {
+			thief.Ask("#login regd alice sesame", "@status 3002")
+		}
+		other.Ask("#login regd sesame alice", "@status 3001")
+		other.Ask("#login anon alice", "@status 3004") // no password was tried
+		want(`"a login failed" address=10.0.0.66 account=alice status=3002`, `"a login failed" address=10.0.0.67 account=- status=3001`)
+		b.pass(time.Minute)
+		want(`"more logins failed" address=10.0.0.66/32 times=2`)
+		talk := wire.ScramTalk(t, "alice", "sesame")
+		final, err := talk.Step(other.FirstStep(talk))
+		if err != nil {
+			t.Fatal(err)
+		}
+		other.Ask("#auth "+final, "@status 3002")
+		thief.Ask("#login regd alice sesame", "@status 3002")
+		want(`"a login failed" address=10.0.0.67 account=alice status=3002`)
+		b.stopNow()
+		want(`"more logins failed" address=10.0.0.66/32 times=1`)
+		if n := len(b.failures.since); n != 0 {
+			t.Errorf("%d addresses are remembered", n)
+		}
+	})
 }

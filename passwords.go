@@ -253,17 +253,20 @@ func (g *guesses) forget(now time.Time) {
 	}
 }
 
-// hashQueue is how many may wait to have a password hashed, for each core.
-const hashQueue = 16
+// hashQueue is how many may wait to have a password hashed, for each core: a class whose
+// users all log in at the same moment, at a school that is one address.
+const hashQueue = 64
 
 // hasher lets a few passwords be hashed at a time, at most one for each core with a
 // core left over where there are several. A few more wait and the rest are refused, so
 // that logins never take the machine away from the chat. The waiting addresses take
 // turns, so that none of them can have it for itself.
 type hasher struct {
-	most int // that wait
+	most int               // that wait
+	run  func(hash func()) // hashes; a test has it take longer
 
 	mu     sync.Mutex
+	closed bool         // nobody waits any more
 	free   int          // cores
 	queue  []*hashTurn  // the oldest first
 	served netip.Prefix // whose turn was the last one
@@ -278,7 +281,7 @@ type hashTurn struct {
 // newHasher leaves one core to the chat, if there is more than one.
 func newHasher() *hasher {
 	cores := max(1, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))-1)
-	return &hasher{most: cores * hashQueue, free: cores}
+	return &hasher{most: cores * hashQueue, run: func(hash func()) { hash() }, free: cores}
 }
 
 // do runs hash when a core is free. It fails with 3006 when too many wait.
@@ -289,7 +292,7 @@ func (h *hasher) do(from netip.Prefix, hash func()) error {
 		}
 	}
 	defer h.end()
-	hash()
+	h.run(hash)
 	return nil
 }
 
@@ -302,12 +305,23 @@ func (h *hasher) begin(from netip.Prefix) *hashTurn {
 		return nil
 	}
 	turn := &hashTurn{from: from, come: make(chan error, 1)}
-	if len(h.queue) >= h.most && !h.makeRoom(from) {
+	if h.closed || len(h.queue) >= h.most && !h.makeRoom(from) {
 		turn.come <- fail(statusThrottled)
 		return turn
 	}
 	h.queue = append(h.queue, turn)
 	return turn
+}
+
+// close sends away whoever waits: the server stops.
+func (h *hasher) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	for _, turn := range h.queue {
+		turn.come <- fail(statusThrottled)
+	}
+	h.queue = nil
 }
 
 // makeRoom sends away the last turn of the address that has the most waiting, if that

@@ -216,7 +216,8 @@ func (h *hasher) hold() (release func()) {
 func TestHashersTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h, busy := &hasher{most: 4, free: 1}, make(chan struct{})
+		h, busy := newHasher(), make(chan struct{})
+		h.most, h.free = 4, 1
 		var served, refused []string
 		come := func(from string) {
 			go func() {

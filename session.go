@@ -230,6 +230,10 @@ func isFatal(err error) bool {
 	return errors.As(err, &known) && known.fatal
 }
 
+// busyConnections is how many connections of one address can send commands at full speed
+// all the time. More of them share that.
+const busyConnections = 64
+
 // budget is how many commands a session has left: a token bucket, kept as the
 // moment when it will be full again.
 type budget struct {
@@ -249,7 +253,7 @@ func (s *session) spend() error {
 	each := time.Second / time.Duration(rate)
 	if full := max(b.full, now) + each; float64(full-now) <= float64(burst)*float64(each) {
 		b.full, b.refused = full, 0
-		if all := limits.ConnectionsPerIP; all > 0 && !s.ticket.share.spend(rate, burst, all) {
+		if all := min(limits.ConnectionsPerIP, busyConnections); all > 0 && !s.ticket.share.spend(rate, burst, all) {
 			return fail(statusFlood)
 		}
 		return nil

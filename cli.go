@@ -58,7 +58,7 @@ func subcommands() []subcommand {
 		{"console", "", "administer the running server from this terminal, or with -c LINE", runConsole},
 		{"stats", "", "show how the running server is doing", runStats},
 		{"reload", "", "make the running server reread its settings", runReload},
-		{"status", "", "say whether a server runs on the data folder, and show its TLS certificate", runStatus},
+		{"status", "", "say whether the server runs, how to connect to it, and which TLS certificate it shows", runStatus},
 		{"find", "", "list the servers on this network", runFind},
 		{"config", "", "print the settings file with every setting and its default", runConfig},
 		{"version", "", "print the version, and what this program was built from", runVersion},
@@ -157,8 +157,8 @@ func runHelp(env environment, _ *flag.FlagSet, _ []string) int {
 	for _, c := range subcommands() {
 		fmt.Fprintf(env.stdout, "  %-9s %s\n", c.name, c.help)
 	}
-	fmt.Fprintf(env.stdout, "Settings are read from -config FILE, else from chat.toml here; without both, all commands\n"+
-		"but serve take the service's: %s.\n`homeroom COMMAND -h` explains a command.\n", service.SettingsFile)
+	fmt.Fprintf(env.stdout, "All commands but serve act on the installed service (%s), and on a server of your own\n"+
+		"only where there is none, or where -config FILE or -data DIR says so.\n`homeroom COMMAND -h` explains a command.\n", service.SettingsFile)
 	return exitDone
 }
 
@@ -189,14 +189,22 @@ func settingsFor(path, data, listen string) (config, error) {
 }
 
 // folderFlags declares the flags of every command that works on a data folder,
-// and returns a function that reads the settings with them.
-func folderFlags(flags *flag.FlagSet) func() (config, error) {
-	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, else "+service.SettingsFile+", if there is one)")
+// and returns a function that finds that folder with them.
+func folderFlags(flags *flag.FlagSet, n need) func() (target, error) {
+	path := flags.String("config", "", "settings `FILE` (default: the installed service's; without a service, chat.toml here)")
 	data := flags.String("data", "", "the data folder `DIR` (server.data)")
-	return func() (config, error) {
+	return func() (target, error) {
 		syscall.Umask(0o077) // what is written is nobody else's business
-		return settingsFor(settingsPath(*path, service.SettingsFile), *data, "")
+		return findTarget(*path, *data, n)
 	}
+}
+
+// report says how a command that acted on a folder went; an error names the folder.
+func (t *target) report(env environment, err error) int {
+	if err != nil && !strings.Contains(err.Error(), t.folder()) {
+		err = fmt.Errorf("%w (data folder %s)", err, t.folder())
+	}
+	return report(env, err)
 }
 
 // report says how a command went, and returns its exit code.
@@ -211,7 +219,7 @@ func report(env environment, err error) int {
 // rootHint is added to an error that root would not get.
 func rootHint(err error) string {
 	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
-		return "; for the installed service, use sudo"
+		return "; for the installed service, use sudo; for another server, say -config FILE or -data DIR"
 	}
 	return ""
 }

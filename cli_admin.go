@@ -10,7 +10,7 @@ import (
 
 // runAdmin is "homeroom admin add|remove|list".
 func runAdmin(env environment, flags *flag.FlagSet, args []string) int {
-	settings := folderFlags(flags)
+	find := folderFlags(flags, needsFolder)
 	file := flags.String("password-file", "", "make a new account, with the password in the first line of this `FILE`")
 	if code, done := parse(flags, args, 2); done {
 		return code
@@ -21,23 +21,36 @@ func runAdmin(env environment, flags *flag.FlagSet, args []string) int {
 		fmt.Fprintln(env.stderr, "usage: homeroom admin add NAME [-password-file FILE] | remove NAME | list")
 		return exitUsage
 	}
-	cfg, err := settings()
+	if verb == "add" && *file != "" { // a password that is none is to change nothing
+		if _, err := newPassword(env, name, *file); err != nil {
+			return report(env, err)
+		}
+	}
+	t, err := find()
 	if err != nil {
 		return report(env, err)
 	}
-	o, closeAll, err := openOperator(env.ctx, cfg, env.ask)
-	if err != nil {
-		return report(env, err)
+	made := func() { fmt.Fprintf(env.stdout, "there is no database in %s yet; it is made now\n", t.folder()) }
+	if verb != "add" {
+		made = nil
 	}
+	o, closeAll, err := openOperator(env, &t, made)
+	if err != nil {
+		return t.report(env, err)
+	}
+	said := env.stdout
 	switch verb {
 	case "add":
 		err = addAdmin(env, o, name, *file)
 	case "remove":
 		err = setAdmin(o, name, false)
 	case "list":
-		err = listAdmins(env, o)
+		err, said = listAdmins(env, o), env.stderr // a program counts on names alone
 	}
-	return report(env, errors.Join(err, closeAll()))
+	if err = errors.Join(err, closeAll()); err == nil {
+		t.sayFolder(said)
+	}
+	return t.report(env, err)
 }
 
 // addAdmin makes an account an administrator's; one that is not there is made.
@@ -144,7 +157,8 @@ func listAdmins(env environment, o *operator) error {
 
 // runStats is "homeroom stats": #stats of the running server.
 func runStats(env environment, flags *flag.FlagSet, args []string) int {
-	return askServer(env, flags, args, "#stats", func(a answer) {
+	return askServer(env, flags, args, "#stats", func(folder string, a answer) {
+		fmt.Fprintf(env.stdout, "%-22s %s\n", "data_folder", folder)
 		for _, line := range a.lines {
 			key, value, _ := strings.Cut(line, " ")
 			fmt.Fprintf(env.stdout, "%-22s %s\n", key, value)
@@ -154,7 +168,8 @@ func runStats(env environment, flags *flag.FlagSet, args []string) int {
 
 // runReload is "homeroom reload": the running server reads its settings anew.
 func runReload(env environment, flags *flag.FlagSet, args []string) int {
-	return askServer(env, flags, args, "#reload", func(a answer) {
+	return askServer(env, flags, args, "#reload", func(folder string, a answer) {
+		fmt.Fprintf(env.stdout, "data folder  %s\n", folder)
 		if len(a.lines) == 0 {
 			fmt.Fprintln(env.stdout, "the settings were read; nothing changed")
 		}
@@ -165,18 +180,18 @@ func runReload(env environment, flags *flag.FlagSet, args []string) int {
 }
 
 // askServer asks the running server one thing and shows the answer.
-func askServer(env environment, flags *flag.FlagSet, args []string, line string, show func(answer)) int {
-	settings := folderFlags(flags)
+func askServer(env environment, flags *flag.FlagSet, args []string, line string, show func(folder string, a answer)) int {
+	find := folderFlags(flags, needsServer)
 	if code, done := parse(flags, args, 0); done {
 		return code
 	}
-	cfg, err := settings()
+	t, err := find()
 	if err != nil {
 		return report(env, err)
 	}
-	o, err := dialOperator(env.ctx, cfg.Server.Data)
+	o, err := dialOperator(env.ctx, t.folder())
 	if err != nil {
-		return report(env, err)
+		return t.report(env, err)
 	}
 	defer o.close()
 	a, err := o.ask(line)
@@ -184,7 +199,7 @@ func askServer(env environment, flags *flag.FlagSet, args []string, line string,
 		err = &refusedError{"the server refuses " + line, a}
 	}
 	if err == nil {
-		show(a)
+		show(t.folder(), a)
 	}
-	return report(env, err)
+	return t.report(env, err)
 }

@@ -43,20 +43,21 @@ type console struct {
 
 // runConsole is "homeroom console".
 func runConsole(env environment, flags *flag.FlagSet, args []string) int {
-	settings := folderFlags(flags)
+	find := folderFlags(flags, needsServer)
 	line := flags.String("c", "", "do this one `LINE` and end; the exit code says whether it was done")
 	if code, done := parse(flags, args, 0); done {
 		return code
 	}
-	cfg, err := settings()
+	t, err := find()
 	if err != nil {
 		return report(env, err)
 	}
 	c := &console{out: env.stdout, help: consoleHelp}
-	if c.asks, err = dialOperator(env.ctx, cfg.Server.Data); err != nil {
-		return report(env, err)
+	if c.asks, err = dialOperator(env.ctx, t.folder()); err != nil {
+		return t.report(env, err)
 	}
 	defer c.asks.close()
+	t.sayFolder(env.stderr) // a script reads the answers
 	given := false
 	flags.Visit(func(f *flag.Flag) { given = given || f.Name == "c" })
 	switch {
@@ -65,9 +66,9 @@ func runConsole(env environment, flags *flag.FlagSet, args []string) int {
 	case env.stdin == nil:
 		err = c.script(os.Stdin)
 	default:
-		err = c.terminal(env, cfg.Server.Data)
+		err = c.terminal(env, t.folder())
 	}
-	return report(env, err)
+	return t.report(env, err)
 }
 
 // keyboard is the console at the server's own terminal; stop is called on EXIT.

@@ -291,7 +291,7 @@ func TestAdminPassword(t *testing.T) {
 			t.Errorf("exit code %d, %q, want %q", code, said, test.want)
 		}
 	}
-	if code, said := commandLine(t, nil, "admin", "list", "-config", settings, "-data", data); code != exitDone || said != "" {
+	if code, said := commandLine(t, nil, "admin", "list", "-config", settings, "-data", data); code != exitDone || said != "data folder  "+data+"\n" {
 		t.Errorf("exit code %d, %q", code, said)
 	}
 }

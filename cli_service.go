@@ -106,6 +106,9 @@ func runControl(verb string) func(environment, *flag.FlagSet, []string) int {
 		if err == nil || verb == "stop" { // bad settings keep nobody from stopping it
 			err = m.Control(verb, settings)
 		}
+		if err == nil && settings.Data != "" {
+			fmt.Fprintf(env.stdout, "data folder  %s\n", settings.Data)
+		}
 		return report(env, err)
 	}
 }

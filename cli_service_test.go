@@ -85,27 +85,21 @@ func TestServiceSample(t *testing.T) {
 	}
 }
 
-// TestSettingsPath: which settings file a command takes that was given none.
-func TestSettingsPath(t *testing.T) {
-	t.Chdir(t.TempDir())
-	installed := filepath.Join(t.TempDir(), "chat.toml")
-	want := func(given, want string) {
-		t.Helper()
-		if got := settingsPath(given, installed); got != want {
-			t.Errorf("settingsPath(%q) is %q, want %q", given, got, want)
+// TestFolderIn: which folder a settings file means that is faulty elsewhere.
+func TestFolderIn(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"": "data", "[server]\ndata = \"/srv/chat\"\nlisten = 6500\n": "/srv/chat",
+		"nonsense\n[server]\n data   = '/srv/chat' # a comment\n": "/srv/chat", "server.data = \"/srv/chat\"\n[[[\n": "/srv/chat",
+		"[server\ndata = \"/srv/chat\"\n": "/srv/chat", "[server]\nlisten = \n": "data", "[server]\nlisten = \n# data = 1\n": "data",
+		"[server]\ndata = \"/srv/chat\n": "", "[server]\ndata = 1\n": "", "[server]\ndata = \"\"\n": "",
+		"server = { data = \"/srv/chat\"\n": "", // it may mean anything
+		"[log]\ndata = \"/srv/chat\"\n[\n":  "",
+	} {
+		if got, ok := folderIn(text); ok != (want != "") || ok && got != want {
+			t.Errorf("%q: %q, %v, want %q", text, got, ok, want)
 		}
 	}
-	want("", "")
-	want("other.toml", "other.toml")
-	if err := os.WriteFile(installed, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	want("", installed)
-	want("other.toml", "other.toml")
-	if err := os.WriteFile("chat.toml", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	want("", "")
 }
 
 // TestRootGivesBack: what root makes in the service's data folder, the service can

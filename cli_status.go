@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"compress/gzip"
 	_ "embed"
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -14,29 +16,27 @@ import (
 	"homeroom/certs"
 	"homeroom/datadir"
 	"homeroom/service"
+	"homeroom/store"
 )
 
-// runStatus says whether a server runs on the data folder (exit code 0; 1: none
-// does) and which TLS certificate it shows.
+// runStatus says how the server is: exit code 0 if it runs, 1 if it does not.
 func runStatus(env environment, flags *flag.FlagSet, args []string) int {
-	path := flags.String("config", "", "settings `FILE` (default: chat.toml here, else "+service.SettingsFile+", if there is one)")
-	data := flags.String("data", "", "the server's data folder, `DIR` (server.data)")
+	find := folderFlags(flags, needsServer)
 	if code, done := parse(flags, args, 0); done {
 		return code
 	}
-	file := settingsPath(*path, service.SettingsFile)
-	cfg, err := settingsFor(file, *data, "")
-	var runs bool
-	if err == nil {
-		runs, err = writeStatus(env.stdout, &cfg)
+	t, err := find()
+	if err != nil {
+		return report(env, err)
 	}
-	if err == nil && file == service.SettingsFile && *data == "" {
+	runs, err := writeStatus(env, &t)
+	if err == nil && t.service {
 		writeService(env, runs)
 	}
 	if err == nil && !runs {
 		return exitFailed
 	}
-	return report(env, err)
+	return t.report(env, err)
 }
 
 // writeService writes how the service is, where the machine has it.
@@ -48,32 +48,101 @@ func writeService(env environment, runs bool) {
 	}
 }
 
-// writeStatus writes one fact a line.
-func writeStatus(w io.Writer, cfg *config) (runs bool, err error) {
-	process, err := datadir.User(cfg.Server.Data)
+// writeStatus writes one fact a line. Of a server that runs nothing is an error.
+func writeStatus(env environment, t *target) (runs bool, err error) {
+	w, cfg := env.stdout, &t.cfg
+	process, err := datadir.User(t.folder())
 	if err != nil {
 		return false, err
 	}
-	runs = process != ""
+	if runs = process != ""; !runs && t.fault != nil {
+		return false, t.fault
+	}
 	if runs {
 		fmt.Fprintf(w, "server       runs, process %s\n", process)
 	} else {
 		fmt.Fprintf(w, "server       does not run\n")
 	}
-	fmt.Fprintf(w, "data folder  %s\n", cfg.Server.Data)
-	if cfg.TLS.Listen == "" {
+	t.sayFolder(w)
+	if t.fault != nil {
+		fmt.Fprintf(w, "settings     faulty: %s; the server goes on with those that it has\n", oneLine(t.fault))
+	} else {
+		fmt.Fprintf(w, "settings     %s\n", cmp.Or(t.file, "the defaults"))
+	}
+	secure := cfg.TLS.Listen
+	if runs {
+		if at, answers := writeRunning(env, t); answers && at == "" {
+			secure = "" // the settings say so, but it was not started with them
+		} else {
+			secure = cmp.Or(secure, at)
+		}
+	}
+	fmt.Fprintf(w, "last backup  %s\n", lastBackup(store.LastBackup(t.folder())))
+	if secure == "" {
 		fmt.Fprintf(w, "TLS          off\n")
 		return runs, nil
 	}
-	fmt.Fprintf(w, "TLS          %s\n", cfg.TLS.Listen)
-	return runs, writeCertificate(w, cfg)
+	fmt.Fprintf(w, "TLS          %s\n", secure)
+	if err = writeCertificate(w, cfg, runs); runs && err != nil {
+		fmt.Fprintf(w, "certificate  %s\n", oneLine(err))
+		err = nil
+	}
+	return runs, err
+}
+
+// writeRunning writes what the running server says of itself, and returns where it
+// listens with TLS. answers is false where it says nothing.
+func writeRunning(env environment, t *target) (secure string, answers bool) {
+	w, says := env.stdout, map[string]string{}
+	o, err := dialOperator(env.ctx, t.folder())
+	if err == nil {
+		defer o.close()
+		var a answer
+		a, err = o.ask("#stats")
+		for _, line := range a.lines {
+			key, value, _ := strings.Cut(line, " ")
+			says[key] = value
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(w, "answer       none: %s\n", oneLine(err))
+		return "", false
+	}
+	var ports []string
+	for _, p := range [][2]string{{"listen", "telnet"}, {"tls_listen", "TLS"}, {"web_listen", "web page"}} {
+		if _, port, err := net.SplitHostPort(says[p[0]]); err == nil {
+			ports = append(ports, port+" ("+p[1]+")")
+		}
+	}
+	fmt.Fprintf(w, "version      %s\n", says["version"])
+	fmt.Fprintf(w, "ports        %s\n", strings.Join(ports, ", "))
+	if at := says["listen"]; at != "" {
+		fmt.Fprintf(w, "connect      %s\n", strings.Join(waysIn(at, telnetTo), " or "))
+	}
+	if at := says["web_listen"]; at != "" {
+		fmt.Fprintf(w, "page         %s\n", strings.Join(waysIn(at, pageAt), " or "))
+	}
+	fmt.Fprintf(w, "users on     %s\n", says["users_online"])
+	return says["tls_listen"], true
+}
+
+// lastBackup is when the last backup was made, by this machine's own time.
+func lastBackup(at int64) string {
+	if at == 0 {
+		return "never"
+	}
+	return time.Unix(at, 0).Format("2006-01-02 15:04:05 MST")
 }
 
 // writeCertificate writes the certificate's fingerprints, for clients to compare.
-func writeCertificate(w io.Writer, cfg *config) error {
+func writeCertificate(w io.Writer, cfg *config, runs bool) error {
 	pair, path, err := certs.Read(cfg.certificateOptions())
 	if err != nil {
 		return err
+	}
+	if pair == nil && runs {
+		fmt.Fprintf(w, "certificate  in a file that the settings of the server name; they were not read (-config FILE)\n")
+		return nil
 	}
 	if pair == nil {
 		fmt.Fprintf(w, "certificate  none yet; the server makes one when it starts\n")

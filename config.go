@@ -132,13 +132,16 @@ func defaultConfig() config {
 	return c
 }
 
+// settingsName is the settings file in the folder where the server is started.
+const settingsName = "chat.toml"
+
 // loadConfig reads the settings file. With no path it takes ./chat.toml if
 // there is one, else the defaults.
 func loadConfig(path string) (config, error) {
 	c := defaultConfig()
 	name := path
 	if name == "" {
-		name = "chat.toml"
+		name = settingsName
 	}
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) && path == "" {
@@ -150,14 +153,29 @@ func loadConfig(path string) (config, error) {
 	return c, c.parse(name, string(text))
 }
 
-// settingsPath is the settings file of a command that works on what a server has
-// stored: the given one, else chat.toml here, else the installed service's.
-func settingsPath(given, installed string) string {
-	if given != "" || exists("chat.toml") || !exists(installed) {
-		return given
+// folderIn is the data folder that a settings file names which may be faulty
+// elsewhere. ok is false where the fault is in that very line.
+func folderIn(text string) (folder string, ok bool) {
+	var loose struct{ Server struct{ Data any } }
+	loose.Server.Data = defaultConfig().Server.Data
+	if _, err := toml.Decode(text, &loose); err != nil {
+		line := strings.Split(text, "\n")[lineOfKey(text, []string{"server", "data"})-1]
+		key, _, _ := strings.Cut(line, "=")
+		key = strings.TrimSpace(key)
+		if key != "data" && key != "server.data" {
+			return defaultConfig().Server.Data, !dataLine.MatchString(text)
+		}
+		loose.Server.Data = nil
+		if _, err := toml.Decode("[server]\n"+strings.Replace(line, "server.data", "data", 1), &loose); err != nil {
+			return "", false
+		}
 	}
-	return installed
+	folder, ok = loose.Server.Data.(string)
+	return folder, ok && folder != ""
 }
+
+// dataLine is a line that may be meant to set server.data.
+var dataLine = regexp.MustCompile(`(?m)^[^#\n]*\bdata\b`)
 
 // exists reports whether there is a file of this name.
 func exists(path string) bool {

@@ -6,15 +6,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"homeroom/datadir"
+	"homeroom/service"
 	"homeroom/store"
 )
 
@@ -71,13 +75,24 @@ func dialOperator(ctx context.Context, folder string) (*operator, error) {
 
 // openOperator connects to the server that runs on a data folder or, where none
 // does, to one in this process that listens nowhere. close ends that.
-func openOperator(ctx context.Context, cfg config, ask store.Asker) (o *operator, closeAll func() error, err error) {
-	o, err = dialOperator(ctx, cfg.Server.Data)
+// A database that is not there is made after calling made; nil: it is an error.
+func openOperator(env environment, t *target, made func()) (o *operator, closeAll func() error, err error) {
+	cfg := t.cfg
+	o, err = dialOperator(env.ctx, cfg.Server.Data)
 	if err == nil || !errors.Is(err, errNoServer) {
 		return o, func() error { return o.close() }, err
 	}
+	if t.fault != nil {
+		return nil, nil, t.fault
+	}
+	if !exists(filepath.Join(cfg.Server.Data, store.DatabaseFile)) {
+		if made == nil {
+			return nil, nil, fmt.Errorf("there is no database in %s; the first start of the server makes one", cfg.Server.Data)
+		}
+		made()
+	}
 	slog.SetLogLoggerLevel(slog.LevelWarn) // it is no server that anybody watches
-	srv, err := newServer(cfg, ask)
+	srv, err := newServer(cfg, env.ask)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -199,4 +214,154 @@ func (o *operator) read() (string, error) {
 		return "", fmt.Errorf("the server's answer did not come: %w", err)
 	}
 	return strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"), nil
+}
+
+// target is what a command acts on: a data folder, and the settings that belong to it.
+type target struct {
+	cfg     config // server.data is a whole path
+	file    string // its settings; "": none were read
+	fault   error  // of that file; then the folder alone is sure
+	service bool   // it is the installed service's
+}
+
+// folder is the data folder.
+func (t *target) folder() string { return t.cfg.Server.Data }
+
+// sayFolder says which folder was acted on.
+func (t *target) sayFolder(w io.Writer) { fmt.Fprintf(w, "data folder  %s\n", t.folder()) }
+
+// need is what a command must have.
+type need uint8
+
+const (
+	needsServer   need = iota // a running server
+	needsFolder               // a data folder, whether a server runs on it or not
+	needsSettings             // the same, and settings without a fault
+	needsStopped              // the same, and no server on it
+)
+
+// findTarget finds what a command acts on: what the flags say, else the installed
+// service, else a running server of this user's or what serve would take here.
+func findTarget(file, data string, n need) (t target, err error) {
+	switch {
+	case file != "":
+		t, err = readTarget(file, data)
+	case service.Installed():
+		if t, err = serviceTarget(); data != "" && (err != nil || !sameFolder(data, t.folder())) {
+			t, err = hereTarget(data)
+		}
+	case data != "" || n == needsStopped:
+		t, err = hereTarget(data)
+	default:
+		t, err = runningTarget(n)
+	}
+	if err == nil && n >= needsSettings {
+		err = t.fault
+	}
+	return t, err
+}
+
+// sameFolder reports whether two paths lead to one folder.
+func sameFolder(a, b string) bool {
+	first, err := os.Stat(a)
+	second, errSecond := os.Stat(b)
+	return err == nil && errSecond == nil && os.SameFile(first, second)
+}
+
+// readTarget reads a settings file, "" for none. If that is faulty, its folder is
+// looked for nonetheless: commands must reach a server whose file has become so.
+func readTarget(file, data string) (target, error) {
+	t := target{cfg: defaultConfig(), file: file}
+	if file != "" {
+		cfg, err := settingsFor(file, data, "")
+		t.cfg, t.fault = cfg, err
+	}
+	if t.fault != nil {
+		text, err := os.ReadFile(file)
+		folder, ok := folderIn(string(text))
+		if data == "" && (err != nil || !ok) {
+			return t, t.fault
+		}
+		t.cfg = defaultConfig()
+		t.cfg.Server.Data = folder
+	}
+	if data != "" {
+		t.cfg.Server.Data = data
+	}
+	if file == service.SettingsFile && !filepath.IsAbs(t.folder()) {
+		return t, fmt.Errorf("%s: server.data must be a whole path, not %q, which would be another folder everywhere", file, t.folder())
+	}
+	whole, err := filepath.Abs(t.cfg.Server.Data)
+	if err != nil {
+		return t, fmt.Errorf("finding the data folder: %w", err)
+	}
+	t.cfg.Server.Data = whole
+	return t, nil
+}
+
+// serviceTarget is the installed service.
+func serviceTarget() (t target, err error) {
+	t.cfg = defaultConfig()
+	t.cfg.Server.Data = service.Data
+	if exists(service.SettingsFile) {
+		t, err = readTarget(service.SettingsFile, "")
+		if process, _ := datadir.User(service.Data); err != nil && process != "" { // the line with the folder is the faulty one
+			t, err = readTarget("", service.Data)
+			_, t.fault = loadConfig(service.SettingsFile)
+		}
+	}
+	t.file, t.service = service.SettingsFile, true
+	return t, err
+}
+
+// hereTarget is what serve would take in this folder. Root is led nowhere by what
+// somebody else has put there.
+func hereTarget(data string) (target, error) {
+	file, taken := "", defaultConfig().Server.Data
+	if exists(settingsName) {
+		file, taken = settingsName, settingsName
+	}
+	if foreign(taken) {
+		if data == "" {
+			return target{}, fmt.Errorf("%s here belongs to another user, and no service is installed; to use it nonetheless: -config FILE or -data DIR", taken)
+		}
+		file = ""
+	}
+	return readTarget(file, data)
+}
+
+// foreign reports whether root would be led by a file of another user's, or by
+// another user's link.
+func foreign(path string) bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
+	for _, stat := range []func(string) (fs.FileInfo, error){os.Lstat, os.Stat} {
+		info, err := stat(path)
+		if err == nil && info.Sys().(*syscall.Stat_t).Uid != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// runningTarget is the server of this user's that runs, if no service is installed:
+// first of all the one of this folder. What a command could change in two places, it
+// changes in none.
+func runningTarget(n need) (target, error) {
+	here, err := hereTarget("")
+	if err == nil {
+		if process, err := datadir.User(here.folder()); err != nil || process != "" {
+			return here, err
+		}
+	}
+	running := datadir.Running(controlFile)
+	chosen := here.file != "" || exists(here.folder()) || err != nil
+	switch {
+	case len(running) == 0, chosen && n == needsSettings:
+		return here, err
+	case len(running) == 1 && (n == needsServer || !chosen):
+		return readTarget("", running[0])
+	}
+	return here, fmt.Errorf("which server is meant? Servers run on %s, none on what is here; say it with -data DIR or -config FILE", strings.Join(running, ", "))
 }

@@ -87,9 +87,29 @@ func residentKiB() (kib int64, ok bool) {
 	return kib, err == nil
 }
 
+// ports is where the server listens, for the commands of this machine: the settings
+// may say something else by now.
+func (d *doorway) ports() (at []stat) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.listener != nil {
+		at = append(at, stat{"listen", d.listener.Addr().String()})
+	}
+	if d.tlsListener != nil {
+		at = append(at, stat{"tls_listen", d.tlsListener.Addr().String()})
+	}
+	if d.web != nil {
+		at = append(at, stat{"web_listen", d.web.listener.Addr().String()})
+	}
+	return at
+}
+
 // cmdStats is "#stats".
 func (s *session) cmdStats(_ []string, r *reply) error {
 	stats := s.srv.stats()
+	if s.host {
+		stats = append(stats, s.srv.doorway.ports()...)
+	}
 	r.list("stats", len(stats))
 	for _, st := range stats {
 		r.row(word(st.key), word(st.value))

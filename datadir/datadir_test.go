@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -131,4 +132,32 @@ func TestWriteFile(t *testing.T) {
 	if _, err := os.Stat(folder + ".tmp"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what failed is left: %v", err)
 	}
+}
+
+// TestRunning: a folder is found while it is locked and has a socket in it.
+func TestRunning(t *testing.T) {
+	t.Parallel()
+	folder, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := func(want bool) {
+		t.Helper()
+		if got := Running("socket"); slices.Contains(got, folder) != want {
+			t.Errorf("found is %v, want %v of %s", got, want, folder)
+		}
+	}
+	lock, err := Lock(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found(false)
+	if err := syscall.Mknod(filepath.Join(folder, "socket"), syscall.S_IFSOCK|0o600, 0); err != nil {
+		t.Fatal(err)
+	}
+	found(true)
+	if err := lock.Release(); err != nil {
+		t.Fatal(err)
+	}
+	found(false)
 }

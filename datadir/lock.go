@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -103,4 +104,43 @@ func User(folder string) (process string, err error) {
 		process = "unknown" // it is about to write it
 	}
 	return process, nil
+}
+
+// Running returns the data folders of this user's that running processes of this
+// user's have, where these listen on a socket of that name in them. What cannot be
+// seen is left out.
+func Running(socket string) (folders []string) {
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, process := range processes {
+		folders = append(folders, lockedBy(filepath.Base(process), socket)...)
+	}
+	slices.Sort(folders)
+	return slices.Compact(folders)
+}
+
+// lockedBy is Running for one process.
+func lockedBy(process, socket string) (folders []string) {
+	if !own(filepath.Join("/proc", process)) {
+		return nil
+	}
+	files, _ := filepath.Glob(filepath.Join("/proc", process, "fd", "*"))
+	for _, file := range files {
+		path, err := os.Readlink(file)
+		if err != nil || filepath.Base(path) != LockFile {
+			continue
+		}
+		folder := filepath.Dir(path)
+		info, err := os.Lstat(filepath.Join(folder, socket))
+		user, errUser := User(folder)
+		if err == nil && info.Mode()&fs.ModeSocket != 0 && errUser == nil && user == process && own(folder) {
+			folders = append(folders, folder)
+		}
+	}
+	return folders
+}
+
+// own reports whether a file belongs to the user of this process.
+func own(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && int(info.Sys().(*syscall.Stat_t).Uid) == os.Geteuid()
 }

@@ -30,6 +30,17 @@ func hasProgram(name string) bool {
 	return err == nil
 }
 
+// Installed reports whether this machine has the service, or has the settings of one:
+// commands act on that rather than on what lies in some folder.
+func Installed() bool {
+	for _, path := range []string{SettingsFile, unitPath, scriptPath, "/usr/lib/systemd/system/homeroom.service", "/lib/systemd/system/homeroom.service"} {
+		if exists(path) {
+			return true
+		}
+	}
+	return false
+}
+
 // installed reports whether the machine has the service.
 func (m *Machine) installed() bool {
 	return exists(m.unitFile()) || m.packaged() != ""

@@ -65,6 +65,13 @@ func newLifecycle(folder *datadir.Locked) lifecycle {
 	return lifecycle{folder: folder, orders: make(chan order, 1), diskFailed: make(chan error, 1), stop: make(chan struct{})}
 }
 
+// sayClosed says that the data folder had to be closed to others.
+func (srv *server) sayClosed() {
+	if was := srv.life.folder.Was; was != 0 {
+		slog.Info("others might enter the data folder; it is closed to them now", "folder", srv.cfg.Server.Data, "mode", fmt.Sprintf("%04o", was))
+	}
+}
+
 // run runs f beside the sessions until it is told to stop.
 func (l *lifecycle) run(f func(stop <-chan struct{})) {
 	l.background.Go(func() { f(l.stop) })

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/term"
 
+	"homeroom/datadir"
 	"homeroom/service"
 	"homeroom/store"
 )
@@ -195,7 +196,11 @@ func folderFlags(flags *flag.FlagSet, n need) func() (target, error) {
 	data := flags.String("data", "", "the data folder `DIR` (server.data)")
 	return func() (target, error) {
 		syscall.Umask(0o077) // what is written is nobody else's business
-		return findTarget(*path, *data, n)
+		t, err := findTarget(*path, *data, n)
+		if err == nil {
+			err = datadir.BecomeOwner(t.folder())
+		}
+		return t, err
 	}
 }
 
@@ -218,7 +223,7 @@ func report(env environment, err error) int {
 
 // rootHint is added to an error that root would not get.
 func rootHint(err error) string {
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+	if errors.Is(err, fs.ErrPermission) && os.Getuid() != 0 {
 		return "; for the installed service, use sudo; for another server, say -config FILE or -data DIR"
 	}
 	return ""

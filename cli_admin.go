@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"homeroom/datadir"
 )
 
 // runAdmin is "homeroom admin add|remove|list".
@@ -109,7 +111,11 @@ func setAdmin(o *operator, name string, admin bool) error {
 // newPassword is the password of a new account: from a file, or asked for twice.
 func newPassword(env environment, name, file string) (string, error) {
 	if file != "" {
-		text, err := os.ReadFile(file)
+		var text []byte
+		err := datadir.Named(file, func() (err error) {
+			text, err = os.ReadFile(file)
+			return err
+		})
 		if err != nil {
 			return "", fmt.Errorf("reading the password: %w", err)
 		}

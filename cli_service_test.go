@@ -118,7 +118,7 @@ func TestRootGivesBack(t *testing.T) {
 	}
 	outside := filepath.Join(t.TempDir(), "shadow")
 	err := errors.Join(os.WriteFile(outside, nil, 0o600), os.Symlink(outside, filepath.Join(folder, "link")),
-		os.Link(outside, filepath.Join(folder, "hard")), os.Lchown(filepath.Join(folder, "link"), 0, 0), os.Chown(folder, user, group))
+		os.Link(outside, filepath.Join(folder, "hard")), os.Lchown(filepath.Join(folder, "link"), 0, 0), os.Chown(folder, user, group), os.Chmod(folder, 0o700))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func runStatus(env environment, flags *flag.FlagSet, args []string) int {
 	}
 	runs, err := writeStatus(env, &t)
 	if err == nil && t.service {
-		writeService(env, runs)
+		err = datadir.Named(t.file, func() error { writeService(env, runs); return nil })
 	}
 	if err == nil && !runs {
 		return exitFailed

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // listenControl opens the control socket. What a killed server left is removed:
@@ -35,14 +37,16 @@ func openControl(folder string) (net.Listener, error) {
 		return nil, err
 	}
 	defer release()
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	private := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) { failed = syscall.Fchmod(int(fd), 0o600) }) // the file will have this mode
+		return errors.Join(err, failed)
+	}}
+	l, err := private.Listen(context.Background(), "unix", path)
 	if err != nil {
 		return nil, err
 	}
-	l.SetUnlinkOnClose(false) // by then the path may be gone
-	if err := os.Chmod(file, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // by then the path may be gone
 	return l, nil
 }
 

@@ -116,6 +116,7 @@ func run(env environment, cfg config, log *logbook.Log, reread func() (config, e
 	slog.Info(listeningText(srv.doorway.listener.Addr()))
 	srv.sayTLS()
 	srv.sayWeb()
+	srv.sayClosed()
 	srv.beFound()
 	for _, l := range cfg.laterListeners() {
 		slog.Warn("this version does not listen there yet", "setting", l.key, "address", l.address)

@@ -54,6 +54,9 @@ const operatorPatience = 60 * time.Second
 // dialOperator connects to the server that runs on a data folder. It fails with
 // errNoServer where none does.
 func dialOperator(ctx context.Context, folder string) (*operator, error) {
+	if info, err := os.Lstat(filepath.Join(folder, controlFile)); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("%s is no socket, and nothing is followed there; remove it, and start the server anew", filepath.Join(folder, controlFile))
+	}
 	path, release, err := socketPath(folder)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, noServer(folder)

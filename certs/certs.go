@@ -27,6 +27,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"homeroom/datadir"
 )
 
 // File is the name of the file in which the server keeps a certificate of its own
@@ -172,11 +174,16 @@ func Pin(leaf *x509.Certificate) string {
 // Read returns the certificate that a server with these options shows, and its
 // file; nil: none has been made yet.
 func Read(o Options) (pair *tls.Certificate, path string, err error) {
-	path, key := o.path(), o.Key
-	if o.Cert == "" {
-		key = path
+	path = o.path()
+	var loaded tls.Certificate
+	if o.Cert != "" {
+		loaded, err = tls.LoadX509KeyPair(path, o.Key)
+	} else {
+		var text []byte
+		if text, err = datadir.ReadFile(path); err == nil {
+			loaded, err = tls.X509KeyPair(text, text)
+		}
 	}
-	loaded, err := tls.LoadX509KeyPair(path, key)
 	switch {
 	case err == nil:
 		return &loaded, path, nil

@@ -72,7 +72,7 @@ var errDamagedCert = errors.New("the TLS certificate was damaged; there is a new
 // read takes the certificate from its file, if there is one. A damaged one is put
 // aside: chat with a new certificate is better than none.
 func (c *ownCert) read() (*tls.Certificate, error) {
-	text, err := os.ReadFile(c.path)
+	text, err := datadir.ReadFile(c.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -7,8 +7,12 @@
 // it once it is on the disk, so that after a power cut there is the old file or the
 // new one. Make and Rename sync the folder as well: a file is lost with its name.
 //
-// What root makes in the folder, GiveToOwner gives to the user that the folder
-// belongs to.
+// The folder is its owner's alone: Lock has others out of one that was open. Its owner
+// may still be somebody whom root does not trust. So Open and ReadFile, which every
+// file there is opened with, follow no link; what SQLite opens by its name, Check has
+// looked at before. Above all root goes on as the owner (BecomeOwner) but for what it
+// names itself (Named). What root makes in the folder all the same, GiveToOwner gives
+// to the owner.
 package datadir
 
 import (
@@ -61,7 +65,7 @@ func Create(path string, content io.Reader, mode fs.FileMode) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // it follows no link
 	if err != nil {
 		return err
 	}
@@ -86,7 +90,7 @@ func Rename(fresh, name string) error {
 
 // Sync brings the content of a file, or the names in a folder, to the disk.
 func Sync(path string) error {
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it waits for no FIFO
 	if err != nil {
 		return err
 	}

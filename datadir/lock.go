@@ -3,6 +3,7 @@ package datadir
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,7 +18,10 @@ import (
 const LockFile = "lock"
 
 // Locked is a data folder that this process has; the lock ends with the process.
-type Locked struct{ file *os.File }
+type Locked struct {
+	file *os.File
+	Was  fs.FileMode // the mode of a folder that others could enter; 0: none could
+}
 
 // InUseError says that another process has the data folder.
 type InUseError struct{ Process, Folder string }
@@ -33,8 +37,11 @@ func Lock(folder string) (*Locked, error) {
 	if err := Make(folder); err != nil {
 		return nil, fmt.Errorf("cannot make the data folder: %w", err)
 	}
-	path := filepath.Join(folder, LockFile)
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	was, err := Tighten(folder)
+	if err != nil {
+		return nil, err
+	}
+	file, err := Open(filepath.Join(folder, LockFile), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("cannot write to the data folder: %w", err)
 	}
@@ -43,7 +50,7 @@ func Lock(folder string) (*Locked, error) {
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("cannot lock the data folder %s: %w", folder, err)
 		}
-		process, _ := os.ReadFile(path) // the error is that somebody has it; who, is a help
+		process, _ := io.ReadAll(file) // the error is that somebody has it; who, is a help
 		return nil, &InUseError{strings.TrimSpace(string(process)), folder}
 	}
 	err = file.Truncate(0)
@@ -54,7 +61,7 @@ func Lock(folder string) (*Locked, error) {
 		file.Close()
 		return nil, fmt.Errorf("cannot write to the data folder: %w", err)
 	}
-	return &Locked{file}, nil
+	return &Locked{file, was}, nil
 }
 
 // take locks the file. It tries for a moment, because User holds the lock while it
@@ -81,7 +88,7 @@ func (l *Locked) Release() error {
 // User returns the number of the process that has a data folder, "" if none has.
 func User(folder string) (process string, err error) {
 	path := filepath.Join(folder, LockFile)
-	file, err := os.Open(path)
+	file, err := Open(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -96,7 +103,7 @@ func User(folder string) (process string, err error) {
 	if !errors.Is(err, syscall.EWOULDBLOCK) {
 		return "", fmt.Errorf("cannot see whether a server runs: locking %s: %w", path, err)
 	}
-	text, err := os.ReadFile(path)
+	text, err := io.ReadAll(file)
 	if err != nil {
 		return "", fmt.Errorf("cannot see which process runs the server: %w", err)
 	}

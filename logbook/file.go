@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"homeroom/datadir"
 )
 
 // logFile is a file that is rotated before it gets too large: homeroom.log, then
@@ -62,10 +64,7 @@ func (f *logFile) open() error {
 	if f.file != nil {
 		return nil
 	}
-	if info, err := os.Stat(f.path); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is no file", f.path) // to open a pipe might wait for ever
-	}
-	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	file, err := datadir.Open(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE)
 	if err != nil {
 		return err
 	}

@@ -79,12 +79,22 @@ func (m *Machine) makeData(folder string) error {
 		err = datadir.Make(path)
 	}
 	if err == nil {
-		err = errors.Join(os.Chmod(path, 0o700), os.Chown(path, user.id, user.group))
+		err = ownFolder(path, user)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot make the data folder: %w", err)
 	}
 	return datadir.GiveFiles(path, user.id, user.group)
+}
+
+// ownFolder makes a folder a user's alone.
+func ownFolder(path string, user systemUser) error {
+	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return errors.Join(dir.Chmod(0o700), dir.Chown(user.id, user.group))
 }
 
 // makeOpenFolder makes a folder, and those above it that are missing, so that the

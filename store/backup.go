@@ -20,7 +20,7 @@ import (
 // or not. Where none does, none can start until release.
 func openForReading(folder string) (db *sql.DB, release func() error, err error) {
 	path := filepath.Join(folder, DatabaseFile)
-	if err := checkHeader(path); err != nil {
+	if err := errors.Join(guard(path), checkHeader(path)); err != nil {
 		return nil, nil, err
 	}
 	lock, err := datadir.Lock(folder)
@@ -42,16 +42,17 @@ func openForReading(folder string) (db *sql.DB, release func() error, err error)
 // sealed, and the key is not in it. Until all is written and checked, a file that
 // is there stays. Names in reserved are the server's own.
 func Backup(ctx context.Context, out io.Writer, folder, file string, reserved ...string) error {
-	if err := checkTarget(folder, file, reserved); err != nil {
+	if err := datadir.Named(file, func() error { return checkTarget(folder, file, reserved) }); err != nil {
 		return err
 	}
 	db, release, err := openForReading(folder)
 	if err != nil {
 		return err
 	}
+	db.SetMaxOpenConns(1) // keyRowsOf opens it with the rights of its owner, who need not reach the file
 	rows, err := keyRowsOf(db)
 	if err == nil {
-		err = copyTo(ctx, db, file)
+		err = datadir.Named(file, func() error { return copyTo(ctx, db, file) })
 	}
 	if err = errors.Join(err, release()); err != nil {
 		return fmt.Errorf("making the backup %s: %w", file, err)
@@ -78,9 +79,13 @@ func checkTarget(folder, file string, reserved []string) error {
 		(name == datadir.LockFile || slices.Contains(reserved, name) || strings.HasPrefix(name, DatabaseFile) || strings.HasPrefix(name, KeyFile)) {
 		return fmt.Errorf("%s is a name that the server uses; write the backup somewhere else", file)
 	}
-	err = checkHeader(file)
+	err = checkNamed(file)
+	var strange *datadir.NoFileError
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if errors.As(err, &strange) || file == "-" {
+		return fmt.Errorf("cannot write a backup: %w", err)
 	}
 	return fmt.Errorf("%s is there and is no backup; write it somewhere else, or delete that first", file)
 }
@@ -109,9 +114,14 @@ func copyTo(ctx context.Context, db *sql.DB, file string) (err error) {
 	return datadir.Rename(temp.Name(), file)
 }
 
+// checkNamed is checkHeader for a file that the caller named.
+func checkNamed(path string) error {
+	return headerOf(path, func() (*os.File, error) { return datadir.OpenNamed(path) })
+}
+
 // checkWhole checks all of a database file that nobody uses.
 func checkWhole(ctx context.Context, path string) error {
-	if err := checkHeader(path); err != nil {
+	if err := checkNamed(path); err != nil {
 		return err
 	}
 	db, err := openUntouched(path)
@@ -135,14 +145,17 @@ const restoring = ".restore"
 // Restore puts a backup into a folder that no server uses. A database that is
 // there stays, or with force is kept under another name.
 func Restore(ctx context.Context, out io.Writer, folder, file string, force bool, src KeySource) error {
-	if err := checkBackup(ctx, file); err != nil {
+	path := filepath.Join(folder, DatabaseFile)
+	if err := guard(path); err != nil {
+		return err
+	}
+	if err := datadir.Named(file, func() error { return checkBackup(ctx, file) }); err != nil {
 		return err
 	}
 	lock, err := datadir.Lock(folder)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(folder, DatabaseFile)
 	err = restoreLocked(ctx, out, path, file, force)
 	if err == nil {
 		fmt.Fprintf(out, "%s is restored from %s\n", path, file)
@@ -153,7 +166,7 @@ func Restore(ctx context.Context, out io.Writer, folder, file string, force bool
 
 // checkBackup finds out whether a file is a whole backup.
 func checkBackup(ctx context.Context, file string) error {
-	if err := checkHeader(file); err != nil {
+	if err := checkNamed(file); err != nil {
 		return fmt.Errorf("%s cannot be restored: %w", file, err)
 	}
 	if log, err := os.Stat(file + "-wal"); err == nil && log.Size() > 0 {
@@ -189,7 +202,11 @@ func restoreLocked(ctx context.Context, out io.Writer, path, file string, force 
 
 // copyChecked copies a backup and checks the copy; nothing is left of one that fails.
 func copyChecked(ctx context.Context, from, to string) error {
-	in, err := os.Open(from)
+	var in *os.File
+	err := datadir.Named(from, func() (err error) {
+		in, err = datadir.OpenNamed(from)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -264,7 +281,10 @@ const backupNote = "last-backup"
 
 // NoteBackup notes in a data folder that it was backed up now.
 func NoteBackup(folder string) error {
-	err := os.WriteFile(filepath.Join(folder, backupNote), nil, 0o600)
+	err := datadir.WriteFile(filepath.Join(folder, backupNote), strings.NewReader(""), 0o600)
+	if err == nil {
+		err = datadir.GiveToOwner(folder)
+	}
 	if err != nil {
 		return fmt.Errorf("noting the time of the backup: %w", err)
 	}
@@ -273,7 +293,7 @@ func NoteBackup(folder string) error {
 
 // LastBackup is when a folder was backed up last, in Unix seconds; 0: never.
 func LastBackup(folder string) int64 {
-	info, err := os.Stat(filepath.Join(folder, backupNote))
+	info, err := os.Lstat(filepath.Join(folder, backupNote))
 	if err != nil {
 		return 0
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
@@ -95,6 +96,7 @@ func keyRowsOf(db querier) (rows []Key, err error) {
 type KeySource struct {
 	Path   string // of the file; "": a passphrase
 	fixed  bool   // the file is systemd's to make and to protect
+	own    bool   // the file is in the data folder, where no link is followed
 	ask    Asker  // nil: there is no terminal
 	cost   argonCost
 	Derive NewCipher // the ciphers of what is sealed
@@ -107,7 +109,7 @@ func NewKeySource(setting, folder string, ask Asker, derive NewCipher) KeySource
 		return KeySource{ask: ask, cost: usualCost, Derive: derive}
 	case "":
 	default:
-		return KeySource{Path: setting, Derive: derive}
+		return KeySource{Path: setting, own: sameFolder(filepath.Dir(setting), folder), Derive: derive}
 	}
 	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); credentials != "" {
 		path := filepath.Join(credentials, KeyFile)
@@ -115,7 +117,22 @@ func NewKeySource(setting, folder string, ask Asker, derive NewCipher) KeySource
 			return KeySource{Path: path, fixed: true, Derive: derive}
 		}
 	}
-	return KeySource{Path: filepath.Join(folder, KeyFile), Derive: derive}
+	return KeySource{Path: filepath.Join(folder, KeyFile), own: true, Derive: derive}
+}
+
+// sameFolder reports whether two names are those of one folder.
+func sameFolder(a, b string) bool {
+	one, errA := os.Stat(a)
+	other, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(one, other)
+}
+
+// reach does something with the file of the key, with the rights that this takes.
+func (src KeySource) reach(do func() error) error {
+	if src.own {
+		return do()
+	}
+	return datadir.Named(src.Path, do)
 }
 
 // first is the key of a database that has none yet.
@@ -126,7 +143,7 @@ func (src KeySource) first() (masterKey, Key, error) {
 	secret, err := src.read(src.Path)
 	if errors.Is(err, fs.ErrNotExist) && !src.fixed {
 		secret = random(masterBytes)
-		err = writeKeyFile(src.Path, secret)
+		err = src.write(src.Path, secret)
 	}
 	if err != nil {
 		return masterKey{}, Key{}, err
@@ -204,9 +221,22 @@ func (src KeySource) findFile(row Key) (masterKey, error) {
 // next is where a new key waits until the database knows it.
 func (src KeySource) next() string { return src.Path + ".new" }
 
+// open opens a file of keys for reading.
+func (src KeySource) open(path string) (f *os.File, err error) {
+	err = src.reach(func() (err error) {
+		if src.own {
+			f, err = datadir.Open(path, os.O_RDONLY)
+		} else {
+			f, err = datadir.OpenNamed(path)
+		}
+		return err
+	})
+	return f, err
+}
+
 // read reads a key file, which must be nobody else's to read.
 func (src KeySource) read(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := src.open(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the key: %w", err)
 	}
@@ -286,10 +316,22 @@ func (src KeySource) askFor(prompt string) (string, error) {
 	return answer, nil
 }
 
-// writeKeyFile writes a key; it is whole under its name, and on the disk, before
-// anything is sealed with it.
-func writeKeyFile(path string, secret []byte) error {
-	if err := datadir.WriteFile(path, bytes.NewReader(secret), 0o600); err != nil {
+// write writes a key; it is whole under its name, and on the disk, before anything is
+// sealed with it. It belongs to whom the key belongs that is there or, if there is
+// none, to the owner of the data folder: the server must be able to read it.
+func (src KeySource) write(path string, secret []byte) error {
+	user, group := os.Geteuid(), os.Getegid()
+	err := src.reach(func() error {
+		if there, err := os.Stat(src.Path); err == nil {
+			stat := there.Sys().(*syscall.Stat_t)
+			user, group = int(stat.Uid), int(stat.Gid)
+		}
+		if err := datadir.WriteFile(path, bytes.NewReader(secret), 0o600); err != nil || os.Geteuid() != 0 {
+			return err
+		}
+		return os.Lchown(path, user, group)
+	})
+	if err != nil {
 		return fmt.Errorf("cannot write the key %s: %w", path, err)
 	}
 	return nil

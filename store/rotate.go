@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -20,7 +19,7 @@ import (
 // the next rotation does the rest.
 func Rotate(ctx context.Context, out io.Writer, folder string, from, to KeySource) error {
 	path := filepath.Join(folder, DatabaseFile)
-	if err := checkHeader(path); err != nil {
+	if err := errors.Join(guard(path), checkHeader(path)); err != nil {
 		return err
 	}
 	lock, err := datadir.Lock(folder)
@@ -102,7 +101,7 @@ func (src KeySource) begin(db *sql.DB, old masterKey) (next masterKey, err error
 	} else {
 		next = masterKey{old.number + 1, random(masterBytes), old.derive}
 		if row, err = next.row(); err == nil {
-			err = writeKeyFile(src.next(), next.secret)
+			err = src.write(src.next(), next.secret)
 		}
 	}
 	if err != nil {
@@ -182,7 +181,7 @@ func (src KeySource) promote(newest masterKey) (kept string, err error) {
 	if err == nil && string(old) != string(newest.secret) {
 		err = src.keep(kept, old)
 	} else if err == nil || errors.Is(err, fs.ErrNotExist) {
-		if _, gone := os.Stat(kept); gone != nil {
+		if _, gone := src.read(kept); gone != nil {
 			kept = ""
 		}
 		if err == nil {
@@ -191,7 +190,7 @@ func (src KeySource) promote(newest masterKey) (kept string, err error) {
 		err = nil
 	}
 	if err == nil {
-		err = datadir.Rename(src.next(), src.Path)
+		err = src.reach(func() error { return datadir.Rename(src.next(), src.Path) })
 	}
 	if err != nil {
 		return "", fmt.Errorf("putting the new key in its place: %w", err)
@@ -201,11 +200,16 @@ func (src KeySource) promote(newest masterKey) (kept string, err error) {
 
 // keep keeps an old key under another name.
 func (src KeySource) keep(path string, old []byte) error {
-	there, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return writeKeyFile(path, old)
-	case err == nil && string(there) != string(old):
+	file, err := src.open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return src.write(path, old)
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	there, err := io.ReadAll(io.LimitReader(file, masterBytes+1))
+	if err == nil && string(there) != string(old) {
 		return fmt.Errorf("%s is in the way, where the old key is to be kept; move it, then do this again", path)
 	}
 	return err

@@ -102,6 +102,9 @@ type Options struct {
 // what is damaged or was written by a newer program.
 func OpenSQLite(o Options) (*SQLite, error) {
 	path := filepath.Join(o.Folder, DatabaseFile)
+	if err := guard(path); err != nil {
+		return nil, err
+	}
 	if err := ensureDatabase(path); err != nil {
 		return nil, err
 	}
@@ -218,7 +221,18 @@ func setPageSize(path string) error {
 // SQLite's (https://www.sqlite.org/fileformat.html section 1.3) and not newer
 // than this program.
 func checkHeader(path string) error {
-	f, err := os.Open(path)
+	return headerOf(path, func() (*os.File, error) { return datadir.Open(path, os.O_RDONLY) })
+}
+
+// guard refuses a database in a data folder whose name, or one that SQLite puts beside
+// it, leads elsewhere: SQLite opens them by name.
+func guard(path string) error {
+	return datadir.Check(path, path+"-wal", path+"-shm", path+"-journal")
+}
+
+// headerOf checks the header of the file that open opens.
+func headerOf(path string, open func() (*os.File, error)) error {
+	f, err := open()
 	if err != nil {
 		return fmt.Errorf("cannot open the database: %w", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"syscall"
 
+	"homeroom/datadir"
+
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -104,7 +106,7 @@ func foldAll(db *sql.DB) error {
 // and never will be unless they are written again; what is stored after them would
 // be lost with them.
 func renewLog(path string) error {
-	file, err := os.OpenFile(path+"-wal", os.O_RDWR, 0)
+	file, err := datadir.Open(path+"-wal", os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

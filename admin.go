@@ -208,6 +208,11 @@ func (s *session) audit(c *command, who string, words []string) {
 	for _, w := range words[:min(len(words), c.audit)] {
 		line += " " + string(appendName(nil, w))
 	}
+	s.auditLine(who, line)
+}
+
+// auditLine logs what somebody did by a role.
+func (s *session) auditLine(who, line string) {
 	slog.Log(context.Background(), logbook.LevelAudit, "administration", "by", who, "from", s.from(), "command", line)
 }
 

@@ -79,6 +79,7 @@ func commandRows() []command {
 		{name: "#leavegroup", help: "leave your group", who: forUsers, run: (*session).cmdLeaveGroup},
 		{name: "#listmessages", args: "[parent]", help: "heading, owner, number, parent, replies, seconds to live; parent 0: the top level", who: forUsers, most: 1, waits: true, countAt: 2, run: (*session).cmdListMessages},
 		{name: "#getmessage", args: "<number>", help: "read a message", who: forUsers, least: 1, most: 1, waits: true, countAt: 3, run: (*session).cmdGetMessage},
+		{name: "#rmmessage", args: "<number>", help: "delete your message, or one of your group, with its replies", who: forUsers, least: 1, most: 1, waits: true, run: (*session).cmdRmMessage},
 		{name: "#postmessage", args: "<heading> [parent] [parts] [secs]", help: "post a message; then send its text, so many lines as parts says (1)", who: forUsers, least: 1, most: 4, posted: true},
 		{name: "#messagestatus", help: "a number that changes when a message of your group is added or deleted", who: forUsers, run: (*session).cmdMessageStatus},
 		{name: "#groupstatus", help: "a number that changes when a group is added or deleted", who: forUsers, host: true, run: (*session).cmdGroupStatus},

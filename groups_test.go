@@ -481,3 +481,28 @@ func TestGroupStatusNumbers(t *testing.T) {
 		t.Errorf("%s did not change with a message", after)
 	}
 }
+
+// TestRmMessageAudited: what an administrator deletes of somebody else's is in the log,
+// what a poster deletes is not, and the mark of a guest is nobody else's.
+func TestRmMessageAudited(t *testing.T) {
+	log := captureLog(t)
+	ts := startServer(t)
+	root, bob := ts.admin("root"), ts.Guest("bob")
+	bob.Ask(`#creategroup talk "" anon`, "@status 0")
+	for _, c := range []*wire.Client{root, bob} {
+		c.Ask("#joingroup talk", "@status 0")
+	}
+	own, others := bob.Post("own", 0, 0), bob.Post("other", 0, 0)
+	bob.Ask(fmt.Sprintf("#rmmessage %d", own), "@status 0")
+	root.Ask(fmt.Sprintf("#rmmessage %d", others), "@status 0")
+	root.Barrier()
+	if text := log.String(); strings.Contains(text, fmt.Sprintf("#rmmessage %d,", own)) ||
+		!strings.Contains(text, fmt.Sprintf(`by=root from=127.0.0.1 command="#rmmessage %d, by bob in talk"`, others)) {
+		t.Errorf("the log is\n%s", text)
+	}
+	guest, next := &identity{token: "g1"}, &identity{token: "g2"}
+	one := &identity{account: &account{id: 1}}
+	if guest.mark() == next.mark() || one.mark() == guest.mark() || one.mark() != "1" {
+		t.Errorf("marks are %q, %q, %q", guest.mark(), next.mark(), one.mark())
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -47,7 +48,7 @@ func (s *session) loginGuest(word string) error {
 	if err != nil {
 		return err
 	}
-	return s.become(&identity{name: n})
+	return s.become(&identity{name: n, token: "g" + hex.EncodeToString(randomBytes(tokenBytes))})
 }
 
 // loginAccount makes the session an account, if the password is right or answers the

@@ -325,7 +325,7 @@ func (s *session) checkPost(words []string) (postArgs, error) {
 // it may have expired while the lines came.
 func (s *session) storePost(p *posting, lines []string) error {
 	srv, group, who := s.srv, s.group(), s.who.Load()
-	r := packMessage(group.id, p.args, who.name.shown, lines)
+	r := packMessage(group.id, p.args, who, lines)
 	if r.Parent == 0 {
 		r.Ends = after(srv.clock.now(), srv.timeToLive(p.args.secs, srv.settings().Expiry.Message.Duration))
 	}
@@ -461,6 +461,39 @@ const longestList = 5 * 60 * 1000
 // postedFrame announces a message to the members that want events.
 func postedFrame(g *group, id int64, a postArgs, who *identity) *frame {
 	return eventFrame("posted", named(g.name.shown), num(id), num(a.parent), named(who.name.shown), quoted(a.heading))
+}
+
+// cmdRmMessage is "#rmmessage <id>": a message goes with its replies. Its poster may
+// delete it, the group's owner, and an administrator, which is logged.
+func (s *session) cmdRmMessage(words []string, _ *reply) error {
+	id, ok := parseNumber(words[0])
+	if !ok {
+		return fail(statusBadArgs)
+	}
+	g, who := s.group(), s.who.Load()
+	if g == nil {
+		return fail(statusNoGroup)
+	}
+	m, err := s.findMessage(id)
+	if err != nil {
+		return err
+	}
+	head, err := store.Unpack(m.Head, 2)
+	if err != nil {
+		return fmt.Errorf("reading message %d: %w", id, err)
+	}
+	poster := len(head) > 2 && head[2] == who.mark()
+	if !poster && !g.door.Load().owner.is(who) {
+		if !who.isAdmin() {
+			return fail(statusNotOwner)
+		}
+		s.auditLine(s.shownName(), fmt.Sprintf("#rmmessage %d, by %s in %s", id, head[1], g.name.shown))
+	}
+	if err := s.srv.store.EndThread(g.id, id); err != nil {
+		return err
+	}
+	s.srv.expirer.set(&s.srv.messages.next, s.srv.clock.now())
+	return nil
 }
 
 // expireMessages deletes messages that have expired, some at a time, and tells the

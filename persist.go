@@ -326,9 +326,9 @@ func unpackBan(r store.Record) (*ban, error) {
 
 // packMessage is a message's record: heading and author in the head, its lines in the
 // body.
-func packMessage(group int64, a postArgs, author string, lines []string) store.Record {
+func packMessage(group int64, a postArgs, author *identity, lines []string) store.Record {
 	return store.Record{
 		Kind: store.Message, Group: group, Parent: a.parent, Ends: never,
-		Head: store.Pack(a.heading, author), Body: store.Pack(lines...),
+		Head: store.Pack(a.heading, author.name.shown, author.mark()), Body: store.Pack(lines...),
 	}
 }

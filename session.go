@@ -2,11 +2,12 @@ package main
 
 import (
 	"errors"
-	"homeroom/store"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"homeroom/store"
 )
 
 // session is one connection and its user. Its reader goroutine runs serve;

@@ -30,6 +30,19 @@ type identity struct {
 	changes int64       // account.changes when the password was checked
 	host    bool        // the machine's operator: no guest, and in no room
 	gone    atomic.Bool // the guest is no more; what it owned has no owner
+	token   string      // a guest's mark, made at the login; "": an account's
+}
+
+// tokenBytes is how many random bytes tell one guest of a name from the next.
+const tokenBytes = 8
+
+// mark tells, in what is stored of a message, who posted it: an account, or a guest as
+// long as it is there. Another guest of the same name has another one.
+func (i *identity) mark() string {
+	if i.account != nil {
+		return strconv.FormatInt(i.account.id, 10)
+	}
+	return i.token
 }
 
 // hostName is the operator's name, over the control socket and at the server's own

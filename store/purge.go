@@ -60,9 +60,9 @@ func (w *writer) dropFound(p *Purged, find *sql.Stmt, key int64) error {
 	return nil
 }
 
-// collect reads the messages that a statement finds, most at the most.
-func (w *writer) collect(find *sql.Stmt, key int64, most int) (found []Record, err error) {
-	rows, err := find.Query(key, most)
+// collect reads the messages that a statement finds.
+func (w *writer) collect(find *sql.Stmt, args ...any) (found []Record, err error) {
+	rows, err := find.Query(args...)
 	if err != nil {
 		return nil, err
 	}
@@ -75,4 +75,44 @@ func (w *writer) collect(find *sql.Stmt, key int64, most int) (found []Record, e
 		found = append(found, m)
 	}
 	return found, rows.Err()
+}
+
+// endThread ends some of a message and of those that answer it, from the top: nobody can
+// answer what has ended. ErrNotFound: none of it is left. They are deleted by a purge,
+// which lets lists that were begun before come to their end.
+func (w *writer) endThread(c *change) error {
+	now := w.clock.Now()
+	found, err := w.collect(w.stmts.thread, c.rec.ID, c.rec.Group, now, purgeSize)
+	if err == nil && len(found) == 0 {
+		err = ErrNotFound
+	}
+	for i := range found {
+		if err == nil {
+			err = w.endMessage(&found[i], now)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if top := found[0]; top.ID == c.rec.ID && top.Parent > 0 {
+		if _, err := w.stmts.lost.Exec(top.Parent); err != nil {
+			return err
+		}
+	}
+	c.more = len(found) == purgeSize
+	return nil
+}
+
+// endMessage has a message end now, and seals it with that.
+func (w *writer) endMessage(r *Record, now int64) error {
+	if err := w.stmts.message.QueryRow(r.ID).Scan(&r.Parent, &r.Ends, &r.Head, &r.Body); err != nil {
+		return err
+	}
+	if err := w.seal.open(r); err != nil {
+		return err
+	}
+	r.Ends = now
+	head, body := w.seal.record(r)
+	_, err := w.stmts.endMessage.Exec(r.ID, now, head, body)
+	return err
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"sync"
@@ -15,7 +16,8 @@ const (
 	verbReplace
 	verbSwap
 	verbRemove
-	verbSave // the ends in ends, and the clock
+	verbSave   // the ends in ends, and the clock
+	verbThread // a part of a thread ends
 	verbPurge
 	verbSettle // nothing: it is done when all before it is
 )
@@ -27,6 +29,7 @@ type change struct {
 	was    []byte     // the body that a swap takes the place of
 	purged Purged     // what a purge did
 	ends   Ends       // what a save stores
+	more   bool       // a part of the thread has not ended yet
 	done   chan error // gets the outcome, once; nil where nobody waits
 }
 
@@ -284,6 +287,19 @@ func (st *SQLite) Remove(k Kind, id int64) error {
 
 func (st *SQLite) Save(ends Ends) error {
 	return explain("saving what changed", st.queue.put(&change{verb: verbSave, ends: ends}))
+}
+
+func (st *SQLite) EndThread(group, id int64) error {
+	for first := true; ; first = false {
+		c := &change{verb: verbThread, rec: Record{Kind: Message, ID: id, Group: group}}
+		err := st.queue.put(c)
+		if !first && errors.Is(err, ErrNotFound) {
+			return nil // the last piece was full, and the thread no longer than that
+		}
+		if err != nil || !c.more {
+			return explain("deleting a message", err)
+		}
+	}
 }
 
 func (st *SQLite) Due() <-chan struct{} { return st.queue.due }

@@ -76,6 +76,9 @@ type Store interface {
 	Purge() (Purged, error)
 	// NextNumber is a status number that was never given before.
 	NextNumber() int64
+	// EndThread ends a message of a group, and all that answer it: from then on they are
+	// in no list that begins, and Purge deletes them.
+	EndThread(group, id int64) error
 	// Save stores ends, the clock, and all that was acknowledged before. It returns
 	// when that is done.
 	Save(ends Ends) error

@@ -71,6 +71,7 @@ type writeStmts struct {
 	dropAccount, dropRoom, doomGroup    *sql.Stmt
 	touchRoom, touchGroup, growGroup    *sql.Stmt
 	room, group                         *sql.Stmt
+	thread, message, endMessage, lost   *sql.Stmt
 	endedMessages, doomedMessages, next *sql.Stmt
 	dropMessage, dropGroup, saveState   *sql.Stmt
 }
@@ -104,6 +105,14 @@ func (s *writeStmts) texts() map[**sql.Stmt]string {
 		&s.setAccount: "UPDATE accounts SET head = coalesce(?2, head), body = coalesce(?3, body) WHERE id = ?1",
 		&s.setRoom:    "UPDATE rooms SET owner = ?2, head = ?3 WHERE id = ?1",
 		&s.account:    "SELECT head, body FROM accounts WHERE id = ?",
+		&s.thread: "WITH RECURSIVE thread(id, parent, ends) AS (" +
+			"SELECT id, parent, ends FROM messages WHERE id = ?1 AND grp = ?2 UNION ALL " +
+			"SELECT m.id, m.parent, m.ends FROM thread CROSS JOIN messages m INDEXED BY messages_replies " +
+			"ON m.parent = thread.id WHERE m.parent > 0) " +
+			"SELECT id, ?2, parent FROM thread WHERE ends > ?3 LIMIT ?4",
+		&s.message:    "SELECT parent, ends, head, body FROM messages WHERE id = ?",
+		&s.endMessage: "UPDATE messages SET ends = ?2, head = ?3, body = ?4 WHERE id = ?1",
+		&s.lost:       "UPDATE messages SET replies = replies - 1 WHERE id = ?",
 		&s.room:       "SELECT owner, ends, head FROM rooms WHERE id = ?",
 		&s.group:      "SELECT owner, ends, head FROM groups WHERE id = ?",
 
@@ -424,6 +433,8 @@ func (w *writer) change(c *change) error {
 		return w.remove(c.rec.Kind, c.rec.ID)
 	case verbSave:
 		return w.saveEnds(c.ends)
+	case verbThread:
+		return w.endThread(c)
 	case verbPurge:
 		return w.purge(&c.purged)
 	}

@@ -104,8 +104,10 @@ func newServer(cfg config, ask store.Asker) (*server, error) {
 		srv.rings.Close()
 		return nil, errors.Join(err, folder.Release())
 	}
-	srv.accounts = newPasswords(cmp.Or(cfg.Auth.Iterations, int(values.Rounds)), cfg.Limits.LoginsPerMinute, values.Secret)
-	srv.doors = newPasswords(doorRounds, cfg.Limits.LoginsPerMinute, nil)
+	srv.accounts = newPasswords(cmp.Or(cfg.Auth.Iterations, int(values.Rounds)), values.Secret)
+	srv.doors = newPasswords(doorRounds, nil)
+	srv.accounts.configure(&cfg.Limits)
+	srv.doors.configure(&cfg.Limits)
 	if err := srv.load(); err != nil {
 		srv.rings.Close()
 		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), srv.store.Close(), folder.Release())
@@ -169,8 +171,8 @@ func (srv *server) announce(f *frame) {
 
 // stop tells everyone, ends all sessions, saves and closes.
 func (srv *server) stop(why string) error {
-	srv.accounts.hasher.close()
-	srv.doors.hasher.close()
+	srv.accounts.close()
+	srv.doors.close()
 	srv.doorway.close(warningFrame(why))
 	srv.failures.close()
 	srv.doorway.web.close()

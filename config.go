@@ -51,26 +51,7 @@ type config struct {
 		Name              string
 		Listen, Data, Key string `reload:"start"`
 	}
-	Limits struct {
-		Connections       int
-		ConnectionsPerIP  int `toml:"connections_per_ip"`
-		Waiting           int
-		WaitingPerIP      int      `toml:"waiting_per_ip"`
-		LoginGrace        duration `toml:"login_grace"`
-		CommandsPerSecond int      `toml:"commands_per_second"`
-		CommandBurst      int      `toml:"command_burst"`
-		LoginsPerMinute   int      `toml:"logins_per_minute"`
-		Accounts          int
-		Rooms             int
-		Groups            int
-		Messages          int
-		MessageParts      int      `toml:"message_parts"`
-		UnfinishedKiB     int      `toml:"unfinished_kib"`
-		UnfinishedKiBEach int      `toml:"unfinished_kib_each"`
-		UnfinishedTime    duration `toml:"unfinished_time"`
-		Bans              int
-		RoomBans          int `toml:"room_bans"`
-	}
+	Limits limits
 	Expiry struct {
 		Room, Group, Message, Max duration
 	}
@@ -107,6 +88,29 @@ type config struct {
 	} `reload:"start"`
 }
 
+// limits bound what anybody can take from the others; 0: no bound.
+type limits struct {
+	Connections       int
+	ConnectionsPerIP  int `toml:"connections_per_ip"`
+	Waiting           int
+	WaitingPerIP      int      `toml:"waiting_per_ip"`
+	LoginGrace        duration `toml:"login_grace"`
+	CommandsPerSecond int      `toml:"commands_per_second"`
+	CommandBurst      int      `toml:"command_burst"`
+	GuessesPerAccount int      `toml:"guesses_per_account"`
+	LoginsPerMinute   int      `toml:"logins_per_minute"`
+	Accounts          int
+	Rooms             int
+	Groups            int
+	Messages          int
+	MessageParts      int      `toml:"message_parts"`
+	UnfinishedKiB     int      `toml:"unfinished_kib"`
+	UnfinishedKiBEach int      `toml:"unfinished_kib_each"`
+	UnfinishedTime    duration `toml:"unfinished_time"`
+	Bans              int
+	RoomBans          int `toml:"room_bans"`
+}
+
 // defaultConfig is what holds where chat.toml says nothing.
 func defaultConfig() config {
 	var c config
@@ -115,7 +119,7 @@ func defaultConfig() config {
 	c.Limits.Waiting, c.Limits.WaitingPerIP = 512, 256
 	c.Limits.LoginGrace = duration{2 * time.Minute}
 	c.Limits.CommandsPerSecond, c.Limits.CommandBurst = 20, 60
-	c.Limits.LoginsPerMinute = 20
+	c.Limits.LoginsPerMinute, c.Limits.GuessesPerAccount = 20, 20
 	c.Limits.Accounts = 100000
 	c.Limits.Rooms, c.Limits.Groups = 1000, 1000
 	c.Limits.Messages, c.Limits.MessageParts = 1000000, 200
@@ -322,7 +326,7 @@ func (c *config) checkLimits() *settingError {
 		{"connections", l.Connections}, {"connections_per_ip", l.ConnectionsPerIP},
 		{"waiting", l.Waiting}, {"waiting_per_ip", l.WaitingPerIP},
 		{"commands_per_second", l.CommandsPerSecond}, {"command_burst", l.CommandBurst},
-		{"logins_per_minute", l.LoginsPerMinute}, {"accounts", l.Accounts},
+		{"logins_per_minute", l.LoginsPerMinute}, {"guesses_per_account", l.GuessesPerAccount}, {"accounts", l.Accounts},
 		{"rooms", l.Rooms}, {"groups", l.Groups},
 		{"messages", l.Messages}, {"message_parts", l.MessageParts},
 		{"unfinished_kib", l.UnfinishedKiB}, {"unfinished_kib_each", l.UnfinishedKiBEach}, {"bans", l.Bans}, {"room_bans", l.RoomBans},

@@ -65,11 +65,13 @@ func (s *session) loginAccount(word, password string) error {
 	if err != nil {
 		return err
 	}
-	if byChallenge {
-		err = s.srv.accounts.prove(s.source(), func() bool { return stored.answers(challenge, sum) && i.outdated() == nil })
-	} else {
-		err = s.srv.accounts.check(s.source(), stored.verifier, password)
-	}
+	t := s.tryAt(word, i)
+	err = s.srv.accounts.login(t, func() (bool, error) {
+		if byChallenge {
+			return stored.answers(challenge, sum) && i.outdated() == nil, nil
+		}
+		return s.srv.accounts.matches(t.from, stored.verifier, password)
+	})
 	if i == nil && (err == nil || isStatus(err, statusWrongPassword)) {
 		return fail(statusNoAccount)
 	}
@@ -80,6 +82,17 @@ func (s *session) loginAccount(word, password string) error {
 		s.srv.renewLater(i.account, stored, password)
 	}
 	return err
+}
+
+// tryAt is the session's try at the account of a name (i is nil: nobody has it).
+func (s *session) tryAt(word string, i *identity) try {
+	t := try{name: word, from: s.source(), by: s}
+	if i != nil {
+		t.name, t.known = i.name.key, i.account.known.has(t.from)
+	} else if n, err := userName(word); err == nil {
+		t.name = n.key
+	}
+	return t
 }
 
 // candidate finds whom a login would make a session, and what it is checked against.
@@ -217,6 +230,7 @@ func (s *session) become(i *identity) error {
 	}
 	if i.account != nil {
 		s.srv.noteSeen(i.account)
+		i.account.known.note(s.source())
 	}
 	s.srv.doorway.admission.loggedIn(&s.ticket)
 	s.endGrace()

@@ -98,7 +98,7 @@ func TestChallengeSwitchedOff(t *testing.T) {
 // TestChallengeCountsGuesses: wrong answers count as wrong passwords do.
 func TestChallengeCountsGuesses(t *testing.T) {
 	t.Parallel()
-	srv := startServer(t, withChallenge, func(c *config) { c.Limits.LoginsPerMinute = 3 })
+	srv := startServer(t, withChallenge, func(c *config) { c.Limits.LoginsPerMinute, c.Limits.GuessesPerAccount = 3, 0 })
 	srv.Guest("bob").Ask("#createlogin alice pw real mail", "@status 0")
 	c := srv.Dial()
 	for range 3 {

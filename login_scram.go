@@ -14,8 +14,8 @@ func (s *session) cmdAuth(words []string, r *reply) error {
 		return s.beginAuth(words[0], words[1], r)
 	}
 	name := ""
-	if begun != nil && begun.who != nil {
-		name = begun.who.name.shown
+	if begun != nil {
+		name = begun.name
 	}
 	return s.noteFailure(name, s.finishAuth(words, begun, r))
 }
@@ -30,9 +30,9 @@ func (s *session) finishAuth(words []string, begun *exchange, r *reply) error {
 	if err := s.srv.refuseAddress(s); err != nil {
 		return err
 	}
-	err := s.srv.accounts.prove(s.source(), func() (right bool) {
+	err := s.srv.accounts.login(s.tryAt(begun.name, begun.who), func() (right bool, _ error) {
 		answer, right = begun.finish(m)
-		return right && begun.who.outdated() == nil
+		return right && begun.who.outdated() == nil, nil
 	})
 	if err == nil {
 		err = s.become(begun.who)
@@ -55,14 +55,14 @@ func (s *session) beginAuth(mechanism, message string, r *reply) error {
 	if err := s.srv.refuseAddress(s); err != nil {
 		return s.noteFailure(m.user, err)
 	}
-	if err := s.srv.accounts.guesses.allow(s.source()); err != nil {
-		return s.noteFailure(m.user, err)
-	}
 	i, stored, err := s.srv.candidate(m.user)
 	if err != nil {
 		return err
 	}
-	s.exchange = &exchange{who: i, verifier: stored.verifier}
+	if err := s.srv.accounts.mayTry(s.tryAt(m.user, i)); err != nil {
+		return s.noteFailure(m.user, err)
+	}
+	s.exchange = &exchange{name: m.user, who: i, verifier: stored.verifier}
 	r.ret("auth", quoted(s.exchange.begin(m, base64.StdEncoding.EncodeToString(randomBytes(nonceBytes)))))
 	return nil
 }
@@ -75,6 +75,7 @@ const scramMechanism = "SCRAM-SHA-256"
 
 // exchange is a SCRAM login between its two steps (RFC 5802 section 5).
 type exchange struct {
+	name        string    // the account's, as it was given
 	header      string    // the GS2 header of the client's first message
 	nonce       string    // the client's part and the server's
 	authMessage string    // what was said so far, as both sides sign it

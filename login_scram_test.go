@@ -167,7 +167,7 @@ func TestAuthUnknown(t *testing.T) {
 // TestAuthCountsGuesses: wrong proofs count like wrong passwords.
 func TestAuthCountsGuesses(t *testing.T) {
 	t.Parallel()
-	srv := startServer(t, func(c *config) { c.Limits.LoginsPerMinute = 4 })
+	srv := startServer(t, func(c *config) { c.Limits.LoginsPerMinute, c.Limits.GuessesPerAccount = 4, 0 })
 	srv.Member("alice")
 	c, begun := srv.Dial(), srv.Dial()
 	talk := wire.ScramTalk(t, "alice", "pw")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -298,7 +299,7 @@ func TestRenewalComesLate(t *testing.T) {
 // TestRenewalsAreBounded: where too many wait, a login does not wait for a place.
 func TestRenewalsAreBounded(t *testing.T) {
 	t.Parallel()
-	srv := &server{accounts: newPasswords(32, 0, nil), users: newUsers()}
+	srv := &server{accounts: newPasswords(32, nil), users: newUsers()}
 	srv.live.Store(&config{})
 	for range maxRenewals + 5 {
 		srv.renewLater(&account{}, &accountBody{verifier: &verifier{rounds: 16}}, "pw")
@@ -364,6 +365,148 @@ func TestFailedLoginsAreLogged(t *testing.T) {
 		want(`"more logins failed" address=10.0.0.66/32 times=1`)
 		if n := len(b.failures.since); n != 0 {
 			t.Errorf("%d addresses are remembered", n)
+		}
+	})
+}
+
+// makeAlice makes an account for a guest at an address, which is known to it from then on.
+func (b *bubble) makeAlice(from string) {
+	b.t.Helper()
+	c := b.dialFromGuest(from)
+	c.Ask("#createlogin alice pw real mail", "@status 0")
+	c.Ask("#quit", "@status 0")
+}
+
+// TestAccountGuessed: guesses at one account from many addresses are slowed down together.
+// The address that is known to it is not, and whoever knows the password gets in from
+// elsewhere in its turn.
+func TestAccountGuessed(t *testing.T) {
+	t.Parallel()
+	for login, right := range map[string]string{"#login regd alice wrong": "#login regd alice pw", "#login regd ALICE wrong": "#login regd Alice pw"} {
+		inBubble(t, func(b *bubble) {
+			const home, away = "10.0.1.1", "10.0.1.2"
+			b.makeAlice(home)
+			for i := range 20 {
+				b.dialFrom(fmt.Sprint("10.0.0.", i)).Ask(login, "@status 3002")
+			}
+			began := time.Now()
+			thieves := b.dials(2, "10.0.0.100")
+			thieves[0].Send(login)
+			synctest.Wait()
+			thieves[1].Ask(login, "@status 3006") // its address waits already
+			for i := range 8 {
+				b.dialFrom(fmt.Sprint("10.0.0.", i)).Send(login)
+			}
+			synctest.Wait()
+			c := b.dialFrom(away)
+			c.Send(right)
+			synctest.Wait()
+			b.dialFrom("10.0.0.99").Ask(login, "@status 3006") // that would be more than 30 s
+			b.dialFrom(home).Ask("#login regd alice pw", "@status 0")
+			if took := time.Since(began); took > 0 {
+				t.Errorf("the known address waited %v", took)
+			}
+			thieves[0].Expect("@status 3002")
+			if took := time.Since(began).Round(time.Second); took != 3*time.Second {
+				t.Errorf("the first thief waited %v, want 3s", took)
+			}
+			c.Expect("@status 0")
+			if took := time.Since(began).Round(time.Second); took != 30*time.Second {
+				t.Errorf("alice waited %v at another address, want 30s", took)
+			}
+			b.dialFrom(away).Ask(right, "@status 0") // it is known now
+			b.pass(2 * time.Minute)
+			b.dialFrom("10.0.0.98").Ask(login, "@status 3002")
+		})
+	}
+}
+
+// TestNobodyGuessed: a name that nobody has is slowed down just so.
+func TestNobodyGuessed(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		auth := func(c *wire.Client) (took time.Duration) {
+			began, talk := time.Now(), wire.ScramTalk(t, "nobody", "wrong")
+			final, err := talk.Step(c.FirstStep(talk))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Ask("#auth "+final, "@status 3002")
+			return time.Since(began).Round(time.Second)
+		}
+		for i := range 20 {
+			if took := auth(b.dialFrom(fmt.Sprint("10.0.0.", i))); took != 0 {
+				t.Fatalf("try %d took %v", i, took)
+			}
+		}
+		if took := auth(b.dialFrom("10.0.0.99")); took != 3*time.Second {
+			t.Errorf("the next try took %v, want 3s", took)
+		}
+	})
+}
+
+// TestKnownAddress: at an address that is known to an account, guesses at others do not
+// count against it, and its own do not count against them.
+func TestKnownAddress(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		const home = "10.0.1.1"
+		b.makeAlice(home)
+		guess := b.dialFrom(home)
+		for range 20 {
+			guess.Ask("#login regd alice wrong", "@status 3002")
+		}
+		for range 20 {
+			guess.Ask("#login regd nobody wrong", "@status 3001")
+		}
+		guess.Ask("#login regd nobody wrong", "@status 3006")
+		began := time.Now()
+		alice := b.dialFrom(home)
+		alice.Ask("#login regd alice pw", "@status 0")
+		if took := time.Since(began).Round(time.Second); took != 3*time.Second {
+			t.Errorf("alice waited %v for her turn, want 3s", took)
+		}
+		guess.Ask("#login regd alice wrong", "@status 3002")
+		alice.Ask("#changepass other wrong", "@status 3006") // it does not wait
+		b.pass(time.Minute)
+		alice.Ask("#changepass other wrong", "@status 3002")
+		alice.Ask("#changepass other pw", "@status 0")
+	})
+}
+
+// TestGuessesPerAccountOff: without the limit nobody waits, and a known address is counted
+// like every other.
+func TestGuessesPerAccountOff(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		const home = "10.0.1.1"
+		b.makeAlice(home)
+		began, guess := time.Now(), b.dialFrom(home)
+		for i := range 40 {
+			b.dialFrom(fmt.Sprint("10.0.0.", i)).Ask("#login regd alice wrong", "@status 3002")
+		}
+		for range 20 {
+			guess.Ask("#login regd alice wrong", "@status 3002")
+		}
+		guess.Ask("#login regd alice pw", "@status 3006")
+		if took := time.Since(began); took != 0 {
+			t.Errorf("somebody waited %v", took)
+		}
+	}, func(c *config) { c.Limits.GuessesPerAccount = 0 })
+}
+
+// TestStopWhileWaiting: a server that stops does not wait for those who wait for a turn.
+func TestStopWhileWaiting(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		for i := range 30 {
+			b.dialFrom(fmt.Sprint("10.0.0.", i)).Send("#login regd alice wrong")
+		}
+		synctest.Wait()
+		began := time.Now()
+		b.stopNow()
+		if took := time.Since(began); took > stopTime+lingerTime {
+			t.Errorf("the stop took %v", took)
 		}
 	})
 }

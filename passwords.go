@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -33,13 +34,16 @@ type passwords struct {
 	noKey  []byte // fits no password
 
 	guesses *guesses
+	pace    *pace
 	hasher  *hasher
+	closed  chan struct{} // nobody waits any more
 }
 
 // newPasswords makes a desk; secret is needed for madeUp only.
-func newPasswords(rounds, guessesPerMinute int, secret []byte) *passwords {
+func newPasswords(rounds int, secret []byte) *passwords {
 	return &passwords{
-		rounds: rounds, secret: secret, noKey: randomBytes(32), guesses: newGuesses(guessesPerMinute), hasher: newHasher(),
+		rounds: rounds, secret: secret, noKey: randomBytes(32), guesses: newGuesses(0),
+		pace: newPace(), hasher: newHasher(), closed: make(chan struct{}),
 	}
 }
 
@@ -50,23 +54,87 @@ func (p *passwords) check(from netip.Prefix, v *verifier, typed string) error {
 	if err := p.guesses.allow(from); err != nil {
 		return err
 	}
-	password, err := preparePassword(typed)
+	right, err := p.matches(from, v, typed)
 	if err != nil {
-		password = "" // no password is empty, but the time is spent all the same
-	}
-	var right bool
-	if err := p.hasher.do(from, func() { right = v.matches(password) }); err != nil {
 		return err
 	}
 	return p.guesses.judge(from, right)
 }
 
-// prove is check for a proof that costs next to nothing, so that nobody waits.
-func (p *passwords) prove(from netip.Prefix, proof func() bool) error {
-	if err := p.guesses.allow(from); err != nil {
+// matches hashes what was typed at an address: 3006 where too many wait.
+func (p *passwords) matches(from netip.Prefix, v *verifier, typed string) (right bool, err error) {
+	password, err := preparePassword(typed)
+	if err != nil {
+		password = "" // no password is empty, but the time is spent all the same
+	}
+	err = p.hasher.do(from, func() { right = v.matches(password) })
+	return right, err
+}
+
+// try is somebody's try at the password of an account.
+type try struct {
+	name  string       // the account's key; nobody may have it
+	from  netip.Prefix // where
+	known bool         // somebody has logged in to the account from there
+	by    *session
+	hurry bool // it does not wait for its turn
+}
+
+// login has a try judged by what proves it, which is a hash or costs next to nothing. It
+// fails as check does. The guesses of the address count only where nobody has logged in to
+// the account from it: else one hostile user of a school that is one address would keep
+// everybody else there out.
+func (p *passwords) login(t try, proves func() (bool, error)) error {
+	known := t.known && p.pace.limited()
+	if err := p.mayTry(t); err != nil {
 		return err
 	}
-	return p.guesses.judge(from, proof())
+	turn, err := p.pace.begin(t)
+	if err != nil {
+		return err
+	}
+	if err := p.await(turn); err != nil {
+		p.pace.end(turn, true)
+		return err
+	}
+	right, err := proves()
+	p.pace.end(turn, right || err != nil)
+	switch {
+	case err != nil:
+		return err
+	case known && !right:
+		return fail(statusWrongPassword)
+	}
+	return p.guesses.judge(t.from, right)
+}
+
+// mayTry fails with 3006 while the address of a try has to wait.
+func (p *passwords) mayTry(t try) error {
+	if t.known && p.pace.limited() {
+		return nil
+	}
+	return p.guesses.allow(t.from)
+}
+
+// await sleeps until a try's turn, or fails with 3006 when the server stops.
+func (p *passwords) await(turn *paceTurn) error {
+	if turn.wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(turn.wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-p.closed:
+		return fail(statusThrottled)
+	}
+}
+
+// close sends away whoever waits: the server stops.
+func (p *passwords) close() {
+	close(p.closed)
+	p.hasher.close()
 }
 
 // make hashes a prepared password when the address's turn has come: 3006 where too
@@ -91,11 +159,14 @@ func (p *passwords) madeUp(user string) *verifier {
 	}
 }
 
-// configure takes over another limit on guesses.
-func (p *passwords) configure(guessesPerMinute int) {
+// configure takes over limits.
+func (p *passwords) configure(l *limits) {
 	p.guesses.mu.Lock()
-	defer p.guesses.mu.Unlock()
-	p.guesses.perMinute = float64(guessesPerMinute)
+	p.guesses.perMinute = float64(l.LoginsPerMinute)
+	p.guesses.mu.Unlock()
+	p.pace.mu.Lock()
+	p.pace.perMinute = float64(l.GuessesPerAccount)
+	p.pace.mu.Unlock()
 }
 
 // preparePassword is PRECIS OpaqueString (RFC 8265 section 4.2), 1 to 100 bytes. Bytes
@@ -251,6 +322,158 @@ func (g *guesses) forget(now time.Time) {
 	for _, key := range keys[:len(g.byIP)-maxGuessers*9/10] {
 		delete(g.byIP, key)
 	}
+}
+
+// longestTurn is the longest that a try waits for its turn. The next ones are refused.
+const longestTurn = 30 * time.Second
+
+// pace slows down the tries at one account whose wrong passwords have used up a token
+// bucket: then each waits for its turn, as fast as the bucket fills. So whoever knows the
+// password gets in while others guess, however many there are: an account is never locked.
+// An address has one turn at a time, or where it is known to the account, each session.
+type pace struct {
+	mu        sync.Mutex
+	perMinute float64 // 0: no limit
+	byKey     map[paceKey]*paced
+}
+
+// paceKey is an account and one of the addresses that are known to it; or with no valid
+// one, all others.
+type paceKey struct {
+	name string
+	from netip.Prefix
+}
+
+// paced is a bucket of an account.
+type paced struct {
+	used    float64 // up to now, with the tries that are under way
+	at      time.Time
+	waiting map[any]bool // for a turn: addresses, or sessions
+}
+
+// paceTurn is a try's place; end gives it back.
+type paceTurn struct {
+	key  paceKey
+	by   any
+	wait time.Duration
+}
+
+func newPace() *pace { return &pace{byKey: map[paceKey]*paced{}} }
+
+// limited reports whether there is a limit.
+func (p *pace) limited() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.perMinute > 0
+}
+
+// begin gives a try its turn. It fails with 3006 where whoever tries waits for one
+// already, or would wait for too long.
+func (p *pace) begin(t try) (*paceTurn, error) {
+	turn := &paceTurn{key: paceKey{name: t.name}, by: t.from}
+	if t.known {
+		turn.key.from, turn.by = t.from, t.by
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.perMinute == 0 {
+		return turn, nil
+	}
+	c := p.bucket(turn.key)
+	turn.wait = time.Duration((c.used + 1 - p.perMinute) / p.perMinute * float64(time.Minute))
+	if turn.wait > 0 && (t.hurry || c.waiting[turn.by] || turn.wait > longestTurn) {
+		return nil, fail(statusThrottled)
+	}
+	c.used++
+	if turn.wait > 0 {
+		if c.waiting == nil {
+			c.waiting = map[any]bool{}
+		}
+		c.waiting[turn.by] = true
+	}
+	return turn, nil
+}
+
+// end frees a turn. Only that of a wrong password stays used.
+func (p *pace) end(turn *paceTurn, unused bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.byKey[turn.key]
+	if c == nil {
+		return
+	}
+	if p.bringUp(c); unused {
+		c.used = max(0, c.used-1)
+	}
+	if turn.wait > 0 {
+		delete(c.waiting, turn.by)
+	}
+}
+
+// bucket finds or makes one, as it is now. p.mu is held.
+func (p *pace) bucket(key paceKey) *paced {
+	c := p.byKey[key]
+	if c == nil {
+		if len(p.byKey) >= maxGuessers {
+			p.forget()
+		}
+		c = &paced{at: time.Now()}
+		p.byKey[key] = c
+	}
+	p.bringUp(c)
+	return c
+}
+
+// bringUp gives a bucket back what the time since has earned. p.mu is held.
+func (p *pace) bringUp(c *paced) {
+	now := time.Now()
+	c.used = max(0, c.used-p.perMinute*now.Sub(c.at).Minutes())
+	c.at = now
+}
+
+// forget makes room: buckets that nobody waits at go, those that are not used up first.
+// p.mu is held.
+func (p *pace) forget() {
+	for _, most := range []float64{0, p.perMinute / 2, math.Inf(1)} {
+		for key, c := range p.byKey {
+			if p.bringUp(c); c.used <= most && len(c.waiting) == 0 {
+				delete(p.byKey, key)
+			}
+		}
+		if len(p.byKey) <= maxGuessers*9/10 {
+			return
+		}
+	}
+}
+
+// knownPlaces is where somebody has logged in to an account lately.
+type knownPlaces struct {
+	mu   sync.Mutex
+	from []netip.Prefix // the last one first
+}
+
+// maxPlaces is how many addresses are known to an account.
+const maxPlaces = 16
+
+// note makes an address known.
+func (k *knownPlaces) note(from netip.Prefix) {
+	if !from.IsValid() {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if i := slices.Index(k.from, from); i >= 0 {
+		k.from = slices.Delete(k.from, i, i+1)
+	}
+	k.from = slices.Insert(k.from, 0, from)
+	k.from = k.from[:min(len(k.from), maxPlaces)]
+}
+
+// has reports whether an address is known.
+func (k *knownPlaces) has(from netip.Prefix) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Contains(k.from, from)
 }
 
 // hashQueue is how many may wait to have a password hashed, for each core: a class whose

@@ -298,3 +298,61 @@ func TestPasswordsSetBefore(t *testing.T) {
 	alice.Ask("#login regd alice p\ufffdss", "@status 3002")
 	alice.Ask("#login regd alice "+alice.Challenged("p\ufffdss"), "@status 3002")
 }
+
+// TestPacesAreBounded: guesses at many accounts do not take much memory, and do not free
+// one that is being guessed at.
+func TestPacesAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace()
+		p.perMinute = 20
+		guess := func(name string) error {
+			turn, err := p.begin(try{name: name, hurry: true})
+			if err == nil {
+				p.end(turn, false)
+			}
+			return err
+		}
+		for range 20 {
+			if err := guess("alice"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range maxGuessers * 2 {
+			if err := guess(fmt.Sprint("user", i)); err != nil {
+				t.Fatal(err)
+			}
+			if len(p.byKey) > maxGuessers {
+				t.Fatalf("%d accounts are remembered", len(p.byKey))
+			}
+		}
+		if err := guess("alice"); !isStatus(err, statusThrottled) {
+			t.Errorf("the next guess at alice: %v, want 3006", err)
+		}
+		time.Sleep(time.Minute)
+		for range 20 {
+			if err := guess("alice"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// TestKnownPlacesAreBounded: the last addresses are known.
+func TestKnownPlacesAreBounded(t *testing.T) {
+	t.Parallel()
+	var k knownPlaces
+	k.note(netip.Prefix{})
+	for i := range 100 {
+		k.note(sourceOf(fmt.Sprint("10.0.0.", i)))
+		k.note(sourceOf("10.0.1.1"))
+	}
+	for from, want := range map[string]bool{"10.0.1.1": true, "10.0.0.99": true, "10.0.0.85": true, "10.0.0.84": false} {
+		if k.has(sourceOf(from)) != want {
+			t.Errorf("%s is known: %v", from, !want)
+		}
+	}
+	if len(k.from) != maxPlaces || k.has(netip.Prefix{}) {
+		t.Errorf("known: %v", k.from)
+	}
+}

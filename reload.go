@@ -99,8 +99,8 @@ func (srv *server) reload(by string) (changes []string, err error) {
 // apply has settings hold.
 func (srv *server) apply(next *config) {
 	srv.doorway.admission.configure(next)
-	srv.accounts.configure(next.Limits.LoginsPerMinute)
-	srv.doors.configure(next.Limits.LoginsPerMinute)
+	srv.accounts.configure(&next.Limits)
+	srv.doors.configure(&next.Limits)
 	srv.log.Configure(next.logOptions())
 	srv.live.Store(next)
 }

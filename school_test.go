@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,10 +28,10 @@ func (b *bubble) piZero() {
 // defaultLimits has the limits be those of a server without settings.
 func defaultLimits(c *config) { c.Limits = defaultConfig().Limits }
 
-// pupils makes so many accounts, as the operator.
+// pupils makes so many accounts, at school.
 func (b *bubble) pupils(n int) (names []string) {
 	b.t.Helper()
-	host := b.dialHost()
+	host := b.dialFromGuest(school)
 	for i := range n {
 		names = append(names, fmt.Sprint("pupil", i))
 		host.Ask("#createlogin "+names[i]+" sesame1 real mail", "@status 0")
@@ -61,6 +63,55 @@ func (b *bubble) goToSchool(names []string) (class []*wire.Client) {
 		b.t.Errorf("the last of %d is in after %v", len(names), took)
 	}
 	return append(class, pupils...)
+}
+
+// dials connects so many clients from an address.
+func (b *bubble) dials(n int, from string) (clients []*wire.Client) {
+	b.t.Helper()
+	for range n {
+		clients = append(clients, b.dialFrom(from))
+	}
+	return clients
+}
+
+// always has somebody send such lines again and again, on so many connections, one after
+// the other's reply.
+func (b *bubble) always(clients []*wire.Client, lines ...string) (stop func()) {
+	done := make(chan struct{})
+	var running sync.WaitGroup
+	for _, c := range clients {
+		running.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				c.Send(lines[i%len(lines)])
+				for line := c.Read(); !strings.HasPrefix(line, "@status "); line = c.Read() {
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+		})
+	}
+	return func() {
+		close(done)
+		running.Wait()
+	}
+}
+
+// TestSchoolGuesser: a hostile one among them guesses at accounts, at one most of all, and
+// at names that nobody has. All the others get in as before; its guesses are few.
+func TestSchoolGuesser(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		b.piZero()
+		names := b.pupils(40)
+		stop := b.always(b.dials(4, school), "#login regd pupil0 x", "#login regd pupil1 x", "#login regd pupil0 x", "#login regd nobody x")
+		b.pass(time.Minute)
+		b.goToSchool(names)
+		stop()
+	}, defaultLimits)
 }
 
 // TestSchool: a school that is one address has 200 users in, of whom 40 log in at once.

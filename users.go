@@ -21,6 +21,7 @@ type account struct {
 	seen    atomic.Int64 // when it last logged in or out, Unix seconds
 	deleted atomic.Bool  // what it owned has no owner
 	changes atomic.Int64 // how often its password has changed
+	known   knownPlaces
 }
 
 // identity is who a session is after a login, until the next one.
@@ -207,6 +208,7 @@ func (s *session) cmdCreateLogin(words []string, _ *reply) error {
 		err = s.srv.store.Add(&r)
 		a.id = r.ID
 		a.seen.Store(int64(r.Ends))
+		a.known.note(s.source())
 	}
 	s.srv.users.mu.Lock()
 	defer s.srv.users.mu.Unlock()
@@ -250,7 +252,9 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 	if err != nil {
 		return err
 	}
-	if err := s.srv.accounts.check(s.source(), stored.verifier, words[1]); err != nil {
+	again := try{name: a.name.key, from: s.source(), known: true, by: s, hurry: true}
+	err = s.srv.accounts.login(again, func() (bool, error) { return s.srv.accounts.matches(again.from, stored.verifier, words[1]) })
+	if err != nil {
 		return err
 	}
 	return s.storePassword(a, stored, password, changes)

@@ -123,6 +123,8 @@ func TestBansAgainst(t *testing.T) {
 		{"10.0.0.0/8", []string{"10.0.0.0", "10.255.255.255"}, []string{"11.0.0.0", "9.255.255.255", "::a00:0"}},
 		{"192.0.2.7", []string{"192.0.2.7"}, []string{"192.0.2.6", "192.0.2.8"}},
 		{"::ffff:192.0.2.9", []string{"192.0.2.9"}, []string{"192.0.2.8"}},
+		{"::ffff:192.0.2.9/120", []string{"192.0.2.1"}, []string{"192.0.3.1", "::ffff:192.0.2.1"}},
+		{"fe80::1%eth0", []string{"fe80::1"}, []string{"fe80::2"}},
 		{"2001:db8::/32", []string{"2001:db8::1", "2001:db8:ffff::"}, []string{"2001:db9::", "10.0.0.1"}},
 		{"0.0.0.0/0", []string{"1.2.3.4"}, []string{"::1"}},
 		{"::/0", []string{"::1"}, []string{"1.2.3.4"}},
@@ -142,7 +144,7 @@ func TestBansAgainst(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, bad := range []string{"", "x", "1.2.3", "1.2.3.4/33", "::ffff:1.2.3.4/100", "fe80::1%eth0", "1.2.3.4/x"} {
+	for _, bad := range []string{"", "x", "1.2.3", "1.2.3.4/33", "::ffff:1.2.3.4/95", "fe80::1%", "1.2.3.4/x"} {
 		if p, ok := parseNetwork(bad); ok {
 			t.Errorf("%q was read as %v", bad, p)
 		}

@@ -100,14 +100,22 @@ func netBan(p netip.Prefix) *ban {
 }
 
 // parseNetwork reads an address or a network; ok is false for what is neither.
+// Connections are known by addresses without zones, and by IPv4 ones where they have
+// such: ::ffff:a.b.c.d is a.b.c.d, in networks too.
 func parseNetwork(word string) (p netip.Prefix, ok bool) {
-	if addr, err := netip.ParseAddr(word); err == nil && addr.Zone() == "" {
-		addr = addr.Unmap()
+	if addr, err := netip.ParseAddr(word); err == nil {
+		addr = addr.Unmap().WithZone("")
 		return netip.PrefixFrom(addr, addr.BitLen()), true
 	}
 	p, err := netip.ParsePrefix(word)
+	if err == nil && p.Addr().Is4In6() && p.Bits() >= mappedBits {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mappedBits)
+	}
 	return p, err == nil && !p.Addr().Is4In6()
 }
+
+// mappedBits is how many bits come before an IPv4 address that is written as an IPv6 one.
+const mappedBits = 96
 
 // add stores a ban and then puts it in force, in place of an earlier one of the same
 // target. It fails with -2 where there are most already (0: no limit).
@@ -234,15 +242,6 @@ func (bs *bans) ofName(word string) *ban {
 	return bs.find(nameBan(n).key)
 }
 
-// shown is how lists show whom a ban is against, and how #unban finds it: an address
-// that is a banned name, too, with its length.
-func (bs *bans) shown(b *ban) string {
-	if b.key.what == banNet && bs.ofName(b.target) != nil {
-		return b.key.net.String()
-	}
-	return b.target
-}
-
 // against finds the ban that keeps a name or an address out; nil: none does.
 func (bs *bans) against(key string, from netip.Addr) *ban {
 	bs.mu.Lock()
@@ -340,13 +339,14 @@ func (srv *server) banLifted(b *ban) {
 	}
 }
 
-// banWords takes apart what follows the target of #ban: a time, and a reason.
+// banWords takes apart what follows the target of #ban: a time, and a reason. A time
+// that is no number of seconds, such as 1h, is refused: as a reason it would make the
+// ban one for ever.
 func banWords(words []string) (secs int64, reason string, err error) {
-	if len(words) > 0 {
-		if n, ok := parseNumber(words[0]); ok {
-			if secs, words = n, words[1:]; n < 1 {
-				return 0, "", fail(statusBadArgs)
-			}
+	if len(words) > 0 && strings.IndexAny(words[0], "0123456789+-") == 0 {
+		n, ok := parseNumber(words[0])
+		if secs, words = n, words[1:]; !ok || n < 1 {
+			return 0, "", fail(statusBadArgs)
 		}
 	}
 	return min(secs, longestBan), strings.Join(words, " "), nil
@@ -356,10 +356,12 @@ func banWords(words []string) (secs int64, reason string, err error) {
 // years. Longer is for ever, which is no number.
 const longestBan = 100 * 365 * 86400
 
-// banTarget reads the target of a ban: the name of an account or of a user who is
-// logged in, an address or a network. Names come first: 192.168.1.20 may be one, and a
-// ban of that user must not be one of somebody else's address, or of 0.0.0.0/0.
+// banTarget reads the target of a ban: an address or a network, or the name of an
+// account or of a user who is logged in.
 func (srv *server) banTarget(word string) (*ban, error) {
+	if p, ok := parseNetwork(word); ok {
+		return netBan(p), nil
+	}
 	if a := srv.findAccount(word); a != nil {
 		return nameBan(a.name), nil
 	}
@@ -369,9 +371,6 @@ func (srv *server) banTarget(word string) (*ban, error) {
 			n = i.name
 		}
 		return nameBan(n), err
-	}
-	if p, ok := parseNetwork(word); ok {
-		return netBan(p), nil
 	}
 	return nil, fail(statusNotFound)
 }
@@ -403,16 +402,17 @@ func (b *ban) hits(i *identity, from netip.Addr) bool {
 	return b.key.net.Contains(from) || b.key.what == banName && i != nil && i.name.key == b.key.name
 }
 
-// cmdUnban is "#unban <uname or ip or ip/len>".
+// cmdUnban is "#unban <uname or ip or ip/len>". A banned name may read as an address, of
+// an account that has long had it.
 func (s *session) cmdUnban(words []string, _ *reply) error {
-	if b := s.srv.bans.ofName(words[0]); b != nil {
-		return s.srv.bans.lift(b.key)
+	if p, ok := parseNetwork(words[0]); ok && s.srv.bans.find(netBan(p).key) != nil {
+		return s.srv.bans.lift(netBan(p).key)
 	}
-	p, ok := parseNetwork(words[0])
-	if !ok {
+	b := s.srv.bans.ofName(words[0])
+	if b == nil {
 		return fail(statusNotFound)
 	}
-	return s.srv.bans.lift(netBan(p).key)
+	return s.srv.bans.lift(b.key)
 }
 
 // cmdListBans is "#listbans".
@@ -420,7 +420,7 @@ func (s *session) cmdListBans(_ []string, r *reply) error {
 	list := s.srv.bans.all()
 	r.list("listbans", len(list))
 	for _, b := range list {
-		r.row(named(s.srv.bans.shown(b)), num(b.until(s.srv.clock, s.srv.now())), named(b.by), quoted(b.reason))
+		r.row(named(b.target), num(b.until(s.srv.clock, s.srv.now())), named(b.by), quoted(b.reason))
 	}
 	return nil
 }

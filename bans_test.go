@@ -1,6 +1,10 @@
 package main
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -164,4 +168,93 @@ func TestBanOfWhoIsLoggingIn(t *testing.T) {
 	c.Expect(`@mess #warning "you are banned"`, "@status 3005")
 	host.Ask("#listbans", "@ret #listbans 1", `Eve 0 Host ""`)
 	c.Ask("#login anon carol", "@status 0")
+}
+
+// TestBanOfOldName: an account that has long had a name that reads as an address keeps
+// it, and is not banned by that word; a ban of the name from then can be lifted.
+func TestBanOfOldName(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	v, err := makeVerifier("pw", []byte("salt"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := name{"192.0.2.20", "192.0.2.20"}
+	r := accountRecord(n, &accountBody{verifier: v})
+	if err := ts.store.Add(&r); err != nil {
+		t.Fatal(err)
+	}
+	ts = ts.restart()
+	host, c := ts.dialHost(), ts.Dial()
+	c.Ask("#login regd 192.0.2.20 pw", "@status 0")
+	host.Ask("#ban 192.0.2.20", "@status 0")
+	c.Ask("#whoami", "@ret #whoami 192.0.2.20 Home 1 - 0")
+	old := nameBan(n)
+	old.by, old.ends = "root", never
+	if err := ts.bans.add(old, 0); err != nil {
+		t.Fatal(err)
+	}
+	host.Ask("#unban 192.0.2.20", "@status 0")
+	host.Ask("#listbans", "@ret #listbans 1", `192.0.2.20 0 root ""`)
+	host.Ask("#unban 192.0.2.20", "@status 0")
+	host.Ask("#unban 192.0.2.20", "@status -3")
+}
+
+// TestBannedIsNotObeyed: nothing is done for a user after the ban has been answered,
+// nor what the server has received and not begun.
+func TestBannedIsNotObeyed(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	host, bob := ts.dialHost(), ts.Guest("bob")
+	for i, end := range []string{"#ban carol", "#kick carol", "#ban carol 60 spam"} {
+		c := ts.Guest("carol")
+		c.Ask(fmt.Sprint("#createroom den", i), "@status 0")
+		den := ts.rooms.find(fmt.Sprint("den", i))
+		c.Ask(fmt.Sprint("#changeroom den", i), "@status 0")
+		den.mu.Lock() // carol cannot leave it
+		leave := sync.OnceFunc(den.mu.Unlock)
+		t.Cleanup(leave)
+		c.Raw(fmt.Sprintf("#changeroom Home\n#createroom late%d\n#broadcast late\n", i))
+		wire.Until(t, "carol is on the way", func() bool { return ts.findOnline("carol").entering.Load() != nil })
+		host.Ask(end, "@status 0")
+		leave()
+		_, _ = c.Conn.Write([]byte("#changeroom Home\n#broadcast later\n")) // the connection may be over
+		for _, line := range ended(c) {
+			if line != "@status 0" && !strings.HasPrefix(line, "@mess #warning ") {
+				t.Errorf("%s: carol got %q", end, line)
+			}
+		}
+		if ts.rooms.find(fmt.Sprint("late", i)) != nil {
+			t.Errorf("%s: carol made a room afterwards", end)
+		}
+		if heard := bob.Barrier(); len(heard) > 0 {
+			t.Errorf("%s: bob heard %q", end, heard)
+		}
+		if i == 0 {
+			host.Ask("#unban carol", "@status 0")
+		}
+	}
+}
+
+// TestQuitIsNeverRefused: past the speed limit, with words, while the server is
+// suspended.
+func TestQuitIsNeverRefused(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t, func(c *config) { c.Limits.CommandsPerSecond, c.Limits.CommandBurst = 1, 2 })
+	host := ts.dialHost()
+	for _, login := range []string{"", "#login anon carol\n"} {
+		for _, quit := range []string{"#quit", "#QUIT now", "#quit \"that was\" all folks"} {
+			c := ts.Dial()
+			c.Raw(login + "#ping\n#ping\n#ping\n" + quit + "\n#ping\n")
+			if got := ended(c); len(got) == 0 || got[len(got)-1] != "@status 0" || !slices.Contains(got, "@status 3505") {
+				t.Errorf("%s: %q", quit, got)
+			}
+		}
+	}
+	c := ts.Guest("carol")
+	const suspended = `@mess #announce Host "the server is suspended for 5 min"`
+	host.Ask("#suspend 5", suspended, "@status 0")
+	c.Expect(suspended)
+	c.Ask("#quit", "@status 0")
+	c.Ended()
 }

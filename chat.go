@@ -313,6 +313,9 @@ func (s *session) handle(data []byte) error {
 		if line == nil {
 			return nil
 		}
+		if s.out.ending() { // whoever was banned is not obeyed any more
+			return errEnded
+		}
 		if err := s.line(cleanLine(line), work); err != nil {
 			return err
 		}

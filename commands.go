@@ -32,6 +32,7 @@ type command struct {
 	posted bool // lines of text follow: the session takes them before it runs anything
 	waits  bool // it may wait for the disk or for a password's hash
 	login  bool // its failures are refused logins
+	always bool // it is never refused, whatever its words are, and costs nothing
 	audit  int  // it is logged, with so many of its words at the most; 0: it is not
 
 	// for people
@@ -50,7 +51,7 @@ func commandRows() []command {
 		{name: "#help", args: "[command]", help: "what there is, or one command", most: 1, host: true, countAt: 2, run: (*session).cmdHelp, slash: "/help"},
 		{name: "#version", help: "the protocol's and the program's version, and the extensions", host: true, run: (*session).cmdVersion},
 		{name: "#ping", args: "[word]", help: "sends the word back", most: 1, host: true, run: (*session).cmdPing},
-		{name: "#quit", help: "ends the connection", host: true, run: (*session).cmdQuit, slash: "/quit", done: func(*session) string { return "Goodbye." }},
+		{name: "#quit", help: "ends the connection", most: anyNumber, always: true, host: true, run: (*session).cmdQuit, slash: "/quit", done: func(*session) string { return "Goodbye." }},
 
 		{name: "#login", args: "anon <username> | regd <username> <password>", help: "log in as a guest, or to your account", most: anyNumber, waits: true, login: true, run: (*session).cmdLogin, done: welcome},
 		{name: "#auth", args: `SCRAM-SHA-256 "<client-first>" | "<client-final>"`, help: "log in without sending your password", least: 1, most: 2, waits: true, login: true, run: (*session).cmdAuth},
@@ -131,6 +132,9 @@ func commandTable() map[string]*command {
 // the handler gets.
 func (c *command) check(s *session, words []string) ([]string, error) {
 	i := s.who.Load()
+	if c.always {
+		return words, nil
+	}
 	if c.who > forAll && i == nil {
 		return nil, fail(statusNoLogin)
 	}
@@ -172,7 +176,10 @@ func (s *session) command(words []string, r *reply) error {
 			return err
 		}
 	}
-	err := s.spend()
+	var err error
+	if c == nil || !c.always {
+		err = s.spend()
+	}
 	if c != nil && c.posted && !isFatal(err) {
 		if err == nil {
 			_, err = c.check(s, args)

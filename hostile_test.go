@@ -71,7 +71,10 @@ var hostileCommands = []string{
 // fields alone, in all of them, and in one too many.
 func everyField() (commands []string) {
 	for _, c := range commandRows() {
-		if c.name == "#quit" || c.name == "#rmlogin" { // without words they work; with any, 3504
+		if c.name == "#quit" { // which works with any words
+			continue
+		}
+		if c.name == "#rmlogin" { // without words it works; with any, 3504
 			commands = append(commands, c.name+` "%s"`)
 			continue
 		}

@@ -44,7 +44,7 @@ func (s *session) cmdLogin(words []string, _ *reply) error {
 
 // loginGuest makes the session a guest with a free name.
 func (s *session) loginGuest(word string) error {
-	n, err := userName(word)
+	n, err := newUserName(word)
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,17 @@ func userName(word string) (name, error) {
 	return n.checked()
 }
 
+// newUserName prepares the name that a person wants to have from now on: it does not
+// read as an address or a network, of which one is banned by the same word. Accounts
+// that have such a name keep it.
+func newUserName(word string) (name, error) {
+	n, err := userName(word)
+	if _, isNetwork := parseNetwork(n.shown); err != nil || isNetwork {
+		return name{}, errBadName
+	}
+	return n, nil
+}
+
 // placeName prepares the name of a room or group, or a heading: PRECIS Nickname
 // (RFC 8266).
 func placeName(word string) (name, error) {

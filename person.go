@@ -29,7 +29,7 @@ func (s *session) opening(line string, work *scratch) (taken bool, err error) {
 		s.hinted = true
 		return true, s.send(warningFrame(firstHint).show(lookProgram))
 	}
-	if _, err := userName(line); err != nil {
+	if _, err := newUserName(line); err != nil {
 		return false, nil
 	}
 	s.greeted, s.person = true, true

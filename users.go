@@ -189,7 +189,7 @@ func (s *session) cmdCreateLogin(words []string, _ *reply) error {
 	if !s.takesPlain() {
 		return fail(statusDisabled)
 	}
-	n, err := userName(words[0])
+	n, err := newUserName(words[0])
 	if err != nil {
 		return err
 	}

@@ -115,7 +115,7 @@ func (s *session) cmdResetPass(words []string, _ *reply) error {
 	if !s.takesPlain() {
 		return fail(statusDisabled)
 	}
-	password, err := preparePassword(words[1])
+	password, err := s.srv.newPassword(words[1])
 	if err != nil {
 		return err
 	}

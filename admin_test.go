@@ -24,7 +24,7 @@ var adminWords = map[string][2]string{
 	"#log": {"", "@ret #log 0"}, "#watchlog": {" off", "@status 0"},
 	"#reload": {"", `@mess #warning "this server cannot`},
 	"#resume": {"", `@mess #announce root "the server is open again"`}, "#role": {" alice user", "@status 0"},
-	"#resetpass": {" alice other", "@status 0"}, "#rmuser": {" alice", "@status 0"},
+	"#resetpass": {" alice other", "@status 0"}, "#adduser": {" dora other Dora d@example.org", "@status 0"}, "#rmuser": {" alice", "@status 0"},
 	"#rmgroup":  {" nothing", "@status -3"},
 	"#shutdown": {"", ""}, "#restart": {"", ""}, "#reboot": {"", "@status 3508"}, "#poweroff": {"", "@status 3508"},
 }

@@ -110,6 +110,7 @@ func commandRows() []command {
 		{name: "#watchlog", args: "on/off", help: "be told each line of the log", who: forAdmins, least: 1, most: 1, host: true, run: (*session).cmdWatchLog},
 		{name: "#reload", help: "read the settings anew; says what changed", who: forAdmins, waits: true, host: true, audit: 1, countAt: 2, run: (*session).cmdReload},
 		{name: "#role", args: "<username> user/admin", help: "make an administrator, or take that back", who: forAdmins, least: 2, most: 2, waits: true, host: true, audit: 2, run: (*session).cmdRole},
+		{name: "#adduser", args: "<name> <password> <real name> <email>", help: "make an account for somebody", who: forAdmins, least: 4, most: 4, waits: true, host: true, audit: 1, run: (*session).cmdAddUser},
 		{name: "#resetpass", args: "<username> <new password>", help: "give an account another password", who: forAdmins, least: 2, most: 2, waits: true, host: true, audit: 1, run: (*session).cmdResetPass},
 		{name: "#rmuser", args: "<username>", help: "delete an account", who: forAdmins, least: 1, most: 1, waits: true, host: true, audit: 1, run: (*session).cmdRmUser},
 		{name: "#rmgroup", args: "<name>", help: "delete a message group and all its messages; nobody may be in it", who: forAdmins, least: 1, most: 1, waits: true, host: true, audit: 1, run: (*session).cmdRmGroup},

@@ -63,6 +63,9 @@ type config struct {
 		PlainPassword string `toml:"plain_password"`
 		ChallengeMD5  bool   `toml:"challenge_md5"`
 		Iterations    int    `reload:"start"`
+		Guests        bool   // may log in
+		Registration  string // "open": whoever comes may make an account; "admin": administrators
+		PasswordMin   int    `toml:"password_min"` // bytes of an account's new password
 	}
 	TLS struct {
 		Listen, Cert, Key string
@@ -129,7 +132,7 @@ func defaultConfig() config {
 	c.Expiry.Room, c.Expiry.Group = duration{30 * time.Minute}, duration{168 * time.Hour}
 	c.Expiry.Message, c.Expiry.Max = duration{720 * time.Hour}, duration{8760 * time.Hour}
 	c.Persist.Mode, c.Persist.Every = "commit", duration{2 * time.Second}
-	c.Auth.PlainPassword = "lan"
+	c.Auth.PlainPassword, c.Auth.Guests, c.Auth.Registration, c.Auth.PasswordMin = "lan", true, "open", 8
 	c.Log.To, c.Log.Level, c.Log.SizeKiB, c.Log.Keep = "stderr", "info", 1024, 3
 	c.Web.Listen, c.Web.Metrics = ":6580", "loopback"
 	c.Find.Announce, c.Find.Name = true, "homeroom"
@@ -373,6 +376,12 @@ func (c *config) checkChoices() *settingError {
 	case "lan", "loopback", "never":
 	default:
 		return &settingError{"auth.plain_password", `must be "lan", "loopback" or "never"`}
+	}
+	if r := c.Auth.Registration; r != "open" && r != "admin" {
+		return &settingError{"auth.registration", `must be "open" or "admin"`}
+	}
+	if n := c.Auth.PasswordMin; n < 0 || n > maxPassword {
+		return &settingError{"auth.password_min", fmt.Sprintf("must be 0 to %d", maxPassword)}
 	}
 	if n := c.Auth.Iterations; n < 0 || n > maxRounds {
 		return &settingError{"auth.iterations", fmt.Sprintf("must be 0 to %d", maxRounds)}

@@ -52,7 +52,7 @@ func testConfig(t testing.TB) config {
 	cfg.Server.Data = t.TempDir()
 	cfg.Server.Listen = "127.0.0.1:0"
 	cfg.Web.Listen = ""
-	cfg.Auth.Iterations = 16
+	cfg.Auth.Iterations, cfg.Auth.PasswordMin = 16, 0
 	cfg.Limits.CommandsPerSecond = 0
 	cfg.Limits.ConnectionsPerIP = 0
 	cfg.Limits.WaitingPerIP = 0
@@ -193,6 +193,7 @@ messages = 0
 [expiry]
 room = "8760h"
 [auth]
+password_min = 0
 iterations = 16
 [web]
 listen = ""

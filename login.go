@@ -44,6 +44,9 @@ func (s *session) cmdLogin(words []string, _ *reply) error {
 
 // loginGuest makes the session a guest with a free name.
 func (s *session) loginGuest(word string) error {
+	if !s.srv.settings().Auth.Guests {
+		return fail(statusDisabled)
+	}
 	n, err := newUserName(word)
 	if err != nil {
 		return err

@@ -93,12 +93,13 @@ func TestReloadCommand(t *testing.T) {
 			t.Errorf("exit code %d, %q; want %d, %q", code, said, want, say)
 		}
 	}
+	folder := ts.cfg.Server.Data
 	changed = ts.cfg
-	reload(exitDone, "the settings were read; nothing changed\n")
+	reload(exitDone, "data folder  "+folder+"\nthe settings were read; nothing changed\n")
 	changed.Limits.Rooms = 7
-	reload(exitDone, "limits.rooms is 7 now; it was 1000\n")
+	reload(exitDone, "data folder  "+folder+"\nlimits.rooms is 7 now; it was 1000\n")
 	refused = errors.New("the file\nis not there")
-	reload(exitFailed, "homeroom: the server refuses #reload: the file; is not there (3504)\n")
+	reload(exitFailed, "homeroom: the server refuses #reload: the file; is not there (3504) (data folder "+folder+")\n")
 	ts.stopNow()
 	reload(exitFailed, "homeroom: no server runs on that data folder ("+ts.cfg.Server.Data+"); start it, or name the folder that it uses with -data\n")
 }

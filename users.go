@@ -186,14 +186,28 @@ func roleWord(admin bool) string {
 
 // cmdCreateLogin is "#createlogin <name> <password> <real name> <email id>".
 func (s *session) cmdCreateLogin(words []string, _ *reply) error {
+	if !s.takesPlain() || s.srv.settings().Auth.Registration != "open" && !s.host {
+		return fail(statusDisabled)
+	}
+	return s.createAccount(words)
+}
+
+// cmdAddUser is "#adduser <name> <password> <real name> <email id>", for administrators:
+// whoever else may make accounts.
+func (s *session) cmdAddUser(words []string, _ *reply) error {
 	if !s.takesPlain() {
 		return fail(statusDisabled)
 	}
+	return s.createAccount(words)
+}
+
+// createAccount stores a new account and then shows it.
+func (s *session) createAccount(words []string) error {
 	n, err := newUserName(words[0])
 	if err != nil {
 		return err
 	}
-	password, err := preparePassword(words[1])
+	password, err := s.srv.newPassword(words[1])
 	if err != nil {
 		return err
 	}
@@ -216,6 +230,16 @@ func (s *session) cmdCreateLogin(words []string, _ *reply) error {
 		s.srv.users.remove(a)
 	}
 	return err
+}
+
+// newPassword prepares a password that an account is to get: 3504 where it is none, or
+// too short for the settings.
+func (srv *server) newPassword(word string) (string, error) {
+	password, err := preparePassword(word)
+	if err == nil && len(password) < srv.settings().Auth.PasswordMin {
+		err = fail(statusBadArgs)
+	}
+	return password, err
 }
 
 // reserveAccount takes the name of an account that is being created: -2 past the
@@ -242,7 +266,7 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 	if !s.takesPlain() {
 		return fail(statusDisabled)
 	}
-	password, err := preparePassword(words[0])
+	password, err := s.srv.newPassword(words[0])
 	if err != nil {
 		return err
 	}

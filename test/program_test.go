@@ -123,6 +123,7 @@ messages = 0
 [expiry]
 room = "8760h"
 [auth]
+password_min = 0
 iterations = 16
 [web]
 listen = ""

@@ -289,8 +289,8 @@ func ComeAndGo(t testing.TB, addr string, i int) error {
 	switch way {
 	case 1:
 		return c.Request("#quit", "@status 0")
-	case 2: // in the middle of a line
-		_, err = conn.Write([]byte("#broadcast unfin"))
+	case 2: // in the middle of a line, which the end ends
+		_, err = conn.Write([]byte("#ping unfin"))
 	case 3: // in the middle of a message
 		_, err = conn.Write([]byte("#postmessage heading 0 3\r\none\r\n"))
 	case 4: // at once, with what was sent thrown away

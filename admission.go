@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -15,6 +16,7 @@ type admission struct {
 	open   int
 	asking int // have not logged in
 	byIP   map[netip.Prefix]*ipCount
+	lately map[netip.Prefix]time.Time // when somebody last logged in to an account there
 }
 
 // admissionLimits are 0 where there is none.
@@ -68,7 +70,7 @@ type ticket struct {
 }
 
 func newAdmission(c *config) *admission {
-	a := &admission{byIP: map[netip.Prefix]*ipCount{}}
+	a := &admission{byIP: map[netip.Prefix]*ipCount{}, lately: map[netip.Prefix]time.Time{}}
 	a.configure(c)
 	return a
 }
@@ -84,6 +86,46 @@ func (a *admission) configure(c *config) {
 // newAdmissionOf counts connections of another kind, up to so many.
 func newAdmissionOf(all, perIP int) *admission {
 	return &admission{limits: admissionLimits{all: all, perIP: perIP}, byIP: map[netip.Prefix]*ipCount{}}
+}
+
+const (
+	latelyTime = 7 * 24 * time.Hour // that an address is remembered where somebody logged in to an account
+	maxLately  = 10_000             // such addresses
+)
+
+// remember notes that somebody has logged in to an account at an address.
+func (a *admission) remember(from netip.Prefix) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	if _, there := a.lately[from]; !there && len(a.lately) >= maxLately {
+		a.forgetLately(now)
+	}
+	a.lately[from] = now
+}
+
+// forgetLately makes room: addresses that are long ago go, or else the oldest tenth. a.mu is
+// held.
+func (a *admission) forgetLately(now time.Time) {
+	oldest := slices.SortedFunc(maps.Keys(a.lately), func(x, y netip.Prefix) int { return a.lately[x].Compare(a.lately[y]) })
+	for i, from := range oldest {
+		if i < maxLately/10 || now.Sub(a.lately[from]) > latelyTime {
+			delete(a.lately, from)
+		}
+	}
+}
+
+// remembers reports whether somebody has lately logged in to an account at an address.
+func (a *admission) remembers(from netip.Prefix) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.knows(from)
+}
+
+// knows is remembers. a.mu is held.
+func (a *admission) knows(from netip.Prefix) bool {
+	at, there := a.lately[from]
+	return there && time.Since(at) <= latelyTime
 }
 
 // source is what counts as one address, of a connection from one to another: an

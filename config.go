@@ -101,6 +101,7 @@ type limits struct {
 	CommandsPerSecond int      `toml:"commands_per_second"`
 	CommandBurst      int      `toml:"command_burst"`
 	GuessesPerAccount int      `toml:"guesses_per_account"`
+	HashesPerMinute   int      `toml:"hashes_per_minute"`
 	LoginsPerMinute   int      `toml:"logins_per_minute"`
 	Accounts          int
 	Rooms             int
@@ -122,7 +123,7 @@ func defaultConfig() config {
 	c.Limits.Waiting, c.Limits.WaitingPerIP = 512, 256
 	c.Limits.LoginGrace = duration{2 * time.Minute}
 	c.Limits.CommandsPerSecond, c.Limits.CommandBurst = 20, 60
-	c.Limits.LoginsPerMinute, c.Limits.GuessesPerAccount = 20, 20
+	c.Limits.LoginsPerMinute, c.Limits.GuessesPerAccount, c.Limits.HashesPerMinute = 20, 20, 120
 	c.Limits.Accounts = 100000
 	c.Limits.Rooms, c.Limits.Groups = 1000, 1000
 	c.Limits.Messages, c.Limits.MessageParts = 1000000, 200
@@ -329,7 +330,7 @@ func (c *config) checkLimits() *settingError {
 		{"connections", l.Connections}, {"connections_per_ip", l.ConnectionsPerIP},
 		{"waiting", l.Waiting}, {"waiting_per_ip", l.WaitingPerIP},
 		{"commands_per_second", l.CommandsPerSecond}, {"command_burst", l.CommandBurst},
-		{"logins_per_minute", l.LoginsPerMinute}, {"guesses_per_account", l.GuessesPerAccount}, {"accounts", l.Accounts},
+		{"logins_per_minute", l.LoginsPerMinute}, {"guesses_per_account", l.GuessesPerAccount}, {"hashes_per_minute", l.HashesPerMinute}, {"accounts", l.Accounts},
 		{"rooms", l.Rooms}, {"groups", l.Groups},
 		{"messages", l.Messages}, {"message_parts", l.MessageParts},
 		{"unfinished_kib", l.UnfinishedKiB}, {"unfinished_kib_each", l.UnfinishedKiBEach}, {"bans", l.Bans}, {"room_bans", l.RoomBans},

@@ -24,7 +24,10 @@ func (s *session) newLock(word string) (*verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.srv.doors.make(s.source(), password)
+	if err := s.srv.doors.budget.spend(s.hashPlace().payer, 1); err != nil {
+		return nil, err
+	}
+	return s.srv.doors.make(s.hashPlace(), password)
 }
 
 // changeDoor stores what change makes of a room's door, and then puts it in place. It
@@ -183,7 +186,7 @@ func (s *session) mayEnter(p *place, words []string) (*door, error) {
 // checkLock compares what a user typed with the password of a room or group. It fails
 // with p.wrong, or with 3006 as passwords.check does.
 func (s *session) checkLock(p *place, lock *verifier, typed string) error {
-	err := s.srv.doors.check(s.source(), lock, typed)
+	err := s.srv.doors.check(s.source(), s.hashPlace(), lock, typed)
 	if isStatus(err, statusWrongPassword) {
 		return fail(p.wrong)
 	}

@@ -281,3 +281,63 @@ func (k *knownPlaces) has(from netip.Prefix) bool {
 	defer k.mu.Unlock()
 	return slices.Contains(k.from, from)
 }
+
+// hashBudget is a token bucket for each of those who have passwords hashed that prove
+// nothing: who makes accounts, or tries rooms, without end would keep a small machine busy
+// with that alone.
+type hashBudget struct {
+	mu        sync.Mutex
+	perMinute float64 // 0: no limit
+	spent     map[payer]*spending
+}
+
+// spending is what is used up of a bucket.
+type spending struct {
+	used float64
+	at   time.Time
+}
+
+func newHashBudget() *hashBudget { return &hashBudget{spent: map[payer]*spending{}} }
+
+// spend pays for so many hashes, or fails with 3006. The operator pays nothing.
+func (b *hashBudget) spend(who payer, n float64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.perMinute == 0 || who == (payer{}) {
+		return nil
+	}
+	c := b.spent[who]
+	if c == nil {
+		if len(b.spent) >= maxGuessers {
+			b.forget()
+		}
+		c = &spending{at: time.Now()}
+		b.spent[who] = c
+	}
+	if b.bringUp(c); c.used > 0 && c.used+n > b.perMinute {
+		return fail(statusThrottled)
+	}
+	c.used += n
+	return nil
+}
+
+// bringUp gives a bucket back what the time since has earned. b.mu is held.
+func (b *hashBudget) bringUp(c *spending) {
+	now := time.Now()
+	c.used = max(0, c.used-b.perMinute*now.Sub(c.at).Minutes())
+	c.at = now
+}
+
+// forget makes room: full buckets go first, then those that are least used. b.mu is held.
+func (b *hashBudget) forget() {
+	for _, most := range []float64{0, b.perMinute / 2, math.Inf(1)} {
+		for who, c := range b.spent {
+			if b.bringUp(c); c.used <= most {
+				delete(b.spent, who)
+			}
+		}
+		if len(b.spent) <= maxGuessers*9/10 {
+			return
+		}
+	}
+}

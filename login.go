@@ -73,7 +73,7 @@ func (s *session) loginAccount(word, password string) error {
 		if byChallenge {
 			return stored.answers(challenge, sum) && i.outdated() == nil, nil
 		}
-		return s.srv.accounts.matches(t.from, stored.verifier, password)
+		return s.srv.accounts.matches(s.loginPlace(t), stored.verifier, password)
 	})
 	if i == nil && (err == nil || isStatus(err, statusWrongPassword)) {
 		return fail(statusNoAccount)
@@ -96,6 +96,27 @@ func (s *session) tryAt(word string, i *identity) try {
 		t.name = n.key
 	}
 	return t
+}
+
+// hashPlace is where what the session has hashed stands in the queue, and what it counts
+// against: its account, or its address where it has none.
+func (s *session) hashPlace() hashPlace {
+	if i := s.who.Load(); i != nil && i.account != nil {
+		return hashPlace{payer: payer{account: i.account.name.key}}
+	}
+	return hashPlace{payer{from: s.source()}, lastRank}
+}
+
+// loginPlace is the place of a login: those from an address that is known to the account go
+// first, each account by itself, and then those where other accounts have logged in lately.
+func (s *session) loginPlace(t try) hashPlace {
+	switch {
+	case t.known:
+		return hashPlace{payer{from: t.from, account: t.name}, firstRank}
+	case s.srv.doorway.admission.remembers(t.from):
+		return hashPlace{payer{from: t.from}, secondRank}
+	}
+	return hashPlace{payer{from: t.from}, lastRank}
 }
 
 // candidate finds whom a login would make a session, and what it is checked against.
@@ -234,6 +255,7 @@ func (s *session) become(i *identity) error {
 	if i.account != nil {
 		s.srv.noteSeen(i.account)
 		i.account.known.note(s.source())
+		s.srv.doorway.admission.remember(s.source())
 	}
 	s.srv.doorway.admission.loggedIn(&s.ticket)
 	s.endGrace()
@@ -393,7 +415,7 @@ func (srv *server) renewVerifiers(stop <-chan struct{}) {
 func (srv *server) renew(r renewal) error {
 	renewed := *r.stored
 	var err error
-	if renewed.verifier, err = srv.accounts.make(netip.Prefix{}, r.password); err != nil {
+	if renewed.verifier, err = srv.accounts.make(hashPlace{rank: lastRank}, r.password); err != nil {
 		return err
 	}
 	if !srv.settings().Auth.ChallengeMD5 {

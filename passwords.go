@@ -33,6 +33,7 @@ type passwords struct {
 
 	guesses *guesses
 	pace    *pace
+	budget  *hashBudget
 	hasher  *hasher
 	closed  chan struct{} // nobody waits any more
 }
@@ -41,31 +42,35 @@ type passwords struct {
 func newPasswords(rounds int, secret []byte) *passwords {
 	return &passwords{
 		rounds: rounds, secret: secret, noKey: randomBytes(32), guesses: newGuesses(0),
-		pace: newPace(), hasher: newHasher(), closed: make(chan struct{}),
+		pace: newPace(), budget: newHashBudget(), hasher: newHasher(), closed: make(chan struct{}),
 	}
 }
 
-// check compares what was typed at an address with a verifier. It fails with 3002
+// check compares what was typed at an address with a verifier, at the cost of whoever
+// typed it. It fails with 3002
 // where that is wrong, and with 3006 where the address has guessed too often or too
 // many passwords wait to be hashed.
-func (p *passwords) check(from netip.Prefix, v *verifier, typed string) error {
+func (p *passwords) check(from netip.Prefix, at hashPlace, v *verifier, typed string) error {
 	if err := p.guesses.allow(from); err != nil {
 		return err
 	}
-	right, err := p.matches(from, v, typed)
+	if err := p.budget.spend(at.payer, 1); err != nil {
+		return err
+	}
+	right, err := p.matches(at, v, typed)
 	if err != nil {
 		return err
 	}
 	return p.guesses.judge(from, right)
 }
 
-// matches hashes what was typed at an address: 3006 where too many wait.
-func (p *passwords) matches(from netip.Prefix, v *verifier, typed string) (right bool, err error) {
+// matches hashes what was typed: 3006 where too many wait.
+func (p *passwords) matches(at hashPlace, v *verifier, typed string) (right bool, err error) {
 	password, err := preparePassword(typed)
 	if err != nil {
 		password = "" // no password is empty, but the time is spent all the same
 	}
-	err = p.hasher.do(from, func() { right = v.matches(password) })
+	err = p.hasher.do(at, func() { right = v.matches(password) })
 	return right, err
 }
 
@@ -135,10 +140,9 @@ func (p *passwords) close() {
 	p.hasher.close()
 }
 
-// make hashes a prepared password when the address's turn has come: 3006 where too
-// many wait.
-func (p *passwords) make(from netip.Prefix, password string) (v *verifier, err error) {
-	if busy := p.hasher.do(from, func() { v, err = newVerifier(password, p.rounds) }); busy != nil {
+// make hashes a prepared password when its turn has come: 3006 where too many wait.
+func (p *passwords) make(at hashPlace, password string) (v *verifier, err error) {
+	if busy := p.hasher.do(at, func() { v, err = newVerifier(password, p.rounds) }); busy != nil {
 		return nil, busy
 	}
 	return v, err
@@ -165,6 +169,9 @@ func (p *passwords) configure(l *limits) {
 	p.pace.mu.Lock()
 	p.pace.perMinute = float64(l.GuessesPerAccount)
 	p.pace.mu.Unlock()
+	p.budget.mu.Lock()
+	p.budget.perMinute = float64(l.HashesPerMinute)
+	p.budget.mu.Unlock()
 }
 
 // preparePassword is PRECIS OpaqueString (RFC 8265 section 4.2), 1 to 100 bytes. Bytes
@@ -207,22 +214,45 @@ const hashQueue = 64
 
 // hasher lets a few passwords be hashed at a time, at most one for each core with a
 // core left over where there are several. A few more wait and the rest are refused, so
-// that logins never take the machine away from the chat. The waiting addresses take
-// turns, so that none of them can have it for itself.
+// that logins never take the machine away from the chat. Those of a better rank go first,
+// and accounts and addresses take turns, so that none of them can have it for itself.
 type hasher struct {
 	most int               // that wait
 	run  func(hash func()) // hashes; a test has it take longer
 
 	mu     sync.Mutex
-	closed bool         // nobody waits any more
-	free   int          // cores
-	queue  []*hashTurn  // the oldest first
-	served netip.Prefix // whose turn was the last one
+	closed bool        // nobody waits any more
+	free   int         // cores
+	queue  []*hashTurn // the oldest first
+	served payer       // whose turn was the last one
+	ranked int         // turns by rank since one by age
 }
 
-// hashTurn is a wait, at some address.
+// rank is who goes first, as loginPlace says.
+type rank int
+
+const (
+	firstRank rank = iota
+	secondRank
+	lastRank
+)
+
+// payer is whom a hash counts against: an account, an address, or an account as far as it
+// is used from an address. With neither it is the machine's operator.
+type payer struct {
+	from    netip.Prefix
+	account string
+}
+
+// hashPlace is where a hash stands in the queue.
+type hashPlace struct {
+	payer payer
+	rank  rank
+}
+
+// hashTurn is a wait.
 type hashTurn struct {
-	from netip.Prefix
+	hashPlace
 	come chan error // gets nil when it is its turn, or 3006
 }
 
@@ -233,8 +263,8 @@ func newHasher() *hasher {
 }
 
 // do runs hash when a core is free. It fails with 3006 when too many wait.
-func (h *hasher) do(from netip.Prefix, hash func()) error {
-	if turn := h.begin(from); turn != nil {
+func (h *hasher) do(at hashPlace, hash func()) error {
+	if turn := h.begin(at); turn != nil {
 		if err := <-turn.come; err != nil {
 			return err
 		}
@@ -245,15 +275,15 @@ func (h *hasher) do(from netip.Prefix, hash func()) error {
 }
 
 // begin takes a core, or a place in the queue: then it returns the turn to wait for.
-func (h *hasher) begin(from netip.Prefix) *hashTurn {
+func (h *hasher) begin(at hashPlace) *hashTurn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.free > 0 {
 		h.free--
 		return nil
 	}
-	turn := &hashTurn{from: from, come: make(chan error, 1)}
-	if h.closed || len(h.queue) >= h.most && !h.makeRoom(from) {
+	turn := &hashTurn{hashPlace: at, come: make(chan error, 1)}
+	if h.closed || len(h.queue) >= h.most && !h.makeRoom(at) {
 		turn.come <- fail(statusThrottled)
 		return turn
 	}
@@ -272,29 +302,33 @@ func (h *hasher) close() {
 	h.queue = nil
 }
 
-// makeRoom sends away the last turn of the address that has the most waiting, if that
-// has more than from will have. h.mu is held.
-func (h *hasher) makeRoom(from netip.Prefix) bool {
-	waiting := map[netip.Prefix]int{}
+// makeRoom sends away somebody for a newcomer: the last turn of the worst rank if that is
+// worse than the newcomer's; else, of its own rank, the last one of whoever has the most
+// waiting, if that is more than the newcomer will have. h.mu is held.
+func (h *hasher) makeRoom(at hashPlace) bool {
+	waiting := map[payer]int{}
 	for _, turn := range h.queue {
-		waiting[turn.from]++
+		waiting[turn.payer]++
 	}
-	last := -1
+	victim := -1
 	for i, turn := range h.queue {
-		if last < 0 || waiting[turn.from] >= waiting[h.queue[last].from] {
-			last = i
+		if turn.rank < at.rank {
+			continue
+		}
+		if victim < 0 || turn.rank > h.queue[victim].rank ||
+			turn.rank == h.queue[victim].rank && waiting[turn.payer] >= waiting[h.queue[victim].payer] {
+			victim = i
 		}
 	}
-	if last < 0 || waiting[h.queue[last].from] <= waiting[from]+1 {
+	if victim < 0 || h.queue[victim].rank == at.rank && waiting[h.queue[victim].payer] <= waiting[at.payer]+1 {
 		return false
 	}
-	h.queue[last].come <- fail(statusThrottled)
-	h.queue = slices.Delete(h.queue, last, last+1)
+	h.queue[victim].come <- fail(statusThrottled)
+	h.queue = slices.Delete(h.queue, victim, victim+1)
 	return true
 }
 
-// end gives a core to the turn that has waited longest, of another address than the
-// last one served if there is any.
+// end gives a core to the next turn.
 func (h *hasher) end() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -302,9 +336,32 @@ func (h *hasher) end() {
 		h.free++
 		return
 	}
-	next := max(0, slices.IndexFunc(h.queue, func(turn *hashTurn) bool { return turn.from != h.served }))
+	next := h.next()
 	turn := h.queue[next]
 	h.queue = slices.Delete(h.queue, next, next+1)
-	h.served = turn.from
+	h.served = turn.payer
 	turn.come <- nil
+}
+
+// rankedTurns is how many turns go by rank before one goes to whoever has waited longest
+// of the worst rank: a school that logs in does not keep out everybody else.
+const rankedTurns = 3
+
+// next finds the turn that has waited longest of the best rank, of somebody else than the
+// last one served if there is any. h.mu is held.
+func (h *hasher) next() int {
+	best, worst := lastRank, firstRank
+	for _, turn := range h.queue {
+		best, worst = min(best, turn.rank), max(worst, turn.rank)
+	}
+	if h.ranked++; h.ranked > rankedTurns {
+		best, h.ranked = worst, 0
+	}
+	of := func(other bool) int {
+		return slices.IndexFunc(h.queue, func(turn *hashTurn) bool { return turn.rank == best && (!other || turn.payer != h.served) })
+	}
+	if i := of(true); i >= 0 {
+		return i
+	}
+	return of(false)
 }

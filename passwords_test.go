@@ -202,7 +202,7 @@ func TestGuessesUnlimited(t *testing.T) {
 func (h *hasher) hold() (release func()) {
 	cores := h.free
 	for range cores {
-		h.begin(netip.Prefix{})
+		h.begin(hashPlace{})
 	}
 	return func() {
 		for range cores {
@@ -222,7 +222,7 @@ func TestHashersTurns(t *testing.T) {
 		come := func(from string) {
 			go func() {
 				address := netip.MustParsePrefix(from)
-				if err := h.do(address, func() { served = append(served, from) }); isStatus(err, statusThrottled) {
+				if err := h.do(hashPlace{payer{from: address}, lastRank}, func() { served = append(served, from) }); isStatus(err, statusThrottled) {
 					refused = append(refused, from) // not at the same time as another: the test waits
 				} else if err != nil {
 					t.Error(err)
@@ -230,7 +230,7 @@ func TestHashersTurns(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		go func() { _ = h.do(netip.Prefix{}, func() { <-busy }) }()
+		go func() { _ = h.do(hashPlace{}, func() { <-busy }) }()
 		synctest.Wait()
 		const thief, alice, bob = "192.0.2.1/32", "192.0.2.2/32", "2001:db8::/64"
 		for _, from := range []string{thief, thief, thief, thief, thief, alice, alice, alice, bob} {
@@ -355,4 +355,118 @@ func TestKnownPlacesAreBounded(t *testing.T) {
 	if len(k.from) != maxPlaces || k.has(netip.Prefix{}) {
 		t.Errorf("known: %v", k.from)
 	}
+}
+
+// TestHashersRanks: known accounts go first, then addresses where others have logged in; and
+// one turn in four is of the worst rank. A newcomer takes the place of a worse rank.
+func TestHashersRanks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h, busy := newHasher(), make(chan struct{})
+		h.most, h.free = 8, 1
+		var served, refused []string
+		come := func(who string, r rank) {
+			go func() {
+				if h.do(hashPlace{payer{account: who}, r}, func() { served = append(served, who) }) != nil {
+					refused = append(refused, who) // not at the same time as another: the test waits
+				}
+			}()
+			synctest.Wait()
+		}
+		go func() { _ = h.do(hashPlace{}, func() { <-busy }) }()
+		synctest.Wait()
+		for range 7 {
+			come("maker", lastRank)
+		}
+		come("other", lastRank)
+		for _, who := range []string{"ann", "bob", "carl", "dora"} {
+			come(who, firstRank)
+		}
+		come("pupil", secondRank)
+		come("late", lastRank) // the maker has two waiting
+		if want := []string{"maker", "maker", "maker", "maker", "maker", "maker"}; !slices.Equal(refused, want) {
+			t.Errorf("refused: %s, want %s", strings.Join(refused, " "), strings.Join(want, " "))
+		}
+		close(busy)
+		synctest.Wait()
+		if want := []string{"ann", "bob", "carl", "maker", "dora", "pupil", "other", "late"}; !slices.Equal(served, want) {
+			t.Errorf("served: %s, want %s", strings.Join(served, " "), strings.Join(want, " "))
+		}
+	})
+}
+
+// TestHashBudget: whoever has no account shares a budget with the others at the address;
+// accounts, other addresses and the operator do not.
+func TestHashBudget(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		const here, there = "10.0.0.1", "10.0.0.2"
+		host, c := b.dialHost(), b.dialFromGuest(here)
+		for i := range 4 {
+			c.Ask(fmt.Sprint("#createlogin ann", i, " sesame1 real mail"), "@status 0")
+		}
+		for range 2 {
+			c.Ask("#createlogin bob sesame1 real mail", "@status 3006")
+		}
+		b.dialFromGuest(here).Ask("#createlogin bob sesame1 real mail", "@status 3006")
+		ann := b.dialFrom(here)
+		ann.Ask("#login regd ann0 sesame1", "@status 0") // a login costs nothing
+		ann.Ask("#changepass sesame2 sesame1", "@status 0")
+		ann.Ask("#changepass sesame1 sesame2", "@status 0")
+		ann.Ask("#changepass sesame2 sesame1", "@status 3006")
+		b.dialFromGuest(there).Ask("#createlogin bob sesame1 real mail", "@status 0")
+		b.pass(15 * time.Second)
+		c.Ask("#createlogin carl sesame1 real mail", "@status 0")
+		c.Ask("#createlogin dora sesame1 real mail", "@status 3006")
+		for i := range 9 {
+			host.Ask(fmt.Sprint("#createlogin eve", i, " sesame1 real mail"), "@status 0")
+		}
+		// Rooms and groups have a budget of their own.
+		c.Ask("#createroom den sesame", "@status 0")
+		c.Ask(`#creategroup news sesame anon`, "@status 0")
+		c.Ask("#changeroom den sesame", "@status 0")
+		c.Ask("#joingroup news sesame", "@status 0")
+		c.Ask("#changeroom Home", "@status 0")
+		c.Ask("#changeroom den sesame", "@status 3006")
+		c.Ask("#createroom cave sesame", "@status 3006")
+		c.Ask("#createroom hall", "@status 0")
+		ann.Ask("#changeroom den sesame", "@status 0")
+	}, func(c *config) { c.Limits.HashesPerMinute = 4 })
+}
+
+// TestHashBudgetOff: with 0 there is none.
+func TestHashBudgetOff(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		c := b.dialFromGuest("10.0.0.1")
+		for i := range 150 {
+			c.Ask(fmt.Sprint("#createlogin ann", i, " sesame1 real mail"), "@status 0")
+		}
+	}, func(c *config) { c.Limits.HashesPerMinute = 0 })
+}
+
+// TestHashBudgetsAreBounded: many addresses do not take much memory.
+func TestHashBudgetsAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newHashBudget()
+		b.perMinute = 2
+		spend := func(who string) error { return b.spend(payer{account: who}, 1) }
+		for range 2 {
+			if err := spend("maker"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 2 * maxGuessers {
+			if err := spend(fmt.Sprint("user", i)); err != nil {
+				t.Fatal(err)
+			}
+			if len(b.spent) > maxGuessers {
+				t.Fatalf("%d are remembered", len(b.spent))
+			}
+		}
+		if err := spend("maker"); !isStatus(err, statusThrottled) {
+			t.Errorf("the maker's third: %v, want 3006", err)
+		}
+	})
 }

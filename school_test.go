@@ -114,6 +114,34 @@ func TestSchoolGuesser(t *testing.T) {
 	}, defaultLimits)
 }
 
+// TestSchoolMaker: a hostile one among them makes accounts and rooms with passwords on 20
+// connections, as fast as it can. All the others get in as before.
+func TestSchoolMaker(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		b.piZero()
+		names := b.pupils(40)
+		b.pass(time.Minute)
+		_, before := b.users.count()
+		var stops []func()
+		for i := range 20 {
+			var lines []string
+			for j := range 100 {
+				lines = append(lines, fmt.Sprint("#createlogin made", i, "x", j, " sesame1 real mail"), fmt.Sprint("#createroom made", i, "x", j, " sesame"))
+			}
+			stops = append(stops, b.always([]*wire.Client{b.dialFromGuest(school)}, lines...))
+		}
+		b.pass(time.Minute)
+		if _, n := b.users.count(); n-before > 2*120 {
+			t.Errorf("%d accounts were made in a minute", n-before)
+		}
+		b.goToSchool(names)
+		for _, stop := range stops {
+			stop()
+		}
+	}, defaultLimits)
+}
+
 // TestSchool: a school that is one address has 200 users in, of whom 40 log in at once.
 func TestSchool(t *testing.T) {
 	t.Parallel()

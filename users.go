@@ -215,7 +215,10 @@ func (s *session) createAccount(words []string) error {
 	if err := s.srv.reserveAccount(s, a); err != nil {
 		return err
 	}
-	v, err := s.srv.accounts.make(s.source(), password)
+	var v *verifier
+	if err = s.srv.accounts.budget.spend(s.hashPlace().payer, 1); err == nil {
+		v, err = s.srv.accounts.make(s.hashPlace(), password)
+	}
 	if err == nil {
 		r := accountRecord(n, &accountBody{v, words[2], words[3], s.srv.toRecover(password)})
 		r.Ends = instant(s.srv.now().Unix())
@@ -276,8 +279,11 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 	if err != nil {
 		return err
 	}
+	if err := s.srv.accounts.budget.spend(s.hashPlace().payer, 2); err != nil {
+		return err
+	}
 	again := try{name: a.name.key, from: s.source(), known: true, by: s, hurry: true}
-	err = s.srv.accounts.login(again, func() (bool, error) { return s.srv.accounts.matches(again.from, stored.verifier, words[1]) })
+	err = s.srv.accounts.login(again, func() (bool, error) { return s.srv.accounts.matches(s.hashPlace(), stored.verifier, words[1]) })
 	if err != nil {
 		return err
 	}
@@ -294,7 +300,7 @@ const whateverChanged = -1
 func (s *session) storePassword(a *account, stored *accountBody, password string, changes int64) (err error) {
 	srv := s.srv
 	stored.recoverable = srv.toRecover(password)
-	stored.verifier, err = srv.accounts.make(s.source(), password)
+	stored.verifier, err = srv.accounts.make(s.hashPlace(), password)
 	if err != nil {
 		return err
 	}

@@ -117,6 +117,7 @@ waiting_per_ip = 0
 commands_per_second = 0
 logins_per_minute = 0
 guesses_per_account = 0
+hashes_per_minute = 0
 rooms = 0
 groups = 0
 messages = 0

@@ -10,7 +10,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -36,6 +39,8 @@ var (
 type console struct {
 	asks, hears *operator
 	help        string
+	people      bool   // somebody types, who can be asked
+	doubt       string // the word that somebody is being asked about
 
 	mu  sync.Mutex // lines come from two goroutines
 	out io.Writer
@@ -71,14 +76,39 @@ func runConsole(env environment, flags *flag.FlagSet, args []string) int {
 	return t.report(env, err)
 }
 
+// keyboardGreeting is shown at a start in a terminal.
+const keyboardGreeting = "What you type here goes to everybody. HELP shows the commands, EXIT stops the server."
+
+// foreground reads a terminal while the program is in its foreground, and waits while
+// the shell has it in the background, where a read fails (SIGTTIN is ignored).
+type foreground struct{ terminal *os.File }
+
+func (f foreground) Read(p []byte) (int, error) {
+	const pause, most = time.Second, 3 // fg need not wake a program that runs already
+	for failed := 0; ; time.Sleep(pause) {
+		n, err := f.terminal.Read(p)
+		if n > 0 || !errors.Is(err, syscall.EIO) {
+			return n, err
+		}
+		group, gone := unix.IoctlGetInt(int(f.terminal.Fd()), unix.TIOCGPGRP)
+		if group == unix.Getpgrp() {
+			failed++
+		}
+		if gone != nil || failed == most {
+			return n, err // it is broken, or gone
+		}
+	}
+}
+
 // keyboard is the console at the server's own terminal; stop is called on EXIT.
 // Each line has a connection of its own: nobody reads in between what the server
 // says by itself, and the log is on the same terminal.
 func (srv *server) keyboard(in io.Reader, out io.Writer, stop func()) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 1<<20)
+	c := &console{out: out, help: keyboardHelp, people: true}
 	for lines.Scan() {
-		c := &console{asks: srv.operator(), out: out, help: keyboardHelp}
+		c.asks = srv.operator()
 		_, leave, err := c.line(lines.Text())
 		c.asks.close()
 		if leave {
@@ -132,7 +162,7 @@ func (c *console) terminal(env environment, folder string) error {
 		_ = t.SetSize(width, height)
 	}
 	t.AutoCompleteCallback = c.complete
-	c.out = t
+	c.out, c.people = t, true
 	c.print("HELP shows what there is; EXIT leaves the console. Tab completes commands and names; the arrows bring lines back.\n")
 	ended := make(chan error, 2)
 	go func() { ended <- c.hear() }()
@@ -201,6 +231,11 @@ func (c *console) print(text string) {
 func (c *console) line(line string) (done, leave bool, err error) {
 	line = strings.TrimSpace(cleanLine([]byte(line)))
 	words := splitWords(line, nil)
+	if c.doubt != "" {
+		if sent, err := c.resolve(line); sent || err != nil || len(words) == 0 {
+			return sent, false, err
+		}
+	}
 	if len(words) == 0 {
 		return true, false, nil
 	}
@@ -218,6 +253,9 @@ func (c *console) line(line string) (done, leave bool, err error) {
 			return false, false, nil
 		}
 		line = "#kick " + strings.TrimSpace(line[len("KICK"):])
+	case !strings.HasPrefix(line, "#") && len(words) == 1 && c.likeCommand(words[0]):
+		c.askAbout(words[0])
+		return false, false, nil
 	case !strings.HasPrefix(line, "#"):
 		line = string(appendQuoted([]byte("#announce "), line))
 	case strings.EqualFold(words[0], "#watchlog") && c.hears != nil:
@@ -234,6 +272,53 @@ func (c *console) line(line string) (done, leave bool, err error) {
 	return a.ok(), false, nil
 }
 
+// likeCommand reports whether somebody who types a lone word may have meant a command,
+// of this server, of this program, or of a shell.
+func (c *console) likeCommand(word string) bool {
+	const shell = " q bye exit quit logout logoff close end stop start halt kill ls ll dir cd pwd ps top htop cat man su sudo clear cls history " +
+		"id whoami w who users user list info date uptime exit() quit() :q :q! :wq ? cmd bash sh vi vim nano ssh telnet ping "
+	word = strings.ToLower(word)
+	known := c.asks.table["#"+word] != nil || strings.HasPrefix(word, "/") || strings.Contains(shell, " "+word+" ")
+	return known || slices.ContainsFunc(subcommands(), func(s subcommand) bool { return s.name == word })
+}
+
+// askAbout asks whether everybody is to read a word that looks like a command; where
+// nobody can answer, it only says so.
+func (c *console) askAbout(word string) {
+	hint := "HELP shows those that there are."
+	switch row := c.asks.table["#"+strings.ToLower(word)]; {
+	case strings.Contains(" quit q /q /quit bye stop logout close end exit() quit() ", " "+strings.ToLower(word)+" "):
+		hint = "did you mean EXIT?"
+	case row != nil && row.host:
+		hint = "did you mean " + row.name + "?"
+	}
+	if !c.people {
+		c.print(fmt.Sprintf("%s looks like a command and is not announced; %s #announce %s announces it\n", word, hint, word))
+		return
+	}
+	c.doubt = word
+	c.print(fmt.Sprintf("%s looks like a command; %s Is everybody to read %q? Type y or n\n", word, hint, word))
+}
+
+// resolve takes the answer to askAbout. What is no answer is a line like any other.
+func (c *console) resolve(line string) (answered bool, err error) {
+	word := c.doubt
+	c.doubt = ""
+	switch strings.ToLower(line) {
+	case "y", "yes":
+		announce := string(appendQuoted([]byte("#announce "), word))
+		a, err := c.asks.ask(announce)
+		if err == nil {
+			c.show(announce, a)
+		}
+		return true, err
+	case "n", "no", "":
+		c.print("not announced\n")
+		return true, nil
+	}
+	return false, nil
+}
+
 // needsRoom reports whether a command does not work in the console. The server would say
 // so too, but not before the lines of a #postmessage have come.
 func (c *console) needsRoom(word string) bool {
@@ -246,6 +331,8 @@ func (c *console) show(line string, a answer) {
 	switch {
 	case !a.ok():
 		c.print(splitWords(line, nil)[0] + ": " + a.reason() + "\n")
+	case c.hears == nil && strings.EqualFold(splitWords(line, nil)[0], "#announce"): // else it is heard
+		c.print("everybody was told: " + strings.Join(splitWords(line, nil)[1:], " ") + "\n")
 	case line == "#who":
 		c.print(userTable(a.lines))
 	case len(a.lines) > 0:

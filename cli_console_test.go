@@ -38,9 +38,11 @@ func TestConsoleScript(t *testing.T) {
 		{"#reload", "#reload: this server cannot read its settings anew (3504)\n", errNotDone},
 		{"#postMessage heading 0 2\n#ping x", "#postMessage: that needs an account, and a room to be in (3501)\n#ping x\n", errNotDone},
 		{"#ping x\nEXIT\n#ping y", "#ping x\n", nil},
-		{`say "hi" and \`, "", nil},
-		{"kick off is at seven", "", nil},
-		{"#announce tea", "", nil},
+		{`say "hi" and \`, `everybody was told: say "hi" and \` + "\n", nil},
+		{"kick off is at seven", "everybody was told: kick off is at seven\n", nil},
+		{"#announce tea", "everybody was told: tea\n", nil},
+		{"who", "who looks like a command and is not announced; did you mean #who? #announce who announces it\n", errNotDone},
+		{"y", "everybody was told: y\n", nil},
 		{"KICK Bob too loud", "", nil},
 	} {
 		var out bytes.Buffer
@@ -55,7 +57,7 @@ func TestConsoleScript(t *testing.T) {
 		o.close()
 	}
 	bob.Ended(`@mess #announce Host "say \"hi\" and \\"`, `@mess #announce Host "kick off is at seven"`,
-		`@mess #announce Host "tea"`, `@mess #warning "you were disconnected by Host: too loud"`)
+		`@mess #announce Host "tea"`, `@mess #announce Host "y"`, `@mess #warning "you were disconnected by Host: too loud"`)
 }
 
 // TestKeyboard: the server's own keyboard takes the console's words, one line at a
@@ -72,9 +74,13 @@ func TestKeyboard(t *testing.T) {
 		{"list_users\nKICK\n", "alice (anon) in den, from 127.0.0.1\n1 logged in\nKICK takes a user's name\n"},
 		{"KICK nobody\n#ping x", "#kick: there is none (-3)\n#ping x\n"},
 		{"#quit\n#ping x", "#ping x\n"},
-		{"\x1b[2Jtea is ready\x07", ""},
-		{"EXITS", ""},
-		{"please EXIT", ""},
+		{"\x1b[2Jtea is ready\x07", "everybody was told: [2Jtea is ready\n"},
+		{"EXITS", "everybody was told: EXITS\n"},
+		{"please EXIT", "everybody was told: please EXIT\n"},
+		{"quit\n\n", `quit looks like a command; did you mean EXIT? Is everybody to read "quit"? Type y or n` + "\nnot announced\n"},
+		{"ls\nNo\n", `ls looks like a command; HELP shows those that there are. Is everybody to read "ls"? Type y or n` + "\nnot announced\n"},
+		{"/q\n#ping x\n", `/q looks like a command; did you mean EXIT? Is everybody to read "/q"? Type y or n` + "\n#ping x\n"},
+		{"who\ny\n", `who looks like a command; did you mean #who? Is everybody to read "who"? Type y or n` + "\neverybody was told: who\n"},
 	} {
 		var out bytes.Buffer
 		srv.keyboard(strings.NewReader(test.lines), &out, func() { t.Errorf("%q stops the server", test.lines) })
@@ -82,7 +88,7 @@ func TestKeyboard(t *testing.T) {
 			t.Errorf("%q shows %q, want %q", test.lines, out.String(), test.want)
 		}
 	}
-	for _, text := range []string{"[2Jtea is ready", "EXITS", "please EXIT"} {
+	for _, text := range []string{"[2Jtea is ready", "EXITS", "please EXIT", "who"} {
 		alice.Expect(`@mess #announce Host "` + text + `"`)
 	}
 	bob := srv.Guest("Bob")

@@ -23,7 +23,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	env := environment{ctx: ctx, letGo: stop, stdout: os.Stdout, stderr: os.Stderr}
 	if term.IsTerminal(int(os.Stdin.Fd())) {
-		env.stdin, env.ask = os.Stdin, askTerminal(ctx, os.Stdin)
+		env.stdin, env.ask = foreground{os.Stdin}, askTerminal(ctx, os.Stdin)
 	}
 	code := runMain(env, os.Args[1:])
 	stop()
@@ -129,6 +129,8 @@ func run(env environment, cfg config, log *logbook.Log, reread func() (config, e
 		srv.life.run(func(stop <-chan struct{}) { srv.feedWatchdog(manager, stop) })
 	}
 	if env.stdin != nil {
+		signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU) // in the background the server goes on
+		fmt.Fprintln(env.stdout, keyboardGreeting)
 		go srv.keyboard(env.stdin, env.stdout, stop)
 	}
 	end := srv.serveUntil(ctx, hangups)

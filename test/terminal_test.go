@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -102,4 +103,68 @@ func openTerminal(t *testing.T) (near, far *os.File) {
 		t.Fatal(err)
 	}
 	return near, far
+}
+
+// TestBackground: a server that a shell has in the background serves on, started there
+// or put there, with its log in a file or not, and hears its keyboard again after fg.
+func TestBackground(t *testing.T) {
+	t.Parallel()
+	path, data := buildProgram(t), t.TempDir()
+	settings := writeSettings(t, programSettings)
+	near, far := openTerminal(t)
+	shell := exec.Command("/bin/sh", "-i")
+	shell.Stdin, shell.Stdout, shell.Stderr = far, far, far
+	shell.Env = append(os.Environ(), "PS1=ready> ", "ENV=")
+	shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	far.Close()
+	watchdog := time.AfterFunc(wire.Patience, func() { _ = shell.Process.Kill() })
+	defer watchdog.Stop()
+	screen := &screenReader{t: t, terminal: near}
+	serves := func() {
+		t.Helper()
+		for range 3 { // it has been reading for a while
+			dialFolder(t, data).Ask("#ping", "@ret #ping")
+		}
+	}
+	line := fmt.Sprintf("%s -config %s -data %s", path, settings, data)
+	screen.until("ready> ")
+	screen.keys(line + " &\r")
+	screen.until("to connect: telnet ")
+	screen.until("What you type here goes to everybody. HELP shows the commands, EXIT stops the server.")
+	serves()
+	screen.keys("fg\r")
+	screen.until(settings) // the shell says which job it is
+	screen.keys("#ping one\r")
+	screen.until("#ping one\r\n#ping one")
+	screen.keys("\x1a")
+	screen.until("ready> ")
+	screen.keys("bg\r")
+	screen.until("ready> ")
+	serves()
+	screen.keys("echo again\r")
+	screen.until("\nagain")
+	screen.keys("fg\r")
+	screen.until(settings)
+	screen.keys("ls\r")
+	screen.until(`Is everybody to read "ls"? Type y or n`)
+	screen.keys("n\r")
+	screen.until("not announced")
+	screen.keys("tea\r")
+	screen.until("everybody was told: tea")
+	screen.keys("exit\r")
+	screen.until("ready> ")
+	log := filepath.Join(data, "log")
+	screen.keys(line + " >" + log + " 2>&1 &\r")
+	wire.Until(t, "the server listens", func() bool {
+		text, err := os.ReadFile(log)
+		return err == nil && strings.Contains(string(text), "to connect: telnet ")
+	})
+	serves()
+	screen.keys("kill %1; wait; exit\r")
+	if err := shell.Wait(); err != nil {
+		t.Logf("the shell ends with %v", err) // as its last job has
+	}
 }

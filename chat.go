@@ -25,6 +25,7 @@ type server struct {
 	cfg       config // as it was started; what can change since is in settings
 	live      atomic.Pointer[config]
 	reread    func() (config, error) // reads the settings anew; nil: it cannot
+	program   string                 // the file of what runs; "": it is not looked at
 	reloading turn                   // of whoever reads them
 	began     time.Time
 	store     store.Store

@@ -35,6 +35,7 @@ type subcommand struct {
 // environment is the process around a command line.
 type environment struct {
 	ctx            context.Context // ends when the process is told to
+	program        string          // its file, by the name that it was started by; "": it is not known
 	letGo          func()          // from then on a signal to end is not for ctx
 	stdin          io.Reader       // nil: not a terminal
 	ask            store.Asker     // nil: not a terminal

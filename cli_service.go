@@ -103,6 +103,9 @@ func runControl(verb string) func(environment, *flag.FlagSet, []string) int {
 			return report(env, err)
 		}
 		settings, err := serviceSettings(service.SettingsFile, m.HasJournal())
+		if err == nil && verb == "restart" {
+			err = tryRestart(env.ctx, settings.Data)
+		}
 		if err == nil || verb == "stop" { // bad settings keep nobody from stopping it
 			err = m.Control(verb, settings)
 		}
@@ -111,6 +114,21 @@ func runControl(verb string) func(environment, *flag.FlagSet, []string) int {
 		}
 		return report(env, err)
 	}
+}
+
+// tryRestart asks the server that runs on a folder whether it would start again. It
+// knows best: it has the rights, and the ports, that the next one is to have.
+func tryRestart(ctx context.Context, folder string) error {
+	o, err := dialOperator(ctx, folder)
+	if err != nil {
+		return nil // then nobody is told to go
+	}
+	defer o.close()
+	a, err := o.ask("#restart " + onlyTry)
+	if err != nil || a.ok() {
+		return nil // it hangs, or would start
+	}
+	return &refusedError{"the server would not start again, and goes on", a}
 }
 
 // runLogs is "homeroom logs": the last lines of the service's log.

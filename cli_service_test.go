@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -203,5 +204,39 @@ func TestAskPurge(t *testing.T) {
 	}
 	if err := askPurge(environment{}, found, true); err != nil {
 		t.Errorf("it was said already: %v", err)
+	}
+}
+
+// TestTryRestart: "homeroom restart" asks the running server first whether it would
+// start again; where none runs, nobody is told to go.
+func TestTryRestart(t *testing.T) {
+	t.Parallel()
+	ts := startServer(t)
+	refused := errors.New("the settings are wrong")
+	ts.reread = func() (config, error) { return ts.cfg, refused }
+	if err := tryRestart(context.Background(), ts.cfg.Server.Data); err == nil || !strings.Contains(err.Error(), "would not start again, and goes on: the settings are wrong") {
+		t.Errorf("wrong settings: %v", err)
+	}
+	refused = nil
+	for _, folder := range []string{ts.cfg.Server.Data, t.TempDir()} {
+		if err := tryRestart(context.Background(), folder); err != nil {
+			t.Error(err)
+		}
+	}
+	ts.dialHost().Ask("#ping", "@ret #ping")
+}
+
+// TestExcludes: which listeners are in each other's way.
+func TestExcludes(t *testing.T) {
+	t.Parallel()
+	for pair, want := range map[[2]string]bool{
+		{"127.0.0.1:1", "127.0.0.1:1"}: true, {"127.0.0.1:1", "127.0.0.1:2"}: false, {"127.0.0.1:0", "127.0.0.1:0"}: false,
+		{"127.0.0.1:1", "127.0.0.2:1"}: false, {"0.0.0.0:1", "127.0.0.1:1"}: true, {"[::]:1", "127.0.0.1:1"}: true,
+		{"0.0.0.0:1", "[::1]:1"}: false, {"[::]:1", "0.0.0.0:1"}: true, {"[::1]:1", "[::]:1"}: true, {"[::ffff:127.0.0.1]:1", "127.0.0.1:1"}: true,
+	} {
+		a, b := netip.MustParseAddrPort(pair[0]), netip.MustParseAddrPort(pair[1])
+		if excludes(a, b) != want || excludes(b, a) != want {
+			t.Errorf("%s and %s: want %v", a, b, want)
+		}
 	}
 }

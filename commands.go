@@ -103,7 +103,7 @@ func commandRows() []command {
 		{name: "#suspend", args: "<minutes> [reason]", help: "only administrators may use the server", who: forAdmins, least: 1, most: 2, text: true, waits: true, host: true, audit: 2, run: (*session).cmdSuspend},
 		{name: "#resume", help: "end the suspension", who: forAdmins, waits: true, host: true, audit: 1, run: (*session).cmdResume},
 		{name: "#shutdown", args: "[reason]", help: "stop the server", who: forAdmins, most: 1, text: true, host: true, audit: 1, run: (*session).cmdShutdown},
-		{name: "#restart", args: "[reason]", help: "start the server anew", who: forAdmins, most: 1, text: true, host: true, audit: 1, run: (*session).cmdRestart},
+		{name: "#restart", args: "[reason]", help: "start the server anew", who: forAdmins, most: 1, text: true, waits: true, host: true, audit: 1, run: (*session).cmdRestart},
 		{name: "#reboot", args: "[reason]", help: "start the machine anew, where the settings allow it", who: forAdmins, most: 1, text: true, host: true, audit: 1, run: (*session).cmdReboot},
 		{name: "#poweroff", args: "[reason]", help: "switch the machine off, where the settings allow it", who: forAdmins, most: 1, text: true, host: true, audit: 1, run: (*session).cmdPoweroff},
 		{name: "#log", args: "[n]", help: "the last lines of the log", who: forAdmins, most: 1, host: true, countAt: 2, run: (*session).cmdLog},

@@ -22,6 +22,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	env := environment{ctx: ctx, letGo: stop, stdout: os.Stdout, stderr: os.Stderr}
+	env.program, _ = os.Executable() // later it would follow a file that is renamed
 	if term.IsTerminal(int(os.Stdin.Fd())) {
 		env.stdin, env.ask = foreground{os.Stdin}, askTerminal(ctx, os.Stdin)
 	}
@@ -47,7 +48,7 @@ func runServe(env environment, flags *flag.FlagSet, args []string) int {
 		if *supervised {
 			return exitRestart
 		}
-		err = startAnew(env.letGo, told)
+		err = startAnew(env.program, env.letGo, told)
 	}
 	if err == nil {
 		return exitDone
@@ -109,7 +110,7 @@ func run(env environment, cfg config, log *logbook.Log, reread func() (config, e
 	if err != nil {
 		return store.ExplainFull(err)
 	}
-	srv.log, srv.reread = log, reread
+	srv.log, srv.reread, srv.program = log, reread, env.program
 	if err := srv.listen(ctx); err != nil {
 		return errors.Join(err, srv.stop("the server is stopping"))
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -73,14 +74,17 @@ func (c *config) reloaded(wanted config) (next config, changes []string) {
 var errNoReload = errors.New("this server cannot read its settings anew")
 
 // reload reads the settings anew, has those hold that can change while the server
-// runs, and says what changed, a line each. Where they are refused, all stays as it
-// was.
+// runs, and says what changed, a line each. Where they are refused, or a start with
+// them would fail, all stays as it was.
 func (srv *server) reload(by string) (changes []string, err error) {
 	defer srv.reloading.take()()
 	if srv.reread == nil {
 		return nil, errNoReload
 	}
 	wanted, err := srv.reread()
+	if err == nil {
+		err = srv.newTrial(srv.settings()).start(context.Background(), &wanted)
+	}
 	if err != nil {
 		slog.Error("the settings are refused; all stays as it was", "by", by, "error", oneLine(err))
 		return nil, err

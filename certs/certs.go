@@ -192,3 +192,16 @@ func Read(o Options) (pair *tls.Certificate, path string, err error) {
 	}
 	return nil, path, fmt.Errorf("cannot use the certificate %s: %w", path, err)
 }
+
+// Try finds out whether Open would succeed, and changes nothing. One of the server's
+// own that is damaged would be made anew.
+func Try(o Options) error {
+	if o.Cert != "" {
+		_, _, err := Read(o)
+		return err
+	}
+	if _, err := datadir.ReadFile(o.path()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot read the TLS certificate: %w", err)
+	}
+	return nil
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -335,4 +336,38 @@ func (src KeySource) write(path string, secret []byte) error {
 		return fmt.Errorf("cannot write the key %s: %w", path, err)
 	}
 	return nil
+}
+
+// Try finds out whether a server could open the database of a folder with a key, if
+// need be while another one uses it, and changes nothing.
+func Try(folder string, src KeySource) error {
+	path := filepath.Join(folder, DatabaseFile)
+	if err := guard(path); err != nil {
+		return err
+	}
+	err := checkHeader(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if src.Path == "" {
+			_, err = src.askFor("")
+		} else if _, err = src.read(src.Path); errors.Is(err, fs.ErrNotExist) && !src.fixed {
+			err = nil // a start makes both
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	db, err := openURI(path, url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(5000)"}})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	rows, err := keyRowsOf(db)
+	if err != nil {
+		return fmt.Errorf("opening the database %s: %w", path, err)
+	}
+	if len(rows) > 0 {
+		_, err = src.unlock(rows)
+	}
+	return err
 }

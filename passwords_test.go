@@ -267,6 +267,7 @@ func TestPasswordsThatAreNotUTF8(t *testing.T) {
 		alice.Ask("#createroom den "+bad, "@status 3504")
 		alice.Ask("#creategroup talk "+bad, "@status 3504")
 		boss.Ask("#resetpass alice "+bad, "@status 3504")
+		boss.Ask("#adduser carol "+bad+" r m", "@status 3504")
 	}
 	alice.Ask("#createroom den pw", "@status 0")
 	alice.Ask("#creategroup talk pw", "@status 0")

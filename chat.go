@@ -47,6 +47,7 @@ type server struct {
 
 	users    *users
 	messages messages
+	storage  storage
 
 	doorway doorway
 	life    lifecycle
@@ -109,6 +110,7 @@ func newServer(cfg config, ask store.Asker) (*server, error) {
 	srv.doors = newPasswords(doorRounds, nil)
 	srv.accounts.configure(&cfg.Limits)
 	srv.doors.configure(&cfg.Limits)
+	srv.storage.secret = values.Secret
 	if err := srv.load(); err != nil {
 		srv.rings.Close()
 		return nil, errors.Join(fmt.Errorf("reading the database in %s: %w", cfg.Server.Data, err), srv.store.Close(), folder.Release())
@@ -124,6 +126,9 @@ func (srv *server) load() error {
 	srv.expirer = newExpirer(srv.clock)
 	srv.rooms = newRooms(srv)
 	srv.groups = newGroups(srv)
+	if err := srv.loadShares(); err != nil {
+		return err
+	}
 	accounts, err := srv.loadAccounts()
 	if err != nil {
 		return err

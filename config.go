@@ -111,6 +111,9 @@ type limits struct {
 	UnfinishedKiB     int      `toml:"unfinished_kib"`
 	UnfinishedKiBEach int      `toml:"unfinished_kib_each"`
 	UnfinishedTime    duration `toml:"unfinished_time"`
+	StoreMiB          int      `toml:"store_mib"`
+	StoreMiBEach      int      `toml:"store_mib_each"`
+	ReserveMiB        int      `toml:"reserve_mib"`
 	Bans              int
 	RoomBans          int `toml:"room_bans"`
 }
@@ -129,6 +132,7 @@ func defaultConfig() config {
 	c.Limits.Messages, c.Limits.MessageParts = 1000000, 200
 	c.Limits.UnfinishedKiB, c.Limits.UnfinishedKiBEach = 16384, 2048
 	c.Limits.UnfinishedTime = duration{time.Minute}
+	c.Limits.StoreMiB, c.Limits.StoreMiBEach, c.Limits.ReserveMiB = 1024, 64, 64
 	c.Limits.Bans, c.Limits.RoomBans = 1000, 100
 	c.Expiry.Room, c.Expiry.Group = duration{30 * time.Minute}, duration{168 * time.Hour}
 	c.Expiry.Message, c.Expiry.Max = duration{720 * time.Hour}, duration{8760 * time.Hour}
@@ -333,7 +337,8 @@ func (c *config) checkLimits() *settingError {
 		{"logins_per_minute", l.LoginsPerMinute}, {"guesses_per_account", l.GuessesPerAccount}, {"hashes_per_minute", l.HashesPerMinute}, {"accounts", l.Accounts},
 		{"rooms", l.Rooms}, {"groups", l.Groups},
 		{"messages", l.Messages}, {"message_parts", l.MessageParts},
-		{"unfinished_kib", l.UnfinishedKiB}, {"unfinished_kib_each", l.UnfinishedKiBEach}, {"bans", l.Bans}, {"room_bans", l.RoomBans},
+		{"unfinished_kib", l.UnfinishedKiB}, {"unfinished_kib_each", l.UnfinishedKiBEach},
+		{"store_mib", l.StoreMiB}, {"store_mib_each", l.StoreMiBEach}, {"reserve_mib", l.ReserveMiB}, {"bans", l.Bans}, {"room_bans", l.RoomBans},
 	} {
 		if limit.value < 0 {
 			return &settingError{"limits." + limit.key, "must not be negative; 0 switches it off"}

@@ -49,6 +49,7 @@ func TestSettingsInDesign(t *testing.T) {
 		"limits.command_burst": "60", "limits.logins_per_minute": "20", "limits.guesses_per_account": "20", "limits.hashes_per_minute": "120", "limits.accounts": "100000", "limits.rooms": "1000",
 		"limits.groups": "1000", "limits.messages": "1000000", "limits.message_parts": "200", "limits.unfinished_kib": "16384",
 		"limits.unfinished_kib_each": "2048", "limits.unfinished_time": "1m0s",
+		"limits.store_mib": "1024", "limits.store_mib_each": "64", "limits.reserve_mib": "64",
 		"expiry.room": "30m0s", "expiry.group": "168h0m0s", "expiry.message": "720h0m0s", "expiry.max": "8760h0m0s",
 		"persist.mode": "commit", "persist.every": "2s",
 		"auth.plain_password": "lan", "auth.challenge_md5": "false", "auth.iterations": "0",

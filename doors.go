@@ -44,8 +44,11 @@ func (s *session) changeDoor(r *room, change func(*door) error) error {
 	if err := change(&d); err != nil {
 		return err
 	}
-	err := r.store.Replace(store.Record{Kind: r.kind, ID: r.id, Parent: d.owner.stored(), Head: r.pack(&d)})
+	changed := store.Record{Kind: r.kind, ID: r.id, Parent: d.owner.stored(), Head: r.pack(&d)}
+	more := changed.Size() - r.size
+	err := s.srv.storing(r.share, more, func() error { return r.store.Replace(changed) })
 	if err == nil {
+		r.size += more
 		r.door.Store(&d)
 	}
 	return err

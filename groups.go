@@ -21,7 +21,7 @@ func newGroups(srv *server) *groups {
 	gs := &groups{}
 	gs.placeKind = &placeKind{
 		kind: store.Group, slot: groupSlot, wrong: statusGroupPassword, order: byNumber,
-		store: srv.store, saver: srv.saver, clock: srv.clock, exp: srv.expirer,
+		store: srv.store, saver: srv.saver, clock: srv.clock, exp: srv.expirer, space: srv,
 	}
 	gs.byKey = map[string]*group{}
 	gs.number.Store(srv.store.NextNumber())

@@ -261,7 +261,7 @@ func (s *session) takePart(line string, r *reply) error {
 	p, u := s.post, &s.srv.messages.unfinished
 	if p.err == nil {
 		limits := &s.srv.settings().Limits
-		u.add(p, line, s.srv.clock.now(), int64(limits.UnfinishedKiB)<<10, int64(limits.UnfinishedKiBEach)<<10)
+		u.add(p, store.Compact(line), s.srv.clock.now(), int64(limits.UnfinishedKiB)<<10, int64(limits.UnfinishedKiBEach)<<10)
 	}
 	if p.left--; p.left > 0 {
 		return nil
@@ -333,7 +333,8 @@ func (s *session) storePost(p *posting, lines []string) error {
 		srv.messages.stored.Add(-1)
 		return fail(statusLimit)
 	}
-	if err := srv.store.Add(&r); err != nil {
+	r.Share = s.stores()
+	if err := srv.storing(r.Share, r.Size(), func() error { return srv.store.Add(&r) }); err != nil {
 		srv.messages.stored.Add(-1)
 		return err
 	}
@@ -511,6 +512,7 @@ func (srv *server) expireMessages() {
 	}
 	for _, m := range p.Gone {
 		srv.messages.stored.Add(-1)
+		srv.storage.add(m.Share, -m.Stored)
 		if g := groups[m.Group]; g != nil {
 			g.messages.Add(-1)
 			g.changed(func() *frame { return eventFrame("deleted", named(g.name.shown), num(m.ID)) })
@@ -533,6 +535,7 @@ func (srv *server) lostRecord(r store.Record) {
 		return
 	}
 	srv.messages.stored.Add(-1)
+	srv.storage.add(r.Share, -r.Size())
 	for _, g := range srv.groups.all() {
 		if g.id == r.Group {
 			g.messages.Add(-1)

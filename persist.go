@@ -1,13 +1,18 @@
 package main
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"homeroom/store"
@@ -38,6 +43,105 @@ func (srv *server) openStore(ask store.Asker) (store.Values, error) {
 	}
 	srv.store, srv.saver = st, newSaver(st, cfg.Persist.Every.Duration)
 	return st.Values, nil
+}
+
+// storage counts what users have stored, in bytes, by share: an account's, or that of all
+// guests at an address.
+type storage struct {
+	secret []byte // what the numbers of addresses come from
+	full   atomic.Bool
+
+	mu     sync.Mutex
+	shares map[int64]int64
+	coming int64 // bytes that are being stored
+}
+
+// loadShares reads how much the messages of each share take.
+func (srv *server) loadShares() (err error) {
+	srv.storage.shares, err = srv.store.Shares()
+	return err
+}
+
+// addressShares is how many numbers there are for the shares of addresses: so few that a
+// number does not tell an address to whoever gets hold of the database, and enough that
+// two addresses hardly ever have the same one.
+const addressShares = 1 << 20
+
+// stores is the number of the share in which what the session stores counts; 0: none, for
+// the operator.
+func (s *session) stores() int64 {
+	of := s.holder()
+	switch {
+	case of.account != nil:
+		return of.account.id
+	case !of.from.IsValid():
+		return 0
+	}
+	sum := hmac.New(sha256.New, s.srv.storage.secret)
+	sum.Write([]byte("share " + of.from.String()))
+	return -1 - int64(binary.BigEndian.Uint64(sum.Sum(nil))%addressShares)
+}
+
+// storing runs store, which stores so many bytes in a share. It fails with -2 past what
+// the settings allow in all and for each share, and while the disk is nearly full: what
+// is left of it is for administrators, for deletion, and for the next start.
+func (srv *server) storing(share, size int64, store func() error) error {
+	if err := srv.takeSpace(share, size); err != nil {
+		return err
+	}
+	err := store()
+	st := &srv.storage
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.coming -= size; err != nil {
+		st.count(share, -size)
+	}
+	return err
+}
+
+// takeSpace counts bytes in that are to be stored, or fails.
+func (srv *server) takeSpace(share, size int64) error {
+	limits, space, st := &srv.settings().Limits, srv.store.Space(), &srv.storage
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	reserve := min(int64(limits.ReserveMiB)<<20, space.Disk/10)
+	full := limits.ReserveMiB > 0 && space.Free-st.coming-size < reserve
+	srv.noteFull(full)
+	past := func(n int64, mib int) bool { return mib > 0 && n+size > int64(mib)<<20 }
+	if full || past(space.Used+st.coming, limits.StoreMiB) || share != 0 && past(st.shares[share], limits.StoreMiBEach) {
+		return fail(statusLimit)
+	}
+	st.coming += size
+	st.count(share, size)
+	return nil
+}
+
+// noteFull logs that the disk is nearly full, and that it is not any more.
+func (srv *server) noteFull(full bool) {
+	switch {
+	case srv.storage.full.Swap(full) == full:
+	case full:
+		slog.Warn("the disk is nearly full: what users send is not stored (limits.reserve_mib)", "folder", srv.cfg.Server.Data)
+	default:
+		slog.Info("there is space on the disk again")
+	}
+}
+
+// count counts so many more bytes of a share. st.mu is held.
+func (st *storage) count(share, size int64) {
+	if share == 0 {
+		return
+	}
+	if st.shares[share] += size; st.shares[share] == 0 {
+		delete(st.shares, share)
+	}
+}
+
+// add counts bytes that are stored already, or (if negative) not any more.
+func (st *storage) add(share, size int64) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.count(share, size)
 }
 
 // saver saves what changed and need not be stored at once: when empty rooms and groups
@@ -205,6 +309,8 @@ func (srv *server) loadAccounts() (byID map[int64]*account, err error) {
 		a := &account{id: r.ID, name: name{fields[0], fields[1]}}
 		a.admin.Store(len(fields) > 2 && fields[2] == roleWord(true))
 		a.seen.Store(int64(r.Ends))
+		a.size = r.Stored
+		srv.storage.add(a.id, a.size)
 		srv.users.accounts[a.name.key] = a
 		srv.users.sorted = append(srv.users.sorted, a)
 		byID[a.id] = a
@@ -235,6 +341,7 @@ func (r *room) pack(d *door) []byte {
 
 // unpack reads what the records of rooms and groups have in common.
 func (p *place) unpack(r store.Record, fields []string, accounts map[int64]*account, banned []string) (err error) {
+	p.share, p.size = r.Share, r.Stored
 	p.id, p.name, p.regdOnly, p.ends = r.ID, name{fields[0], fields[1]}, fields[3] == whomWord(true), r.Ends
 	d := &door{owner: owner{account: accounts[r.Parent]}, banned: banned}
 	if fields[2] != "" {

@@ -24,7 +24,9 @@ type place struct {
 	name     name
 	regdOnly bool
 	ttl      time.Duration // how long it lives with nobody in it; 0: for ever
+	share    int64         // what it takes of the disk counts in this share
 
+	size int64                // what it takes; of whoever has the door's turn
 	door atomic.Pointer[door] // replaced, not changed, by one at a time (rooms.changing)
 
 	// guarded by places.mu
@@ -51,6 +53,7 @@ type placeKind struct {
 	saver *saver
 	clock *clock
 	exp   *expirer
+	space *server // for what they take of the disk
 }
 
 // base is the place that a room or a group is.
@@ -117,8 +120,9 @@ func (ps *places[P]) create(p P, most int) error {
 	b := p.base()
 	b.ends = after(ps.clock.now(), b.ttl)
 	d := b.door.Load()
-	r := store.Record{Kind: ps.kind, Parent: d.owner.stored(), Ends: b.ends, Head: p.pack(d)}
-	err := ps.store.Add(&r)
+	r := store.Record{Kind: ps.kind, Parent: d.owner.stored(), Ends: b.ends, Share: b.share, Head: p.pack(d)}
+	b.size = r.Size()
+	err := ps.space.storing(b.share, b.size, func() error { return ps.store.Add(&r) })
 	ps.mu.Lock()
 	if err != nil {
 		delete(ps.byKey, b.name.key)
@@ -175,6 +179,7 @@ func (ps *places[P]) restore(p P, now instant) {
 	}
 	b.expiry.run = func() { ps.expire(p) }
 	b.number.Store(ps.store.NextNumber())
+	ps.space.storage.add(b.share, b.size)
 	ps.byKey[b.name.key] = p
 	ps.listed = append(ps.listed, p)
 	ps.exp.set(&b.expiry, b.ends)
@@ -217,6 +222,7 @@ func (ps *places[P]) remove(p P) error {
 		return err
 	}
 	ps.exp.set(&b.expiry, never)
+	ps.space.storage.add(b.share, -b.size)
 	ps.mu.Lock()
 	delete(ps.byKey, b.name.key)
 	ps.listed = slices.DeleteFunc(slices.Clone(ps.listed), func(other P) bool { return other == p })
@@ -390,6 +396,7 @@ func (s *session) setUp(p *place, words []string) (err error) {
 	if p.name, err = placeName(words[0]); err != nil {
 		return err
 	}
+	p.share = s.stores()
 	d := &door{owner: ownerOf(s.who.Load())}
 	if len(words) > 1 && words[1] != "" {
 		if d.lock, err = s.newLock(words[1]); err != nil {

@@ -195,7 +195,7 @@ func TestStatusCodes(t *testing.T) {
 
 func TestPackFields(t *testing.T) {
 	for _, fields := range [][]string{
-		nil, {""}, {"", ""}, {"one"}, {"one", "", "three"}, {strings.Repeat("x", 300)}, {"\x00\xff", "é"},
+		nil, {""}, {"", ""}, {"one"}, {"one", "", "three"}, {strings.Repeat("x", 300)}, {"\x00\uFFFD", "é", "\uFFFD\uFFFD"},
 	} {
 		got, err := store.Unpack(store.Pack(fields...), len(fields))
 		if err != nil || !slices.Equal(got, fields) {

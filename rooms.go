@@ -32,7 +32,7 @@ func newRooms(srv *server) *rooms {
 	rs := &rooms{rings: srv.rings, changing: newTurn()}
 	rs.placeKind = &placeKind{
 		kind: store.Room, slot: roomSlot, wrong: statusRoomPassword, order: byName,
-		store: srv.store, saver: srv.saver, clock: srv.clock, exp: srv.expirer,
+		store: srv.store, saver: srv.saver, clock: srv.clock, exp: srv.expirer, space: srv,
 	}
 	rs.home = rs.newRoom()
 	rs.home.name, rs.home.ends = name{homeName, "home"}, never

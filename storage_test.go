@@ -6,14 +6,17 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"homeroom/store"
 	"homeroom/test/storetest"
+	"homeroom/test/wire"
 )
 
 // TestNothingChangedNothingWritten: people come, talk, look around and go, and
@@ -273,4 +276,199 @@ func TestSecrets(t *testing.T) {
 	if strings.Contains(captured.String(), "canary") {
 		t.Errorf("the log has what a user wrote:\n%s", captured.String())
 	}
+}
+
+// tightStore is a store on a disk on which so much is free.
+type tightStore struct {
+	store.Store
+	free, disk atomic.Int64
+}
+
+func (s *tightStore) Space() store.Space {
+	space := s.Store.Space()
+	space.Free, space.Disk = s.free.Load(), s.disk.Load()
+	return space
+}
+
+// onTightDisk puts a server on a disk of so many bytes, with so many free.
+func (b *bubble) onTightDisk(disk, free int64) *tightStore {
+	s := &tightStore{Store: b.store}
+	s.disk.Store(disk)
+	s.free.Store(free)
+	b.server.store, b.rooms.store, b.groups.store = s, s, s
+	return s
+}
+
+// TestReserve: while less than the reserve would be free, what users store is -2, and
+// nothing else is: they talk, read and delete, and administrators' commands work. The
+// reserve is at most a tenth of the disk.
+func TestReserve(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		owner, host := b.inTalk("127.0.0.1"), b.dialHost()
+		owner.Ask("#createlogin owner password Owner -", "@status 0")
+		owner.Ask("#login regd owner password", "@status 0")
+		owner.Ask("#createroom den", "@status 0")
+		owner.Ask("#joingroup talk", "@status 0")
+		owner.Post("kept", 0, 0)
+		const tenth = 10 << 20
+		d := b.onTightDisk(10*tenth, tenth-1)
+		guest := b.inTalk("10.0.0.1")
+		guest.Ask("#postmessage big\r\ntext", "@status -2")
+		guest.Ask("#createroom other", "@status -2")
+		guest.Ask("#creategroup other", "@status -2")
+		owner.Ask("#createlogin other password Other -", "@status -2")
+		owner.Ask("#changepass password2 password", "@status -2")
+		owner.Ask("#changeroom den", "@status 0")
+		owner.Ask("#roompass secret", "@status -2")
+
+		guest.Ask("#broadcast hello", `@mess #broadcast `+nameOf(guest)+` "hello"`, "@status 0")
+		guest.Listed("#listmessages", "kept")
+		host.Ask("#createlogin made password Made -", "@status 0")
+		host.Ask("#role owner admin", "@status 0")
+		host.Ask("#resetpass made password3", "@status 0")
+		owner.Ask("#adduser added password Added -", "@status 0")
+		owner.Ask("#ban 192.0.2.1", "@status 0")
+		owner.Ask("#unban 192.0.2.1", "@status 0")
+		owner.Ask("#rmuser made", "@status 0")
+		owner.Ask("#changeroom Home", "@status 0")
+		owner.Ask("#rmroom den", "@status 0")
+
+		cost := b.messageSize(guest, "big", "text")
+		d.free.Store(tenth + cost - 1)
+		guest.Ask("#postmessage big\r\ntext", "@status -2")
+		d.free.Store(tenth + cost)
+		guest.Ask("#postmessage big\r\ntext", "@status 0")
+		d.disk.Store(1 << 40)
+		b.settings().Limits.ReserveMiB = 1
+		d.free.Store(1<<20 + cost - 1)
+		guest.Ask("#postmessage big\r\ntext", "@status -2")
+		d.free.Store(1<<20 + cost)
+		guest.Ask("#postmessage big\r\ntext", "@status 0")
+		d.free.Store(0)
+		b.settings().Limits.ReserveMiB = 0
+		guest.Ask("#postmessage big\r\ntext", "@status 0")
+	})
+}
+
+// messageSize is what a message of a client takes of the disk, as the server counts it.
+func (b *bubble) messageSize(c *wire.Client, heading string, lines ...string) int64 {
+	r := packMessage(0, postArgs{heading: heading}, b.findOnline(nameOf(c)).who.Load(), lines)
+	return r.Size()
+}
+
+// TestStoreEach: what one account, or the guests at one address, have stored is bounded in
+// bytes, also over a restart, until it ends; others have their own.
+func TestStoreEach(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		fill := func(c *wire.Client) (posts int) {
+			for ; ; posts++ {
+				c.Send("#postmessage big 0 200 60")
+				for range 200 {
+					c.Send(strings.Repeat("x", 900))
+				}
+				if line := c.Read(); line == "@status -2" {
+					return posts
+				} else if line != "@status 0" || posts > 10 {
+					t.Fatalf("post %d: %q", posts, line)
+				}
+			}
+		}
+		each := int((1 << 20) / b.messageSize(b.inTalk("10.0.0.9"), "big", slices.Repeat([]string{strings.Repeat("x", 900)}, 200)...))
+		first := b.inTalk("10.0.0.1")
+		if n := fill(first); n != each {
+			t.Errorf("%d posts, want %d", n, each)
+		}
+		if n := fill(b.inTalk("10.0.0.1")); n != 0 {
+			t.Errorf("another guest at the address has %d posts stored", n)
+		}
+		if n := fill(b.inTalk("10.0.0.2")); n != each {
+			t.Errorf("a guest at another address: %d posts, want %d", n, each)
+		}
+		if _, err := b.store.Shares(); err != nil {
+			t.Error(err)
+		}
+		b = b.restart(time.Second)
+		if n := fill(b.inTalk("10.0.0.1")); n != 0 {
+			t.Errorf("after a restart %d more posts are stored", n)
+		}
+		b.pass(2 * time.Minute)
+		b.storage.mu.Lock()
+		for share, bytes := range b.storage.shares {
+			if bytes > 1000 { // the group
+				t.Errorf("share %d holds %d bytes still", share, bytes)
+			}
+		}
+		b.storage.mu.Unlock()
+		if n := fill(b.inTalk("10.0.0.1")); n != each {
+			t.Errorf("once they have ended: %d posts, want %d", n, each)
+		}
+		b.settings().Limits.StoreMiBEach = 0
+		late := b.inTalk("10.0.0.1")
+		late.Send("#postmessage more")
+		late.Ask("text", "@status 0")
+	}, func(c *config) { c.Limits.StoreMiBEach = 1 })
+}
+
+// TestStoreAll: all that is stored is bounded in bytes of the database; what is deleted
+// makes room.
+func TestStoreAll(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		c := b.inTalk("10.0.0.1")
+		cost := b.messageSize(c, "big", strings.Repeat("x", 900))
+		post := func() string {
+			c.Send("#postmessage big 0 1 60", strings.Repeat("x", 900))
+			return c.Read()
+		}
+		posts := 0
+		for line := post(); line != "@status -2"; line = post() {
+			if posts++; line != "@status 0" || posts > 2000 {
+				t.Fatalf("post %d: %q", posts, line)
+			}
+			if used := b.store.Space().Used; used > 1<<20+8<<10 {
+				t.Fatalf("%d bytes are used", used)
+			}
+		}
+		if used := b.store.Space().Used; used+cost <= 1<<20 {
+			t.Errorf("refused with %d bytes used and %d to come", used, cost)
+		}
+		b.pass(2 * time.Minute)
+		if line := post(); line != "@status 0" {
+			t.Errorf("once they have ended: %q", line)
+		}
+		b.settings().Limits.StoreMiB = 0
+		for range posts + 10 {
+			if line := post(); line != "@status 0" {
+				t.Fatalf("without a limit: %q", line)
+			}
+		}
+	}, func(c *config) { c.Limits.StoreMiB = 1 })
+}
+
+// TestBrokenTextCost: bytes that are not UTF-8 take as much as others, in memory and on
+// the disk, and are shown as U+FFFD.
+func TestBrokenTextCost(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		c := b.inTalk("10.0.0.1")
+		line := strings.Repeat("\xfe\xc3", 400)
+		c.Send("#postmessage broken 0 2", line)
+		b.unfinished(800 + lineCost)
+		c.Send(line)
+		c.Expect("@status 0")
+		r, err := b.store.Get(store.Message, 1)
+		if err != nil || len(r.Body) > 2*800+8 {
+			t.Errorf("%d bytes are stored, %v", len(r.Body), err)
+		}
+		shown := strings.Repeat("\uFFFD", 800)
+		c.Send("#getmessage 1")
+		c.Expect("@ret #getmessage broken 2 1 0 0 2592000")
+		c.Expect(shown)
+		c.Expect(shown)
+	})
+}
+
+// nameOf is the name under which a client is logged in.
+func nameOf(c *wire.Client) string {
+	c.T.Helper()
+	c.Send("#whoami")
+	return wire.Words(c.Read())[2]
 }

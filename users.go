@@ -22,6 +22,7 @@ type account struct {
 	deleted atomic.Bool  // what it owned has no owner
 	changes atomic.Int64 // how often its password has changed
 	known   knownPlaces
+	size    int64 // what it takes of the disk; fixed before others see it
 }
 
 // identity is who a session is after a login, until the next one.
@@ -222,7 +223,8 @@ func (s *session) createAccount(words []string) error {
 	if err == nil {
 		r := accountRecord(n, &accountBody{v, words[2], words[3], s.srv.toRecover(password)})
 		r.Ends = instant(s.srv.now().Unix())
-		err = s.srv.store.Add(&r)
+		a.size = r.Size()
+		err = s.keeping(a.size, func() error { return s.srv.store.Add(&r) })
 		a.id = r.ID
 		a.seen.Store(int64(r.Ends))
 		a.known.note(s.source())
@@ -231,8 +233,18 @@ func (s *session) createAccount(words []string) error {
 	defer s.srv.users.mu.Unlock()
 	if a.pending = false; err != nil {
 		s.srv.users.remove(a)
+		return err
 	}
-	return err
+	s.srv.storage.add(a.id, a.size)
+	return nil
+}
+
+// keeping is storing for what counts in no share yet. Administrators may always.
+func (s *session) keeping(size int64, store func() error) error {
+	if s.who.Load().isAdmin() {
+		return store()
+	}
+	return s.srv.storing(0, size, store)
 }
 
 // newPassword prepares a password that an account is to get: 3504 where it is none, or
@@ -275,6 +287,9 @@ func (s *session) cmdChangePass(words []string, _ *reply) error {
 	}
 	a := s.who.Load().account
 	changes := a.changes.Load()
+	if err := s.srv.takeSpace(0, 0); err != nil {
+		return err
+	}
 	stored, err := s.srv.readAccount(a)
 	if err != nil {
 		return err
@@ -327,6 +342,7 @@ func (srv *server) removeAccount(a *account) error {
 		return err
 	}
 	a.deleted.Store(true)
+	srv.storage.add(a.id, -a.size)
 	srv.users.mu.Lock()
 	defer srv.users.mu.Unlock()
 	if srv.users.accounts[a.name.key] == a {

@@ -53,11 +53,10 @@ func Lock(folder string) (*Locked, error) {
 		process, _ := io.ReadAll(file) // the error is that somebody has it; who, is a help
 		return nil, &InUseError{strings.TrimSpace(string(process)), folder}
 	}
-	err = file.Truncate(0)
-	if err == nil {
-		_, err = file.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
-	}
-	if err != nil {
+	// Over what is there, which needs no space; on a full disk the number may be missing.
+	number := fmt.Appendf(nil, "%d\n", os.Getpid())
+	_, err = file.WriteAt(number, 0)
+	if err = errors.Join(err, file.Truncate(int64(len(number)))); err != nil && !errors.Is(err, syscall.ENOSPC) {
 		file.Close()
 		return nil, fmt.Errorf("cannot write to the data folder: %w", err)
 	}

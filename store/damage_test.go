@@ -203,8 +203,8 @@ func TestFolderNames(t *testing.T) {
 				t.Errorf("%q: %v", name, err)
 			}
 		}
-		if files, err := os.ReadDir(o.Folder); err != nil || len(files) != 1 || files[0].Name() != DatabaseFile {
-			t.Errorf("%q holds %v (%v), want only %s", name, files, err, DatabaseFile)
+		if files, err := os.ReadDir(o.Folder); err != nil || len(files) != 2 || files[0].Name() != DatabaseFile || files[1].Name() != spareFile {
+			t.Errorf("%q holds %v (%v), want only %s and %s", name, files, err, DatabaseFile, spareFile)
 		}
 	}
 }

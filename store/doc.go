@@ -39,6 +39,12 @@
 // an index finds everything that has ended. Purge deletes it in pieces of 500, but not
 // before the lists that were begun earlier are read.
 //
+// On a full disk a transaction fails, after a checkpoint that gives the log its own space
+// again, and the store goes on. The spare file, homeroom.spare, is space for what a start
+// needs before it can read anything, and for deletions; a start that cannot store that it
+// has begun skips status numbers instead. Space says how much is taken and could be. The
+// column share says in whose share a record counts: a number of the store's user.
+//
 // # Sealing
 //
 // Heads and bodies are sealed as the last thing before they are written and opened as the

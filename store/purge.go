@@ -69,7 +69,7 @@ func (w *writer) collect(find *sql.Stmt, args ...any) (found []Record, err error
 	defer rows.Close()
 	for rows.Next() {
 		m := Record{Kind: Message}
-		if err := rows.Scan(&m.ID, &m.Group, &m.Parent); err != nil {
+		if err := rows.Scan(&m.ID, &m.Group, &m.Parent, &m.Share, &m.Stored); err != nil {
 			return nil, err
 		}
 		found = append(found, m)

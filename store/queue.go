@@ -77,6 +77,7 @@ type queue struct {
 	failing  bool         // the last save failed: what waits is tried again at the next one
 	moreDue  bool         // status numbers must be set aside
 
+	waiting    atomic.Int64 // bytes that are on their way to the database
 	status     atomic.Int64 // the last status number given
 	statusMark atomic.Int64 // past it, the database must set more aside
 }
@@ -96,6 +97,7 @@ func (q *queue) put(c *change) error {
 		q.unsaved++
 	}
 	q.changes = append(q.changes, c)
+	q.waiting.Add(c.size())
 	q.signal(wait)
 	q.mu.Unlock()
 	if !wait {
@@ -260,6 +262,7 @@ func (q *queue) refuseWaiting(err error) {
 		if c.done == nil {
 			return false
 		}
+		q.waiting.Add(-c.size())
 		c.finish(err)
 		return true
 	})

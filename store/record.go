@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
 )
 
 // Kind is a kind of stored record.
@@ -40,6 +41,8 @@ type Record struct {
 	Ends    int64  // when it expires; a message's replies end with it; an account's: when it was last here, in Unix seconds
 	Replies int64  // a message's
 	Total   int64  // a group's: how many messages it has
+	Share   int64  // whose share of the disk it counts in, as its maker says; 0: nobody's
+	Stored  int64  // its Size when it was stored, where it is not all there
 	Head    []byte // what lists and look-ups need
 	Body    []byte // what only the reader of this one record needs
 }
@@ -86,6 +89,10 @@ type Store interface {
 	Due() <-chan struct{}
 	// Heartbeat returns when the writer has come to it. It writes nothing.
 	Heartbeat()
+	// Shares is how much of the disk the messages of each share take.
+	Shares() (map[int64]int64, error)
+	// Space is what the store takes of the disk, and what it could still take.
+	Space() Space
 	// Stats is how the database is doing.
 	Stats() Stats
 	Close() error
@@ -119,13 +126,13 @@ type List struct {
 
 // Purged is what a purge did: of each deleted message kind, id, group, parent.
 type Purged struct {
-	Gone []Record
-	Next int64 // never: none
-	More bool  // there is more to delete at once
-	Held bool  // what is left waits for a list to be read to its end
+	Gone []Record // with their share and what they took of it
+	Next int64    // never: none
+	More bool     // there is more to delete at once
+	Held bool     // what is left waits for a list to be read to its end
 }
 
-// Pack joins strings so that unpackFields finds them again.
+// Pack joins strings so that Unpack finds them again.
 func Pack(fields ...string) []byte {
 	size := 0
 	for _, f := range fields {
@@ -133,11 +140,19 @@ func Pack(fields ...string) []byte {
 	}
 	b := make([]byte, 0, size)
 	for _, f := range fields {
+		f = Compact(f)
 		b = binary.AppendUvarint(b, uint64(len(f)))
 		b = append(b, f...)
 	}
 	return b
 }
+
+// What U+FFFD takes in a record: one byte, that is in no UTF-8. It stands for a byte that
+// was not UTF-8 when it came, and must not cost three.
+const replaced, replacedBy = "\uFFFD", "\xFF"
+
+// Compact is a text as Pack stores it.
+func Compact(text string) string { return strings.ReplaceAll(text, replaced, replacedBy) }
 
 // The errors of a store that its users can do something about.
 var (
@@ -157,7 +172,7 @@ func Unpack(b []byte, least int) ([]string, error) {
 		if n <= 0 || size > uint64(len(b)-n) {
 			return nil, ErrDamaged
 		}
-		fields = append(fields, string(b[n:n+int(size)]))
+		fields = append(fields, strings.ReplaceAll(string(b[n:n+int(size)]), replacedBy, replaced))
 		b = b[n+int(size):]
 	}
 	if len(fields) < least {

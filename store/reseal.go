@@ -25,7 +25,10 @@ func openKeys(path string, src KeySource) (*keyRing, error) {
 	if len(rows) > 1 {
 		slog.Warn("a change of the key was interrupted; stop the server and do `homeroom key rotate` to finish it")
 	} else if !rows[0].clean {
-		err = withRewriter(path, compact)
+		if err = withRewriter(path, compact); isDiskFull(err) {
+			slog.Warn("the disk is full: what a change of the key left in the database is cleared by a later start", "error", err)
+			err = nil
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	_ "modernc.org/sqlite"
 
@@ -58,6 +59,13 @@ var migrations = []string{
 	CREATE INDEX messages_replies ON messages (parent) WHERE parent > 0;`,
 	// 6: what is sealed from now on has format 2 (seal.go), which older programs cannot open.
 	`SELECT 1;`,
+	// 7: whose share of the disk rooms, groups and messages count in, and how much of it a
+	// message takes.
+	`ALTER TABLE rooms ADD COLUMN share INTEGER NOT NULL DEFAULT 0;
+	ALTER TABLE groups ADD COLUMN share INTEGER NOT NULL DEFAULT 0;
+	ALTER TABLE messages ADD COLUMN share INTEGER NOT NULL DEFAULT 0;
+	ALTER TABLE messages ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+	CREATE INDEX messages_shares ON messages (share, size) WHERE share <> 0;`,
 }
 
 // SQLite is the store in one SQLite database (WAL, synchronous=FULL): one
@@ -73,6 +81,7 @@ type SQLite struct {
 	queue   queue
 	writer  *writer
 	lists   listSet
+	index   int // the open file of the log's index; -1: none
 }
 
 // Clock tells the time on which records end, and the time of day to save beside it;
@@ -105,6 +114,9 @@ func OpenSQLite(o Options) (*SQLite, error) {
 	if err := guard(path); err != nil {
 		return nil, err
 	}
+	if err := useSpare(o.Folder); err != nil {
+		return nil, err
+	}
 	if err := ensureDatabase(path); err != nil {
 		return nil, err
 	}
@@ -125,6 +137,8 @@ func OpenSQLite(o Options) (*SQLite, error) {
 	st := &SQLite{path: path, db: db, ring: ring, reads: make(chan readJob)}
 	err = st.start(o)
 	if err == nil {
+		st.fillIndex()
+		keepSpare(o.Folder, spareSize)
 		return st, nil
 	}
 	close(st.reads)
@@ -393,10 +407,10 @@ func explain(doing string, err error) error {
 // Load runs at start, before anything changes.
 func (st *SQLite) Load(k Kind, each func(Record) error) error {
 	query := map[Kind]string{
-		Account: "SELECT id, 0, seen, 0, head FROM accounts",
-		Room:    "SELECT id, owner, ends, 0, head FROM rooms",
-		Ban:     "SELECT id, 0, ends, 0, head FROM bans",
-		Group:   "SELECT id, owner, ends, messages, CASE deleted WHEN 0 THEN head END FROM groups ORDER BY id",
+		Account: "SELECT id, 0, seen, 0, head, 0, length(head) + length(body) FROM accounts",
+		Room:    "SELECT id, owner, ends, 0, head, share, length(head) FROM rooms",
+		Ban:     "SELECT id, 0, ends, 0, head, 0, length(head) FROM bans",
+		Group:   "SELECT id, owner, ends, messages, CASE deleted WHEN 0 THEN head END, share, length(head) FROM groups ORDER BY id",
 	}[k]
 	rows, err := st.db.Query(query)
 	if err != nil {
@@ -406,7 +420,7 @@ func (st *SQLite) Load(k Kind, each func(Record) error) error {
 	seal := sealer{ring: st.ring}
 	for rows.Next() {
 		r := Record{Kind: k}
-		if err := rows.Scan(&r.ID, &r.Parent, &r.Ends, &r.Total, &r.Head); err != nil {
+		if err := rows.Scan(&r.ID, &r.Parent, &r.Ends, &r.Total, &r.Head, &r.Share, &r.Stored); err != nil {
 			return fmt.Errorf("reading the %ss: %w", k, err)
 		}
 		if err := seal.open(&r); err != nil {
@@ -419,6 +433,24 @@ func (st *SQLite) Load(k Kind, each func(Record) error) error {
 	return rows.Err()
 }
 
+// Shares runs at start, before anything changes.
+func (st *SQLite) Shares() (map[int64]int64, error) {
+	shares := map[int64]int64{}
+	rows, err := st.db.Query("SELECT share, sum(size) FROM messages INDEXED BY messages_shares WHERE share <> 0 GROUP BY share")
+	if err != nil {
+		return nil, fmt.Errorf("reading whose the messages are: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var share, size int64
+		if err := rows.Scan(&share, &size); err != nil {
+			return nil, fmt.Errorf("reading whose the messages are: %w", err)
+		}
+		shares[share] = size
+	}
+	return shares, rows.Err()
+}
+
 // Close saves what waits and closes the database.
 func (st *SQLite) Close() error {
 	err := st.writer.stop()
@@ -427,5 +459,10 @@ func (st *SQLite) Close() error {
 	if st.writer.broken != nil {
 		return err // closing would write; the end of the process closes it as well
 	}
-	return errors.Join(err, st.db.Close())
+	err = errors.Join(err, st.db.Close())
+	if st.index >= 0 {
+		_ = syscall.Close(st.index) // nothing was written to it
+	}
+	keepSpare(filepath.Dir(st.path), 0) // in the place of the log
+	return err
 }

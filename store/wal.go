@@ -21,6 +21,7 @@ const (
 	ioerrFsync    = sqlite3.SQLITE_IOERR | 4<<8  // 1034
 	ioerrDirFsync = sqlite3.SQLITE_IOERR | 5<<8  // 1290
 	ioerrShmSize  = sqlite3.SQLITE_IOERR | 19<<8 // 4874
+	ioerrInPage   = sqlite3.SQLITE_IOERR | 34<<8 // 8714
 )
 
 // isSyncFailure reports whether the disk could not keep what it had taken. Nobody
@@ -35,11 +36,11 @@ func isSyncFailure(err error) bool {
 }
 
 // isDiskFull reports whether there is no space left. Where there is none for the
-// write-ahead log (-wal), there is none for its index (-shm) either.
+// write-ahead log (-wal), there is none for its index (-shm) either, or for a hole in that.
 func isDiskFull(err error) bool {
 	var e *sqlite.Error
 	return errors.Is(err, syscall.ENOSPC) ||
-		errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_FULL || e.Code() == ioerrShmSize)
+		errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_FULL || e.Code() == ioerrShmSize || e.Code() == ioerrInPage)
 }
 
 // ExplainFull adds to the error of a command what to do about a full disk.

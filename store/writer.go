@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite"
@@ -32,6 +33,7 @@ type writer struct {
 	own    *statements
 	stmts  writeStmts
 	seal   sealer
+	folder string
 	lost   func(Record)
 	failed func(error)
 	done   sync.WaitGroup
@@ -53,6 +55,7 @@ type writer struct {
 	took  time.Duration // by the last transaction
 
 	refusal     error // why the last batch that failed could not be stored
+	pages       atomic.Pointer[pages]
 	broken      error // the sync that failed: since then nothing is written any more
 	foldFailing bool  // the log could not be folded in the last time
 }
@@ -63,7 +66,7 @@ type groupGrowth struct{ messages, tops int64 }
 // writeStmts are the writer's statements, prepared once.
 type writeStmts struct {
 	begin, commit, rollback             *sql.Stmt
-	logSize, fold                       *sql.Stmt
+	logSize, fold, pageCount, freePages *sql.Stmt
 	addAccount, addRoom, addGroup       *sql.Stmt
 	addMessage, answer                  *sql.Stmt
 	addBan, dropBan, seenAccount        *sql.Stmt
@@ -78,7 +81,7 @@ type writeStmts struct {
 
 // newWriter opens the writer's connection and reads the state.
 func newWriter(db *sql.DB, o Options) (*writer, error) {
-	w := &writer{lost: o.Lost, failed: o.Failed, quit: make(chan struct{})}
+	w := &writer{folder: o.Folder, lost: o.Lost, failed: o.Failed, quit: make(chan struct{})}
 	own, err := prepareOn(db, w.stmts.texts())
 	if err != nil {
 		return nil, explainDamage(err)
@@ -97,9 +100,11 @@ func (s *writeStmts) texts() map[**sql.Stmt]string {
 		&s.logSize:    "PRAGMA wal_checkpoint(NOOP)",
 		&s.fold:       "PRAGMA wal_checkpoint(PASSIVE)",
 		&s.addAccount: "INSERT INTO accounts (id, head, body, seen) VALUES (?, ?, ?, ?)",
-		&s.addRoom:    "INSERT INTO rooms VALUES (?, ?, ?, ?)",
-		&s.addGroup:   "INSERT INTO groups VALUES (?, ?, ?, 0, 0, 0, ?)",
-		&s.addMessage: "INSERT INTO messages VALUES (?, ?, ?, 0, ?, ?, ?)",
+		&s.pageCount:  "PRAGMA page_count",
+		&s.freePages:  "PRAGMA freelist_count",
+		&s.addRoom:    "INSERT INTO rooms VALUES (?, ?, ?, ?, ?)",
+		&s.addGroup:   "INSERT INTO groups VALUES (?, ?, ?, 0, 0, 0, ?, ?)",
+		&s.addMessage: "INSERT INTO messages VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?)",
 		&s.answer:     "UPDATE messages SET replies = replies + 1 WHERE id = ? AND grp = ? AND ends > ? RETURNING ends",
 		&s.addBan:     "INSERT INTO bans VALUES (?, ?, ?)",
 		&s.setAccount: "UPDATE accounts SET head = coalesce(?2, head), body = coalesce(?3, body) WHERE id = ?1",
@@ -109,7 +114,7 @@ func (s *writeStmts) texts() map[**sql.Stmt]string {
 			"SELECT id, parent, ends FROM messages WHERE id = ?1 AND grp = ?2 UNION ALL " +
 			"SELECT m.id, m.parent, m.ends FROM thread CROSS JOIN messages m INDEXED BY messages_replies " +
 			"ON m.parent = thread.id WHERE m.parent > 0) " +
-			"SELECT id, ?2, parent FROM thread WHERE ends > ?3 LIMIT ?4",
+			"SELECT id, ?2, parent, 0, 0 FROM thread WHERE ends > ?3 LIMIT ?4",
 		&s.message:    "SELECT parent, ends, head, body FROM messages WHERE id = ?",
 		&s.endMessage: "UPDATE messages SET ends = ?2, head = ?3, body = ?4 WHERE id = ?1",
 		&s.lost:       "UPDATE messages SET replies = replies - 1 WHERE id = ?",
@@ -125,9 +130,9 @@ func (s *writeStmts) texts() map[**sql.Stmt]string {
 		&s.touchGroup:  "UPDATE groups SET ends = ?2, head = ?3 WHERE id = ?1",
 		&s.growGroup:   "UPDATE groups SET messages = messages + ?2, tops = tops + ?3 WHERE id = ?1",
 
-		&s.endedMessages: "SELECT id, grp, parent FROM messages INDEXED BY messages_ends WHERE ends <= ? ORDER BY ends LIMIT ?",
-		&s.doomedMessages: "SELECT id, grp, parent FROM messages INDEXED BY messages_tops WHERE parent = 0 AND grp = ?1" +
-			" UNION ALL SELECT id, grp, parent FROM messages INDEXED BY messages_answers WHERE parent > 0 AND grp = ?1 LIMIT ?2",
+		&s.endedMessages: "SELECT id, grp, parent, share, size FROM messages INDEXED BY messages_ends WHERE ends <= ? ORDER BY ends LIMIT ?",
+		&s.doomedMessages: "SELECT id, grp, parent, share, size FROM messages INDEXED BY messages_tops WHERE parent = 0 AND grp = ?1" +
+			" UNION ALL SELECT id, grp, parent, share, size FROM messages INDEXED BY messages_answers WHERE parent > 0 AND grp = ?1 LIMIT ?2",
 		&s.next:        "SELECT coalesce(min(ends), 9223372036854775807) FROM messages",
 		&s.dropMessage: "DELETE FROM messages WHERE id = ?",
 		&s.dropGroup:   "DELETE FROM groups WHERE id = ?",
@@ -168,7 +173,15 @@ func (w *writer) start(q *queue, c Clock, lists *listSet, o Options) error {
 	q.numbers, q.setAside = w.saved.numbers, w.saved.numbers
 	q.status.Store(w.saved.status)
 	q.statusMark.Store(w.saved.status + statusBlock/2)
-	if err := w.transact(batch{numbers: w.saved.numbers, statusDue: true}, w.saved.status+statusBlock); err != nil {
+	w.pages.Store(&pages{})
+	w.measure()
+	err := w.transact(batch{numbers: w.saved.numbers, statusDue: true}, w.saved.status+statusBlock)
+	if isDiskFull(err) { // which is no reason not to serve what is there
+		slog.Error("the disk is full: nothing is stored until there is space, or what is stored ends", "error", err)
+		w.skipNumbers(q)
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
 	w.done.Go(w.loop)
@@ -293,6 +306,7 @@ func (w *writer) write(b batch) {
 // drop tells whoever waits for a bad change that it failed. One that was already
 // acknowledged is lost: a reply whose parent has ended meanwhile, say.
 func (w *writer) drop(bad *badChange) {
+	w.queue.waiting.Add(-bad.change.size())
 	if bad.change.done != nil {
 		bad.change.finish(bad.err)
 		return
@@ -310,6 +324,7 @@ func (w *writer) finish(b batch, status int64) {
 	w.saved.doomed = slices.DeleteFunc(w.saved.doomed, func(id int64) bool { return slices.Contains(w.over, id) })
 	w.queue.saved(b, w.setAside(b), status-statusBlock/2)
 	for _, c := range b.changes {
+		w.queue.waiting.Add(-c.size())
 		c.finish(nil)
 	}
 }
@@ -324,6 +339,9 @@ func (w *writer) refuse(b batch, err error) {
 		slog.Error("cannot store what changed", "error", err)
 	}
 	for _, c := range b.changes {
+		if c.done != nil {
+			w.queue.waiting.Add(-c.size())
+		}
 		c.finish(err)
 	}
 }
@@ -367,7 +385,11 @@ func (w *writer) transact(b batch, status int64) error {
 	if w.broken != nil {
 		return fmt.Errorf("nothing is saved since the disk failed: %w", w.broken)
 	}
-	return w.judge(w.transaction(b, status))
+	err := w.transaction(b, status)
+	if isDiskFull(err) {
+		err = w.again(b, status)
+	}
+	return w.judge(err)
 }
 
 func (w *writer) transaction(b batch, status int64) error {
@@ -381,6 +403,7 @@ func (w *writer) transaction(b batch, status int64) error {
 	err := w.apply(b, status)
 	if err == nil && w.changed {
 		if _, err = w.stmts.commit.Exec(); err == nil {
+			w.measure()
 			return nil
 		}
 		err = fmt.Errorf("committing a transaction: %w", err)
@@ -527,9 +550,9 @@ func (w *writer) add(r *Record) (err error) {
 	case Ban:
 		_, err = w.stmts.addBan.Exec(r.ID, r.Ends, head)
 	case Room:
-		_, err = w.stmts.addRoom.Exec(r.ID, r.Parent, r.Ends, head)
+		_, err = w.stmts.addRoom.Exec(r.ID, r.Parent, r.Ends, head, r.Share)
 	case Group:
-		_, err = w.stmts.addGroup.Exec(r.ID, r.Parent, r.Ends, head)
+		_, err = w.stmts.addGroup.Exec(r.ID, r.Parent, r.Ends, head, r.Share)
 	}
 	return err
 }
@@ -551,7 +574,7 @@ func (w *writer) addMessage(r *Record) error {
 		}
 	}
 	head, body := w.seal.record(r)
-	if _, err := w.stmts.addMessage.Exec(r.ID, r.Group, r.Parent, r.Ends, head, body); err != nil {
+	if _, err := w.stmts.addMessage.Exec(r.ID, r.Group, r.Parent, r.Ends, head, body, r.Share, r.Size()); err != nil {
 		return err
 	}
 	w.growth[r.Group] = growth

@@ -100,10 +100,22 @@ const mountOptions = "noauto_da_alloc"
 // NewPower makes a disk and mounts it.
 func NewPower(t testing.TB) *Power {
 	t.Helper()
+	return newExt4(t, 256<<20)
+}
+
+// SmallExt4 makes an ext4 of 64 MiB, and returns where it is mounted.
+func SmallExt4(t testing.TB) string {
+	t.Helper()
+	return newExt4(t, 64<<20).Folder
+}
+
+// newExt4 makes an ext4 of so many bytes, in a file, and mounts it.
+func newExt4(t testing.TB, size int64) *Power {
+	t.Helper()
 	NeedRoot(t, "losetup", "mkfs.ext4", "mount", "umount")
 	image := filepath.Join(t.TempDir(), "image")
 	d := &Power{t: t}
-	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 256<<20)); err != nil {
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, size)); err != nil {
 		t.Fatal(err)
 	}
 	for _, line := range []string{"mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 " + image, "losetup -f --show " + image} {

@@ -16,19 +16,26 @@ type admission struct {
 	open   int
 	asking int // have not logged in
 	byIP   map[netip.Prefix]*ipCount
-	lately map[netip.Prefix]time.Time // when somebody last logged in to an account there
+	lately map[netip.Prefix]time.Time  // when somebody last logged in to an account there
+	local  map[netip.Prefix]neighbours // by network
 }
 
+// neighbours is when addresses of a local network last connected.
+type neighbours map[netip.Prefix]time.Time
+
 // admissionLimits are 0 where there is none.
-type admissionLimits struct{ all, perIP, waiting, waitingPerIP int }
+type admissionLimits struct{ all, perIP, waiting, waitingPerIP, local int }
 
 // ipCount is one address's share.
 type ipCount struct {
-	key netip.Prefix // its source; fixed when it is made
+	// fixed when it is made
+	key   netip.Prefix // its source
+	crowd bool         // it is of a local network past its limit: of many addresses
 
 	// guarded by the admission's mu
 	open       int
 	asking     []*ticket // those that have not logged in; the longest first
+	known      bool      // somebody has lately logged in to an account there
 	forgetting bool      // soon
 
 	mu   sync.Mutex
@@ -66,11 +73,14 @@ func (c *ipCount) fullIn() time.Duration {
 type ticket struct {
 	share    *ipCount // what the connections of its address have together; nil: it is not counted
 	displace func()   // ends it in favour of another one; nil: it is never asked to log in
-	asking   bool     // it counts among those that have not logged in; guarded by the admission's mu
+
+	// guarded by the admission's mu
+	asking bool      // it counts among those that have not logged in
+	since  time.Time // when it began to
 }
 
 func newAdmission(c *config) *admission {
-	a := &admission{byIP: map[netip.Prefix]*ipCount{}, lately: map[netip.Prefix]time.Time{}}
+	a := &admission{byIP: map[netip.Prefix]*ipCount{}, lately: map[netip.Prefix]time.Time{}, local: map[netip.Prefix]neighbours{}}
 	a.configure(c)
 	return a
 }
@@ -80,7 +90,7 @@ func (a *admission) configure(c *config) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	l := &c.Limits
-	a.limits = admissionLimits{l.Connections, l.ConnectionsPerIP, l.Waiting, l.WaitingPerIP}
+	a.limits = admissionLimits{l.Connections, l.ConnectionsPerIP, l.Waiting, l.WaitingPerIP, l.LocalAddresses}
 }
 
 // newAdmissionOf counts connections of another kind, up to so many.
@@ -102,6 +112,9 @@ func (a *admission) remember(from netip.Prefix) {
 		a.forgetLately(now)
 	}
 	a.lately[from] = now
+	if ip := a.byIP[from]; ip != nil {
+		ip.known = true
+	}
 }
 
 // forgetLately makes room: addresses that are long ago go, or else the oldest tenth. a.mu is
@@ -160,10 +173,13 @@ func (a *admission) admit(from netip.Prefix, t *ticket) (refusal string) {
 func (a *admission) count(key netip.Prefix, t *ticket) (refusal string, old *ticket) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	ip := a.byIP[key]
-	if ip == nil {
-		ip = &ipCount{key: key}
+	from := key
+	if key = a.counted(from); a.byIP[key] == nil {
+		a.byIP[key] = &ipCount{key: key, crowd: key != from}
 	}
+	ip := a.byIP[key]
+	ip.known = a.knows(key)
+	defer a.dropUnused(ip)
 	past := func(n, limit int) bool { return limit > 0 && n >= limit }
 	switch {
 	case past(a.open, a.limits.all):
@@ -171,14 +187,16 @@ func (a *admission) count(key netip.Prefix, t *ticket) (refusal string, old *tic
 	case past(ip.open, a.limits.perIP):
 		return "too many connections from your address", nil
 	case past(len(ip.asking), a.limits.waitingPerIP):
-		return "too many connections from your address are waiting to log in", nil
+		old = ip.asking[0]
 	case past(a.asking, a.limits.waiting):
-		if old = a.longestAsking(len(ip.asking) + 1); old == nil {
+		if old = a.toGive(ip); old == nil {
 			return "too many connections are waiting to log in; try again later", nil
 		}
+	}
+	if old != nil {
 		a.setAsking(old, false)
 	}
-	a.byIP[key] = ip
+	t.since = time.Now()
 	a.open++
 	ip.open++
 	t.share = ip
@@ -186,16 +204,117 @@ func (a *admission) count(key netip.Prefix, t *ticket) (refusal string, old *tic
 	return "", old
 }
 
-// longestAsking is the connection that has not logged in for longest, of the address
-// with the most of them, if that has more than so many; else nil. So a client with
-// several addresses cannot keep everybody else out. a.mu is held.
-func (a *admission) longestAsking(most int) (t *ticket) {
-	for _, ip := range a.byIP {
-		if len(ip.asking) > most {
-			t, most = ip.asking[0], len(ip.asking)
+// toGive is the connection that gives way when all places of those that have not logged in
+// are taken and one comes from an address: the one that has waited longest, of the address
+// with the most of them. So a client with several addresses cannot keep everybody else out.
+// Half of the places are kept for addresses where somebody has lately logged in to an
+// account: others take no place of theirs, and they take others' first. a.mu is held.
+func (a *admission) toGive(ip *ipCount) *ticket {
+	kept, others := 0, 0
+	for _, other := range a.byIP {
+		if other.known {
+			kept += len(other.asking)
+		} else {
+			others += len(other.asking)
 		}
 	}
-	return t
+	ofKnown := kept > a.limits.waiting/2
+	if ip.known {
+		ofKnown = others == 0
+	}
+	var most *ipCount
+	for _, other := range a.byIP {
+		if len(other.asking) == 0 || other == ip || other.known != ofKnown {
+			continue
+		}
+		if n := len(other.asking); most == nil || n > len(most.asking) ||
+			n == len(most.asking) && other.asking[0].since.Before(most.asking[0].since) {
+			most = other
+		}
+	}
+	own := ip.known == ofKnown && len(ip.asking) > 0
+	switch {
+	case own && (most == nil || len(most.asking) <= len(ip.asking)+1):
+		return ip.asking[0]
+	case most != nil:
+		return most.asking[0]
+	}
+	return nil
+}
+
+const (
+	localTime   = time.Hour // that an address of a local network is remembered
+	maxNetworks = 1000      // local networks
+)
+
+// counted is what a source counts as: itself, or its network, where that is a local one of
+// IPv6 from which too many addresses have come within an hour. There a machine gives itself
+// as many as it likes. a.mu is held.
+func (a *admission) counted(from netip.Prefix) netip.Prefix {
+	if a.limits.local == 0 || !from.Addr().Is6() || from.Bits() < 128 || from.Addr().IsLoopback() || a.knows(from) {
+		return from
+	}
+	bits := 64
+	if from.Addr().IsLinkLocalUnicast() {
+		bits = 10
+	}
+	network, _ := from.Addr().Prefix(bits)
+	now := time.Now()
+	if a.local[network] == nil {
+		if len(a.local) >= maxNetworks {
+			a.forgetLocal(now)
+		}
+		if len(a.local) >= maxNetworks {
+			return network
+		}
+		a.local[network] = neighbours{}
+	}
+	there := a.local[network]
+	if len(there) >= a.limits.local {
+		there.forget(now)
+	}
+	if _, known := there[from]; !known && len(there) >= a.limits.local {
+		return network
+	}
+	there[from] = now
+	return from
+}
+
+// forget drops the addresses that have not come for long. The admission's mu is held.
+func (n neighbours) forget(now time.Time) {
+	maps.DeleteFunc(n, func(_ netip.Prefix, at time.Time) bool { return now.Sub(at) > localTime })
+}
+
+// forgetLocal drops those of all local networks. a.mu is held.
+func (a *admission) forgetLocal(now time.Time) {
+	for network, there := range a.local {
+		if there.forget(now); len(there) == 0 {
+			delete(a.local, network)
+		}
+	}
+}
+
+// dropUnused drops the share of an address that was not let in. a.mu is held.
+func (a *admission) dropUnused(ip *ipCount) {
+	if ip.open == 0 && !ip.forgetting {
+		a.forget(ip)
+	}
+}
+
+// hold takes a connection whose password is being checked off those that may have to give
+// way, until it is released.
+func (a *admission) hold(t *ticket) (release func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !t.asking {
+		return func() {}
+	}
+	a.setAsking(t, false)
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.setAsking(t, true)
+	}
 }
 
 // loggedIn takes a connection off those that have not logged in.
@@ -209,6 +328,7 @@ func (a *admission) loggedIn(t *ticket) {
 func (a *admission) loggedOut(t *ticket) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	t.since = time.Now()
 	a.setAsking(t, true)
 }
 
@@ -220,7 +340,11 @@ func (a *admission) setAsking(t *ticket, asking bool) {
 	case t.asking == asking:
 	case asking:
 		a.asking++
-		ip.asking = append(ip.asking, t)
+		i, _ := slices.BinarySearchFunc(ip.asking, t.since, func(other *ticket, since time.Time) int { return other.since.Compare(since) })
+		for i < len(ip.asking) && !ip.asking[i].since.After(t.since) {
+			i++
+		}
+		ip.asking = slices.Insert(ip.asking, i, t)
 	default:
 		a.asking--
 		ip.asking = slices.DeleteFunc(ip.asking, func(other *ticket) bool { return other == t })

@@ -97,6 +97,7 @@ type limits struct {
 	ConnectionsPerIP  int `toml:"connections_per_ip"`
 	Waiting           int
 	WaitingPerIP      int      `toml:"waiting_per_ip"`
+	LocalAddresses    int      `toml:"local_addresses"`
 	LoginGrace        duration `toml:"login_grace"`
 	CommandsPerSecond int      `toml:"commands_per_second"`
 	CommandBurst      int      `toml:"command_burst"`
@@ -124,6 +125,7 @@ func defaultConfig() config {
 	c.Server.Name, c.Server.Listen, c.Server.Data = "Homeroom", ":6500", "data"
 	c.Limits.Connections, c.Limits.ConnectionsPerIP = 10000, 512
 	c.Limits.Waiting, c.Limits.WaitingPerIP = 512, 256
+	c.Limits.LocalAddresses = 256
 	c.Limits.LoginGrace = duration{2 * time.Minute}
 	c.Limits.CommandsPerSecond, c.Limits.CommandBurst = 20, 60
 	c.Limits.LoginsPerMinute, c.Limits.GuessesPerAccount, c.Limits.HashesPerMinute = 20, 20, 120
@@ -332,7 +334,7 @@ func (c *config) checkLimits() *settingError {
 		value int
 	}{
 		{"connections", l.Connections}, {"connections_per_ip", l.ConnectionsPerIP},
-		{"waiting", l.Waiting}, {"waiting_per_ip", l.WaitingPerIP},
+		{"waiting", l.Waiting}, {"waiting_per_ip", l.WaitingPerIP}, {"local_addresses", l.LocalAddresses},
 		{"commands_per_second", l.CommandsPerSecond}, {"command_burst", l.CommandBurst},
 		{"logins_per_minute", l.LoginsPerMinute}, {"guesses_per_account", l.GuessesPerAccount}, {"hashes_per_minute", l.HashesPerMinute}, {"accounts", l.Accounts},
 		{"rooms", l.Rooms}, {"groups", l.Groups},

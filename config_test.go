@@ -45,7 +45,7 @@ func TestSettingsInDesign(t *testing.T) {
 	for key, want := range map[string]string{
 		"server.name": "Homeroom", "server.listen": ":6500", "server.data": "data", "server.key": "",
 		"limits.connections": "10000", "limits.connections_per_ip": "512", "limits.waiting": "512",
-		"limits.waiting_per_ip": "256", "limits.login_grace": "2m0s", "limits.commands_per_second": "20",
+		"limits.waiting_per_ip": "256", "limits.local_addresses": "256", "limits.login_grace": "2m0s", "limits.commands_per_second": "20",
 		"limits.command_burst": "60", "limits.logins_per_minute": "20", "limits.guesses_per_account": "20", "limits.hashes_per_minute": "120", "limits.accounts": "100000", "limits.rooms": "1000",
 		"limits.groups": "1000", "limits.messages": "1000000", "limits.message_parts": "200", "limits.unfinished_kib": "16384",
 		"limits.unfinished_kib_each": "2048", "limits.unfinished_time": "1m0s",

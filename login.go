@@ -69,12 +69,14 @@ func (s *session) loginAccount(word, password string) error {
 		return err
 	}
 	t := s.tryAt(word, i)
+	release := s.srv.doorway.admission.hold(&s.ticket)
 	err = s.srv.accounts.login(t, func() (bool, error) {
 		if byChallenge {
 			return stored.answers(challenge, sum) && i.outdated() == nil, nil
 		}
 		return s.srv.accounts.matches(s.loginPlace(t), stored.verifier, password)
 	})
+	release()
 	if i == nil && (err == nil || isStatus(err, statusWrongPassword)) {
 		return fail(statusNoAccount)
 	}
@@ -254,8 +256,7 @@ func (s *session) become(i *identity) error {
 	}
 	if i.account != nil {
 		s.srv.noteSeen(i.account)
-		i.account.known.note(s.source())
-		s.srv.doorway.admission.remember(s.source())
+		s.noteKnown(i.account)
 	}
 	s.srv.doorway.admission.loggedIn(&s.ticket)
 	s.endGrace()

@@ -30,10 +30,12 @@ func (s *session) finishAuth(words []string, begun *exchange, r *reply) error {
 	if err := s.srv.refuseAddress(s); err != nil {
 		return err
 	}
+	release := s.srv.doorway.admission.hold(&s.ticket)
 	err := s.srv.accounts.login(s.tryAt(begun.name, begun.who), func() (right bool, _ error) {
 		answer, right = begun.finish(m)
 		return right && begun.who.outdated() == nil, nil
 	})
+	release()
 	if err == nil {
 		err = s.become(begun.who)
 	}

@@ -168,12 +168,9 @@ func TestConnectionLimits(t *testing.T) {
 	for name, c := range map[string]struct {
 		limit   func(*config)
 		refusal string
-		waiting bool // only those that have not logged in count
 	}{
-		"in all":              {func(c *config) { c.Limits.Connections = 3 }, "the server is full; try again later", false},
-		"per address":         {func(c *config) { c.Limits.ConnectionsPerIP = 3 }, "too many connections from your address", false},
-		"waiting":             {func(c *config) { c.Limits.Waiting = 3 }, "too many connections are waiting to log in; try again later", true},
-		"waiting per address": {func(c *config) { c.Limits.WaitingPerIP = 3 }, "too many connections from your address are waiting to log in", true},
+		"in all":      {func(c *config) { c.Limits.Connections = 3 }, "the server is full; try again later"},
+		"per address": {func(c *config) { c.Limits.ConnectionsPerIP = 3 }, "too many connections from your address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -185,17 +182,11 @@ func TestConnectionLimits(t *testing.T) {
 				srv.Connect().Ended(refusal)
 			}
 			first.Ask("#login anon alice", "@status 0")
-			if c.waiting {
-				srv.Dial()
-				first.Ask("#login anon bob", "@status 0") // counts once
-			}
 			srv.Connect().Ended(refusal)
 			first.Ask("#quit", "@status 0")
 			first.Ended()
 			first.Conn.Close()
-			if !c.waiting {
-				untilAdmitted(srv, refusal)
-			}
+			untilAdmitted(srv, refusal)
 			srv.Connect().Ended(refusal)
 		})
 	}

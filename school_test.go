@@ -142,6 +142,19 @@ func TestSchoolMaker(t *testing.T) {
 	}, defaultLimits)
 }
 
+// TestSchoolIdler: a hostile one among them has as many connections as it can that never log
+// in. All the others get in as before.
+func TestSchoolIdler(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		b.piZero()
+		names := b.pupils(40)
+		b.dials(300, school)
+		b.pass(3 * time.Second)
+		b.goToSchool(names)
+	}, defaultLimits)
+}
+
 // TestSchool: a school that is one address has 200 users in, of whom 40 log in at once.
 func TestSchool(t *testing.T) {
 	t.Parallel()

@@ -203,6 +203,15 @@ func (s *session) source() netip.Prefix {
 	return s.ticket.share.key
 }
 
+// noteKnown notes that the session's address is known to an account: one that is others' as
+// well never is.
+func (s *session) noteKnown(a *account) {
+	if ip := s.ticket.share; ip != nil && !ip.crowd {
+		a.known.note(ip.key)
+		s.srv.doorway.admission.remember(ip.key)
+	}
+}
+
 // shownName is the session's name for the log.
 func (s *session) shownName() string {
 	if i := s.who.Load(); i != nil {

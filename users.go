@@ -227,7 +227,7 @@ func (s *session) createAccount(words []string) error {
 		err = s.keeping(a.size, func() error { return s.srv.store.Add(&r) })
 		a.id = r.ID
 		a.seen.Store(int64(r.Ends))
-		a.known.note(s.source())
+		s.noteKnown(a)
 	}
 	s.srv.users.mu.Lock()
 	defer s.srv.users.mu.Unlock()

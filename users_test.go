@@ -241,7 +241,7 @@ func TestWrongPasswordsAreThrottled(t *testing.T) {
 	}
 	thief.Ask("#login regd bob wrong", "@status 3006")
 	srv.Dial().Ask("#login regd bob wrong", "@status 3006") // another connection, the same address
-	member.Ask("#changepass new wrong", "@status 3002") // what is known of alice here is another count
+	member.Ask("#changepass new wrong", "@status 3002")     // what is known of alice here is another count
 	member.Ask("#whoami", "@ret #whoami alice Home 1 - 0")
 }
 

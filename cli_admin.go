@@ -23,7 +23,8 @@ func runAdmin(env environment, flags *flag.FlagSet, args []string) int {
 		fmt.Fprintln(env.stderr, "usage: homeroom admin add NAME [-password-file FILE] | remove NAME | list")
 		return exitUsage
 	}
-	if verb == "add" && *file != "" { // a password that is none is to change nothing
+	pipe, err := os.Stat(*file)                                                  // which can be read once only
+	if verb == "add" && *file != "" && (err != nil || pipe.Mode().IsRegular()) { // a password that is none is to change nothing
 		if _, err := newPassword(env, name, *file); err != nil {
 			return report(env, err)
 		}

@@ -214,6 +214,16 @@ func TestRootsFilesAreTheOwners(t *testing.T) {
 	}
 }
 
+// TestPasswordFromPipe: the password of a new administrator may come out of a pipe.
+func TestPasswordFromPipe(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join(t.TempDir(), "data")
+	code, said := runFor(t, buildProgram(t), "a long password\n", "admin", "add", "root", "-data", folder, "-password-file", "/dev/stdin")
+	if code != exitDone || !strings.Contains(said, "root is an administrator now") {
+		t.Errorf("exit code %d, %s", code, said)
+	}
+}
+
 // TestBackupOfNoFile: what is no file is refused at once, and named.
 func TestBackupOfNoFile(t *testing.T) {
 	t.Parallel()

@@ -143,7 +143,7 @@ func TestFullDiskStart(t *testing.T) {
 				return []string{"-config", settings, "-data", filepath.Join(small, folder)}
 			}
 			p := startProgram(t, path, serve("used")...)
-			alice := p.Member("alice")
+			p.Member("alice")
 			p.kill()
 			for i := range 6 {
 				disk.Fill(t, filler+strconv.Itoa(i)) // with what the end of the last one gave back
@@ -151,7 +151,7 @@ func TestFullDiskStart(t *testing.T) {
 					t.Errorf("a start in a new folder says %q", why)
 				}
 				p = startProgram(t, path, serve("used")...)
-				alice = p.Dial()
+				alice := p.Dial()
 				alice.Ask("#login regd alice pw", "@status 0")
 				alice.Ask("#createroom den", "@status -2")
 				alice.Ask("#broadcast hello", `@mess #broadcast alice "hello"`, "@status 0")

@@ -168,7 +168,7 @@ func TestFullDiskStart(t *testing.T) {
 			}
 			startProgram(t, path, serve("new")...).Member("bob")
 			p = startProgram(t, path, serve("used")...)
-			alice = p.Dial()
+			alice := p.Dial()
 			alice.Ask("#login regd alice pw", "@status 0")
 			alice.Ask("#createroom den", "@status 0")
 		})

@@ -15,6 +15,9 @@ import (
 // TestBusyDay: a day of 20 users, who talk and post each minute, leaves nothing
 // behind that grows. (It is not parallel: it measures this process's memory.)
 func TestBusyDay(t *testing.T) {
+	if raceDetector {
+		t.Skip("timers that end in one moment of a bubble crash Go's race detector now and then; the gate runs this without it")
+	}
 	inBubble(t, func(b *bubble) {
 		var users []*wire.Client
 		for i := range 20 {

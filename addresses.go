@@ -158,3 +158,21 @@ func isHostName(s string) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
 	})
 }
+
+// parseNetwork reads an address or a network; ok is false for what is neither.
+// Connections are known by addresses without zones, and by IPv4 ones where they have
+// such: ::ffff:a.b.c.d is a.b.c.d, in networks too.
+func parseNetwork(word string) (p netip.Prefix, ok bool) {
+	if addr, err := netip.ParseAddr(word); err == nil {
+		addr = addr.Unmap().WithZone("")
+		return netip.PrefixFrom(addr, addr.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(word)
+	if err == nil && p.Addr().Is4In6() && p.Bits() >= mappedBits {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mappedBits)
+	}
+	return p, err == nil && !p.Addr().Is4In6()
+}
+
+// mappedBits is how many bits come before an IPv4 address that is written as an IPv6 one.
+const mappedBits = 96

@@ -99,24 +99,6 @@ func netBan(p netip.Prefix) *ban {
 	return b
 }
 
-// parseNetwork reads an address or a network; ok is false for what is neither.
-// Connections are known by addresses without zones, and by IPv4 ones where they have
-// such: ::ffff:a.b.c.d is a.b.c.d, in networks too.
-func parseNetwork(word string) (p netip.Prefix, ok bool) {
-	if addr, err := netip.ParseAddr(word); err == nil {
-		addr = addr.Unmap().WithZone("")
-		return netip.PrefixFrom(addr, addr.BitLen()), true
-	}
-	p, err := netip.ParsePrefix(word)
-	if err == nil && p.Addr().Is4In6() && p.Bits() >= mappedBits {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mappedBits)
-	}
-	return p, err == nil && !p.Addr().Is4In6()
-}
-
-// mappedBits is how many bits come before an IPv4 address that is written as an IPv6 one.
-const mappedBits = 96
-
 // add stores a ban and then puts it in force, in place of an earlier one of the same
 // target. It fails with -2 where there are most already (0: no limit).
 func (bs *bans) add(b *ban, most int) error {

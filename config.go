@@ -516,3 +516,10 @@ func (c *config) foundHost() string {
 	}
 	return strings.ToLower(c.Find.Name) + ".local"
 }
+
+// sameFolder reports whether two paths lead to one folder.
+func sameFolder(a, b string) bool {
+	first, err := os.Stat(a)
+	second, errSecond := os.Stat(b)
+	return err == nil && errSecond == nil && os.SameFile(first, second)
+}

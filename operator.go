@@ -264,13 +264,6 @@ func findTarget(file, data string, n need) (t target, err error) {
 	return t, err
 }
 
-// sameFolder reports whether two paths lead to one folder.
-func sameFolder(a, b string) bool {
-	first, err := os.Stat(a)
-	second, errSecond := os.Stat(b)
-	return err == nil && errSecond == nil && os.SameFile(first, second)
-}
-
 // readTarget reads a settings file, "" for none. If that is faulty, its folder is
 // looked for nonetheless: commands must reach a server whose file has become so.
 func readTarget(file, data string) (target, error) {

@@ -79,7 +79,7 @@ type try struct {
 	name  string       // the account's key; nobody may have it
 	from  netip.Prefix // where
 	known bool         // somebody has logged in to the account from there
-	by    *session
+	by    any
 	hurry bool // it does not wait for its turn
 }
 

@@ -324,13 +324,16 @@ func FuzzPackFields(f *testing.F) {
 		if fields, err := store.Unpack(stored, 0); err == nil {
 			total := 0
 			for _, field := range fields {
-				total += len(field)
+				total += len(store.Compact(field))
 			}
 			if total+len(fields) > len(stored) {
 				t.Fatalf("%q was read as %q, which is more", stored, fields)
 			}
 		}
 		want := []string{one, two, string(stored)}
+		for i, field := range want { // a byte that is in no text stands for a replaced character
+			want[i] = strings.ReplaceAll(field, "\xff", "\uFFFD")
+		}
 		if got, err := store.Unpack(store.Pack(want...), 3); err != nil || !slices.Equal(got, want) {
 			t.Fatalf("%q came back as %q, %v", want, got, err)
 		}

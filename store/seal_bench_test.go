@@ -93,7 +93,7 @@ func storeRows(b *testing.B, together int) {
 		for range together {
 			id++
 			head, body := sealedColumn(40), sealedColumn(205)
-			_, failed := s.addMessage.Exec(id, group, 0, int64(forEver), head, body)
+			_, failed := s.addMessage.Exec(id, group, 0, int64(forEver), head, body, 1, len(head)+len(body))
 			err = errors.Join(err, failed)
 		}
 		_, grown := s.growGroup.Exec(group, together, together)

@@ -17,6 +17,8 @@ var shipped = flag.String("shipped", "", "the program that TestShipped runs, wit
 const shippedSettings = `
 [server]
 listen = "127.0.0.1:0"
+[auth]
+password_min = 0
 [tls]
 listen = "127.0.0.1:0"
 `
